@@ -1,0 +1,232 @@
+//! What is written in the replicated log: mutating requests in a versioned encoding of our own
+//! (`storage-format.md` §7). Every member applies the same bytes, so decoding must be total: bytes that
+//! this version does not understand stop the node, because skipping an entry would split the cluster.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Delete, Put, Span};
+use crate::base::MemberId;
+use crate::base::codec::{SharedReader, Short, Writer};
+
+/// Who asked, so that the asking member knows its request again when it applies the entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    pub member: MemberId,
+    /// Unique per member, also across its restarts.
+    pub request_id: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Put(Put),
+    Delete(Delete),
+    /// A started member tells the cluster its name and where clients reach it.
+    Publish {
+        member: MemberId,
+        name: String,
+        client_urls: Vec<String>,
+    },
+}
+
+/// Why an entry could not be decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecodable(pub String);
+
+impl From<Short> for Undecodable {
+    fn from(short: Short) -> Undecodable {
+        Undecodable(format!("a field of {} bytes where {} are left", short.wanted_bytes, short.left_bytes))
+    }
+}
+
+const VERSION: u8 = 1;
+
+const KIND_PUT: u8 = 1;
+const KIND_DELETE: u8 = 2;
+const KIND_PUBLISH: u8 = 3;
+
+const PUT_PREV_KV: u8 = 1;
+const PUT_IGNORE_VALUE: u8 = 2;
+const PUT_IGNORE_LEASE: u8 = 4;
+
+const SPAN_KEY: u8 = 0;
+const SPAN_BETWEEN: u8 = 1;
+const SPAN_PREFIX: u8 = 2;
+const SPAN_FROM: u8 = 3;
+
+/// ```text
+/// version u8 | kind u8 | origin member u64 | origin request u64 | body
+/// put:     flags u8 | lease i64 | key blob | value blob
+/// delete:  prev u8  | span u8 | key blob | end blob
+/// publish: member u64 | name blob | count u32 | url blob*
+/// ```
+/// A blob is a u32 length and the bytes; all integers are little-endian.
+pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
+    let put_head = |out: &mut BytesMut, kind: u8| {
+        out.put_u8(VERSION);
+        out.put_u8(kind);
+        out.put_u64_le(origin.member);
+        out.put_u64_le(origin.request_id);
+    };
+    match command {
+        Command::Put(put) => {
+            out.reserve(64 + put.key.len() + put.value.len());
+            put_head(out, KIND_PUT);
+            let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+            out.put_u8(
+                flag(put.prev_kv, PUT_PREV_KV)
+                    | flag(put.ignore_value, PUT_IGNORE_VALUE)
+                    | flag(put.ignore_lease, PUT_IGNORE_LEASE),
+            );
+            out.put_i64_le(put.lease);
+            out.put_blob(&put.key);
+            out.put_blob(&put.value);
+        }
+        Command::Delete(delete) => {
+            put_head(out, KIND_DELETE);
+            out.put_u8(u8::from(delete.prev_kv));
+            let (kind, key, end): (u8, &[u8], &[u8]) = match &delete.span {
+                Span::Key(key) => (SPAN_KEY, key, &[]),
+                Span::Between(from, to) => (SPAN_BETWEEN, from, to),
+                Span::Prefix(prefix) => (SPAN_PREFIX, prefix, &[]),
+                Span::From(from) => (SPAN_FROM, from, &[]),
+            };
+            out.put_u8(kind);
+            out.put_blob(key);
+            out.put_blob(end);
+        }
+        Command::Publish { member, name, client_urls } => {
+            put_head(out, KIND_PUBLISH);
+            out.put_u64_le(*member);
+            out.put_blob(name.as_bytes());
+            out.put_u32_le(u32::try_from(client_urls.len()).expect("a few URLs"));
+            for url in client_urls {
+                out.put_blob(url.as_bytes());
+            }
+        }
+    }
+}
+
+/// The origin alone, without looking at the rest. None where the bytes are too short to have one.
+pub fn origin(payload: &[u8]) -> Option<Origin> {
+    let member = payload.get(2..10)?.try_into().ok()?;
+    let request_id = payload.get(10..18)?.try_into().ok()?;
+    Some(Origin { member: u64::from_le_bytes(member), request_id: u64::from_le_bytes(request_id) })
+}
+
+/// The inverse of [`encode`]; keys and values are slices of `payload`.
+pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
+    let mut reader = SharedReader::new(payload);
+    let version = reader.u8()?;
+    if version != VERSION {
+        return Err(Undecodable(format!(
+            "command version {version}; this program knows {VERSION}: upgrade it"
+        )));
+    }
+    let kind = reader.u8()?;
+    let origin = Origin { member: reader.u64()?, request_id: reader.u64()? };
+    let command = match kind {
+        KIND_PUT => decode_put(&mut reader)?,
+        KIND_DELETE => decode_delete(&mut reader)?,
+        KIND_PUBLISH => decode_publish(&mut reader)?,
+        other => {
+            return Err(Undecodable(format!(
+                "command kind {other}; this program does not know it: upgrade it"
+            )));
+        }
+    };
+    if reader.left() > 0 {
+        return Err(Undecodable(format!("{} bytes behind the command", reader.left())));
+    }
+    Ok((origin, command))
+}
+
+fn decode_put(reader: &mut SharedReader) -> Result<Command, Undecodable> {
+    let flags = reader.u8()?;
+    if flags & !(PUT_PREV_KV | PUT_IGNORE_VALUE | PUT_IGNORE_LEASE) != 0 {
+        return Err(Undecodable(format!("put flags {flags:#x}")));
+    }
+    Ok(Command::Put(Put {
+        prev_kv: flags & PUT_PREV_KV != 0,
+        ignore_value: flags & PUT_IGNORE_VALUE != 0,
+        ignore_lease: flags & PUT_IGNORE_LEASE != 0,
+        lease: reader.u64()?.cast_signed(),
+        key: reader.blob()?,
+        value: reader.blob()?,
+    }))
+}
+
+fn decode_delete(reader: &mut SharedReader) -> Result<Command, Undecodable> {
+    let prev_kv = reader.u8()? != 0;
+    let kind = reader.u8()?;
+    let key = reader.blob()?;
+    let end = reader.blob()?;
+    let span = match kind {
+        SPAN_KEY => Span::Key(key),
+        SPAN_BETWEEN => Span::Between(key, end),
+        SPAN_PREFIX => Span::Prefix(key),
+        SPAN_FROM => Span::From(key),
+        other => return Err(Undecodable(format!("span kind {other}"))),
+    };
+    Ok(Command::Delete(Delete { span, prev_kv }))
+}
+
+fn decode_publish(reader: &mut SharedReader) -> Result<Command, Undecodable> {
+    let text = |bytes: Bytes| {
+        String::from_utf8(bytes.to_vec()).map_err(|_| Undecodable("a text that is not UTF-8".into()))
+    };
+    let member = reader.u64()?;
+    let name = text(reader.blob()?)?;
+    let count = reader.u32()?;
+    let mut client_urls = Vec::new();
+    for _ in 0..count {
+        client_urls.push(text(reader.blob()?)?);
+    }
+    Ok(Command::Publish { member, name, client_urls })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(command: Command) {
+        let from = Origin { member: 7, request_id: 1 << 60 };
+        let mut out = BytesMut::new();
+        encode(from, &command, &mut out);
+        let bytes = out.freeze();
+        assert_eq!(origin(&bytes), Some(from));
+        assert_eq!(decode(bytes.clone()), Ok((from, command)));
+        for cut in 0..bytes.len() {
+            assert!(decode(bytes.slice(..cut)).is_err(), "a command cut at {cut} must not decode");
+        }
+    }
+
+    #[test]
+    fn commands_come_back_as_they_went() {
+        round_trip(Command::Put(Put {
+            key: "k".into(),
+            value: "v".into(),
+            lease: -1,
+            prev_kv: true,
+            ..Put::default()
+        }));
+        for span in [
+            Span::Key("a".into()),
+            Span::Between("a".into(), "b".into()),
+            Span::Prefix(Bytes::new()),
+            Span::From("x".into()),
+        ] {
+            round_trip(Command::Delete(Delete { span, prev_kv: false }));
+        }
+        round_trip(Command::Publish {
+            member: 3,
+            name: "n1".into(),
+            client_urls: vec!["http://127.0.0.1:2379".into(), "http://[::1]:2379".into()],
+        });
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let text = decode(Bytes::from_static(&[9; 40])).unwrap_err().0;
+        assert!(text.contains("version 9"), "{text}");
+    }
+}

@@ -1,0 +1,21 @@
+//! The one language that protocols and the node share. It carries etcd v3's meaning, not its encoding:
+//! an adapter (`proto`) turns bytes into [`Call`]s and [`Reply`]s into bytes; the node only echoes the tag.
+//!
+//! A protocol that needs something which cannot be said here has found a missing word: add it here, so
+//! that `raft`, `wal`, `btree`, `store` and `node` stay closed to protocols.
+
+pub mod call;
+pub mod command;
+pub mod fault;
+pub mod peer;
+pub mod reply;
+pub mod request;
+pub mod validate;
+
+pub use call::{Call, ConnId, Reply, Tag};
+pub use command::{Command, Origin};
+pub use fault::{Code, Fault};
+pub use peer::PeerCall;
+pub use reply::{Body, Header, KeyValue, Member, RangeResult, Status};
+pub use request::{Delete, Order, Put, Range, Request, SortBy, Span};
+pub use validate::Limits;

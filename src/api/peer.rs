@@ -1,0 +1,28 @@
+//! What members ask of each other beside Raft: the forwarding that lets every member serve everything, and
+//! the stream of a snapshot. Raft's own messages are `raft::Message`; `proto::peer` frames both.
+
+use bytes::Bytes;
+
+use crate::base::{EntryId, Index};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerCall {
+    /// To the leader: propose these payloads, in this order. Each begins with the asker's [`super::Origin`], by
+    /// which the asker knows the entry again when it applies it. A lost call is found by its deadline.
+    Propose { payloads: Vec<Bytes> },
+    /// From a member that is not the leader (any more): these were not and will not be proposed.
+    ProposeRefused { request_ids: Vec<u64>, busy: bool },
+    /// To the leader: as of now, which index must be applied before a linearizable read may be served?
+    /// `id` is never used twice by one member, also not across its restarts.
+    ReadIndex { id: u64 },
+    /// None: not the leader, or leadership could not be confirmed; ask again with a new id.
+    ReadIndexReply { id: u64, index: Option<Index> },
+    /// The sender will stream its state as of `at`. `stream` is unique per attempt.
+    SnapshotBegin { stream: u64, at: EntryId },
+    /// Chunk `number` (from 0) of the stream; `last` ends it.
+    SnapshotChunk { stream: u64, number: u64, bytes: Bytes, last: bool },
+    /// The receiver has taken everything below chunk `next`; `installed` when the state is durable and in use.
+    SnapshotAck { stream: u64, next: u64, installed: bool },
+    /// Either side gives the stream up; the sender may begin another one.
+    SnapshotAbort { stream: u64 },
+}

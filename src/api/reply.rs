@@ -1,0 +1,93 @@
+//! What can be answered.
+
+use bytes::Bytes;
+
+use super::Fault;
+use crate::base::{ClusterId, Index, MemberId, Revision, Term};
+
+/// Who answered, and when in the store's and the cluster's life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    pub cluster: ClusterId,
+    pub member: MemberId,
+    /// The store's revision when the answer was made.
+    pub revision: Revision,
+    pub term: Term,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// `previous` is Some exactly when it was asked for; the inner None means that there was none.
+    Put {
+        revision: Revision,
+        previous: Option<Option<KeyValue>>,
+    },
+    Range(RangeResult),
+    /// `previous` is filled when it was asked for. `revision` is the store's after the delete.
+    Delete {
+        revision: Revision,
+        deleted: u64,
+        previous: Vec<KeyValue>,
+    },
+    Status(Box<Status>),
+    Members(Vec<Member>),
+    Fault(Fault),
+}
+
+/// One key at one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyValue {
+    pub key: Bytes,
+    /// Empty where only keys were asked for.
+    pub value: Bytes,
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+    /// Puts since the key was created; 1 for a new key.
+    pub version: u64,
+    /// 0 = none.
+    pub lease: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The revision that was read.
+    pub revision: Revision,
+    /// Keys in the span, whatever the limit.
+    pub count: u64,
+    /// The limit cut something off.
+    pub more: bool,
+    pub kvs: Vec<KeyValue>,
+}
+
+/// One member of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    pub id: MemberId,
+    /// Empty until the member has started and published it.
+    pub name: String,
+    pub peer_urls: Vec<String>,
+    /// Empty until the member has started and published them.
+    pub client_urls: Vec<String>,
+    pub learner: bool,
+}
+
+/// One member's view of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub member_id: MemberId,
+    pub cluster_id: ClusterId,
+    pub name: String,
+    pub version: String,
+    /// 0 = none known.
+    pub leader: MemberId,
+    pub term: Term,
+    pub commit_index: Index,
+    pub applied_index: Index,
+    pub revision: Revision,
+    pub compact_revision: Revision,
+    /// Bytes of the tree file, and of its pages in use.
+    pub db_size: u64,
+    pub db_size_in_use: u64,
+    pub learner: bool,
+    pub errors: Vec<String>,
+}

@@ -1,0 +1,147 @@
+//! What can be asked. The semantics are those of etcd's v3 KV service.
+
+use bytes::Bytes;
+
+use crate::base::Revision;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Put(Put),
+    Range(Range),
+    Delete(Delete),
+    /// This member's state; always answered locally and at once.
+    Status,
+    /// The cluster's members. Linearizable unless `serializable`.
+    MemberList {
+        serializable: bool,
+    },
+}
+
+/// Sets a key. One revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Put {
+    pub key: Bytes,
+    pub value: Bytes,
+    /// 0 = none.
+    pub lease: i64,
+    /// Answer with what was there before.
+    pub prev_kv: bool,
+    /// Keep the value that is there; the key must exist, and `value` must be empty.
+    pub ignore_value: bool,
+    /// Keep the lease that is attached; the key must exist, and `lease` must be 0.
+    pub ignore_lease: bool,
+}
+
+/// Which keys a request speaks of. The line protocol's `TO`, `PREFIX` and `FROM` are spelled as spans; etcd's
+/// `range_end` conventions become one too, so that nothing behind the gate knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Span {
+    Key(Bytes),
+    /// `[from, to)`; empty where `to <= from`.
+    Between(Bytes, Bytes),
+    /// All keys that begin so; the empty prefix is everything.
+    Prefix(Bytes),
+    /// All keys at or after this one.
+    From(Bytes),
+}
+
+impl Span {
+    /// The first key that may be in the span, and the first one behind it (None = no end).
+    pub fn bounds(&self) -> (Bytes, Option<Bytes>) {
+        match self {
+            Span::Key(key) => {
+                let mut end = key.to_vec();
+                end.push(0);
+                (key.clone(), Some(end.into()))
+            }
+            Span::Between(from, to) => (from.clone(), Some(to.clone())),
+            Span::Prefix(prefix) => (prefix.clone(), prefix_end(prefix)),
+            Span::From(from) => (from.clone(), None),
+        }
+    }
+}
+
+/// The first key after all keys that begin with `prefix`; None where there is none (empty, or all 0xff).
+pub fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+    let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end.into())
+}
+
+/// Reads keys. `count` in the answer ignores `limit` and the revision filters, as in etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub span: Span,
+    /// 0 = no limit.
+    pub limit: u64,
+    /// 0 = now.
+    pub revision: Revision,
+    pub order: Order,
+    pub sort_by: SortBy,
+    /// Answer from this member's state, possibly stale, without asking the cluster.
+    pub serializable: bool,
+    pub keys_only: bool,
+    pub count_only: bool,
+    /// Revision filters; 0 = none.
+    pub min_mod: Revision,
+    pub max_mod: Revision,
+    pub min_create: Revision,
+    pub max_create: Revision,
+}
+
+impl Range {
+    pub fn new(span: Span) -> Range {
+        Range {
+            span,
+            limit: 0,
+            revision: 0,
+            order: Order::Ascending,
+            sort_by: SortBy::Key,
+            serializable: false,
+            keys_only: false,
+            count_only: false,
+            min_mod: 0,
+            max_mod: 0,
+            min_create: 0,
+            max_create: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    #[default]
+    Ascending,
+    Descending,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SortBy {
+    #[default]
+    Key,
+    Version,
+    Create,
+    Mod,
+    Value,
+}
+
+/// Deletes keys. One revision if anything was there, none otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delete {
+    pub span: Span,
+    pub prev_kv: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix() {
+        assert_eq!(prefix_end(b"abc").as_deref(), Some(&b"abd"[..]));
+        assert_eq!(prefix_end(b"a\xff\xff").as_deref(), Some(&b"b"[..]));
+        assert_eq!(prefix_end(b"\xff\xff"), None);
+        assert_eq!(prefix_end(b""), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Little-endian reading and writing of byte slices. The reader checks every length against what is
+//! there before it is used, so hostile bytes end in an error and never in a panic or an allocation.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// What was wanted did not fit in what was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    pub wanted_bytes: usize,
+    pub left_bytes: usize,
+}
+
+/// Takes values from the front of a slice.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(bytes: &'a [u8]) -> Reader<'a> {
+        Reader { rest: bytes }
+    }
+
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Short> {
+        if count > self.rest.len() {
+            return Err(Short { wanted_bytes: count, left_bytes: self.rest.len() });
+        }
+        let (taken, rest) = self.rest.split_at(count);
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.bytes(N)?);
+        Ok(array)
+    }
+
+    pub fn u8(&mut self) -> Result<u8, Short> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    pub fn u16(&mut self) -> Result<u16, Short> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    pub fn u32(&mut self) -> Result<u32, Short> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub fn u64(&mut self) -> Result<u64, Short> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A u32 length, then that many bytes.
+    pub fn blob(&mut self) -> Result<&'a [u8], Short> {
+        let length = self.u32()? as usize;
+        self.bytes(length)
+    }
+}
+
+/// Takes values from the front of a shared buffer; blobs are slices of it, not copies.
+#[derive(Clone, Debug)]
+pub struct SharedReader {
+    rest: Bytes,
+}
+
+impl SharedReader {
+    pub fn new(bytes: Bytes) -> SharedReader {
+        SharedReader { rest: bytes }
+    }
+
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Result<Bytes, Short> {
+        if count > self.rest.len() {
+            return Err(Short { wanted_bytes: count, left_bytes: self.rest.len() });
+        }
+        Ok(self.rest.split_to(count))
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Short> {
+        let mut array = [0; N];
+        array.copy_from_slice(&self.bytes(N)?);
+        Ok(array)
+    }
+
+    pub fn u8(&mut self) -> Result<u8, Short> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    pub fn u16(&mut self) -> Result<u16, Short> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    pub fn u32(&mut self) -> Result<u32, Short> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub fn u64(&mut self) -> Result<u64, Short> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    pub fn blob(&mut self) -> Result<Bytes, Short> {
+        let length = self.u32()? as usize;
+        self.bytes(length)
+    }
+}
+
+/// Puts values at the end of a buffer.
+pub trait Writer {
+    fn put_blob(&mut self, bytes: &[u8]);
+}
+
+impl Writer for BytesMut {
+    /// A u32 length, then the bytes.
+    fn put_blob(&mut self, bytes: &[u8]) {
+        self.put_u32_le(u32::try_from(bytes.len()).expect("a blob is below 4 GiB"));
+        self.put_slice(bytes);
+    }
+}
+
+impl Writer for Vec<u8> {
+    fn put_blob(&mut self, bytes: &[u8]) {
+        self.put_u32_le(u32::try_from(bytes.len()).expect("a blob is below 4 GiB"));
+        self.put_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_beyond_the_end_is_an_error() {
+        let mut reader = Reader::new(&[0xff, 0xff, 0xff, 0x7f, 1]);
+        assert_eq!(reader.blob(), Err(Short { wanted_bytes: 0x7fff_ffff, left_bytes: 1 }));
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let mut out = BytesMut::new();
+        out.put_u8(7);
+        out.put_u64_le(u64::MAX - 1);
+        out.put_blob(b"abc");
+        let mut plain = Reader::new(&out);
+        assert_eq!((plain.u8(), plain.u64(), plain.blob()), (Ok(7), Ok(u64::MAX - 1), Ok(&b"abc"[..])));
+        let mut shared = SharedReader::new(out.freeze());
+        assert_eq!((shared.u8(), shared.u64()), (Ok(7), Ok(u64::MAX - 1)));
+        assert_eq!(shared.blob(), Ok(Bytes::from_static(b"abc")));
+        assert_eq!(shared.left(), 0);
+    }
+}

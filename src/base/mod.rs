@@ -1,0 +1,15 @@
+//! Vocabulary that every other module uses. Imports nothing else of ours.
+
+pub mod codec;
+pub mod crc;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod rng;
+pub mod time;
+
+pub use codec::{Reader, Writer};
+pub use error::{Corruption, Error, Result};
+pub use ids::{ClusterId, EntryId, Index, MemberId, Revision, Term};
+pub use rng::Rng;
+pub use time::Mono;

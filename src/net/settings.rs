@@ -1,0 +1,36 @@
+//! What a server is started with: the flags after every rule has been checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The checked settings of one server process. `cli` makes them from flags and environment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// Where segments go if not into `data_dir`.
+    pub wal_dir: Option<PathBuf>,
+    pub listen_client: Vec<SocketAddr>,
+    pub listen_peer: Vec<SocketAddr>,
+    pub advertise_client_urls: Vec<String>,
+    pub initial_advertise_peer_urls: Vec<String>,
+    /// Name and peer URLs of every initial member, this one included; sorted by name.
+    pub initial_cluster: Vec<(String, Vec<String>)>,
+    pub initial_cluster_token: String,
+    /// `--initial-cluster-state existing`.
+    pub join_existing: bool,
+    pub heartbeat_interval_ms: u64,
+    pub election_timeout_ms: u64,
+    pub pre_vote: bool,
+    pub lease_reads: bool,
+    /// Entries kept in the log behind the applied index for followers that lag.
+    pub snapshot_catchup_entries: u64,
+    /// Entries between two checkpoints at most.
+    pub snapshot_count: u64,
+    /// Bytes in use at which writes are refused; None = no quota.
+    pub quota_backend_bytes: Option<u64>,
+    pub max_request_bytes: usize,
+    pub max_txn_ops: usize,
+    /// Name and value of every flag in effect, for `CONFIG GET` and the start log.
+    pub effective: Vec<(String, String)>,
+}

@@ -1,0 +1,28 @@
+//! Bytes to vocabulary and back. An adapter owns protocol state and never a socket.
+
+use bytes::BytesMut;
+
+use crate::api::{Call, Fault, Reply};
+
+/// Translates between one connection's bytes and calls.
+pub trait Adapter {
+    /// Consumes whole requests from the front of `input` and pushes what they ask for. Whatever needs no
+    /// node (PING, a malformed command) is answered into `output` as soon as the replies before it are out.
+    /// An Err is a protocol error: its farewell is already in `output` behind the replies that are owed, and
+    /// the connection closes once these are written; nothing more will be decoded.
+    fn decode(
+        &mut self,
+        input: &mut BytesMut,
+        calls: &mut Vec<Call>,
+        output: &mut BytesMut,
+    ) -> Result<(), Fault>;
+
+    /// Takes one reply of the node and appends the wire form of all replies that are now in order.
+    fn encode(&mut self, reply: Reply, output: &mut BytesMut);
+
+    /// Calls that have no reply yet.
+    fn owed(&self) -> usize;
+
+    /// The client has asked to close (QUIT): close once nothing is owed and the output is written.
+    fn closing(&self) -> bool;
+}

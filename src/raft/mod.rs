@@ -1,0 +1,5 @@
+//! Consensus (essay to be written with the core).
+
+pub mod types;
+
+pub use types::*;

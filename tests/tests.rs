@@ -1,0 +1,3 @@
+//! One integration binary: linking once is faster than linking twenty times.
+
+mod tidy;

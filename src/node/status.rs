@@ -1,0 +1,40 @@
+//! What a member says of itself.
+
+use super::Node;
+use crate::api::Status;
+use crate::io::Disk;
+
+impl<D: Disk> Node<D> {
+    pub fn status(&self) -> Status {
+        let standing = self.raft.standing();
+        let mut errors = Vec::new();
+        if standing.leader == 0 {
+            errors.push("etcdserver: no leader".into());
+        }
+        if self.is_full() {
+            errors.push(format!("memberID:{} alarm:NOSPACE", self.id));
+        }
+        let (db_size, db_size_in_use) = self.store.size_bytes();
+        Status {
+            member_id: self.id,
+            cluster_id: self.cluster,
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            leader: standing.leader,
+            term: standing.term,
+            commit_index: standing.commit,
+            applied_index: self.store.applied().index,
+            revision: self.store.revision(),
+            compact_revision: self.store.compact_revision(),
+            db_size,
+            db_size_in_use,
+            learner: self.raft.membership().learners.contains(&self.id),
+            errors,
+        }
+    }
+
+    /// Every member and where it listens for others, as the store has it.
+    pub fn members(&self) -> &[crate::api::Member] {
+        self.store.members()
+    }
+}

@@ -39,7 +39,11 @@ impl Inbound {
         said: &mut Vec<Said>,
     ) -> bool {
         for _ in 0..FRAMES_MAX {
-            let frame = match peer::decode(&mut self.pipe.input) {
+            let decoded = match self.from {
+                Some(_) => peer::decode(&mut self.pipe.input),
+                None => peer::decode_greeting(&mut self.pipe.input),
+            };
+            let frame = match decoded {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return false,
                 Err(fault) => {
@@ -55,7 +59,8 @@ impl Inbound {
                     }
                     None => {
                         self.from = Some(hello.from);
-                        peer::encode(&Frame::Welcome { version: peer::VERSION }, &mut self.pipe.output);
+                        let welcome = Hello::new(cluster, me, hello.from);
+                        peer::encode(&Frame::Welcome(welcome), &mut self.pipe.output);
                     }
                 },
                 (Frame::Raft(message), Some(from)) if message.from == from && message.to == me => {

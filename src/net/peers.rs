@@ -61,7 +61,7 @@ pub(super) struct Peers {
 impl Peers {
     /// Peers are registered under `first_token ..= first_token + MEMBERS_MAX`.
     pub(super) fn new(cluster: ClusterId, me: MemberId, first_token: usize, seed: u64) -> Peers {
-        let hello = Hello { version: peer::VERSION, cluster, from: me, to: 0 };
+        let hello = Hello::new(cluster, me, 0);
         Peers { peers: Vec::new(), first_token, hello, rng: Rng::new(seed) }
     }
 
@@ -177,10 +177,10 @@ impl Peers {
                 pipe.read(buffer);
             }
             let gone = pipe.ended || pipe.broken;
-            let answer = peer::decode(&mut pipe.input);
+            let answer = peer::decode_greeting(&mut pipe.input);
             let was_up = matches!(peer.state, State::Up { .. });
             match answer {
-                Ok(Some(Frame::Welcome { .. })) if !was_up && !gone => self.welcomed(position),
+                Ok(Some(Frame::Welcome(_))) if !was_up && !gone => self.welcomed(position),
                 Ok(Some(Frame::Refused { why })) => self.failed(position, &format!("it refuses: {why}"), now),
                 Ok(Some(_)) => self.failed(position, "it speaks out of turn", now),
                 Err(fault) => self.failed(position, &format!("it speaks another language: {fault}"), now),

@@ -34,7 +34,7 @@ use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
 use crate::btree::{Checkpoint, CheckpointDone};
 use crate::io::Disk;
-use crate::raft::{Entry, Message, Raft, Refused};
+use crate::raft::{Entry, HardState, Message, Raft, Refused};
 use crate::store::Store;
 use crate::wal::{Batch, Chore, ChoreDone, Log, Written};
 
@@ -150,6 +150,8 @@ pub struct Node<D: Disk> {
     writes: Writes,
     reads: Reads,
     snapshots: Snapshots<D>,
+    /// The newest one that Raft wanted written.
+    hard_state: HardState,
     /// Batches that wait for the log writer, and whether it is at work.
     waiting_batches: Vec<Batch>,
     log_writer_busy: bool,
@@ -321,10 +323,14 @@ impl<D: Disk> Node<D> {
         match done {
             Done::Chore(done) => {
                 self.log.chore_done(done);
-                self.raft.log_fetched(&self.log);
+                self.raft.log_fetched();
                 Ok(())
             }
-            Done::Checkpoint(done) => self.store.end_checkpoint(done),
+            Done::Checkpoint(done) => {
+                self.store.end_checkpoint(done)?;
+                self.checkpoint_ended();
+                Ok(())
+            }
             Done::Snapshot(done) => self.on_snapshot_work(done, now),
         }
     }
@@ -344,7 +350,8 @@ impl<D: Disk> Node<D> {
         if self.stopping.is_none() {
             self.stopping = Some(now);
             if self.leads() && self.raft.membership().voters.len() > 1 {
-                self.raft.transfer(0, now);
+                // Refused if nobody could take over: then the others elect after a timeout.
+                let _ = self.raft.transfer(0, now);
             }
         }
     }
@@ -367,6 +374,10 @@ impl<D: Disk> Node<D> {
     /// The last checkpoint before a clean exit, so that the next start replays nothing; None while one runs.
     pub fn final_checkpoint(&mut self) -> Option<Checkpoint<D>> {
         if self.store.checkpoint_running() { None } else { self.store.begin_checkpoint() }
+    }
+
+    pub fn checkpoint_running(&self) -> bool {
+        self.store.checkpoint_running()
     }
 
     pub fn leads(&self) -> bool {

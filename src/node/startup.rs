@@ -42,7 +42,8 @@ pub struct Opened<D: Disk> {
     pub lock: Box<dyn Any + Send>,
 }
 
-const TREE: &str = "tree";
+pub(super) const TREE: &str = "tree";
+pub(super) const TREE_INCOMING: &str = "tree.incoming";
 const TREE_NEW: &str = "tree.new";
 const LOCK: &str = "lock";
 
@@ -87,6 +88,7 @@ impl<D: Disk> Node<D> {
             writes: Writes::new(first_id()),
             reads: Reads::new(first_id()),
             snapshots: Snapshots::new(disk.clone(), first_id()),
+            hard_state,
             waiting_batches: Vec::new(),
             log_writer_busy: false,
             batch_number,

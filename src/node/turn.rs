@@ -53,7 +53,10 @@ impl<D: Disk> Node<D> {
     }
 
     fn take_output(&mut self) -> Output<D> {
-        let again = !self.committed.is_empty() || self.raft.has_ready();
+        let stalled = self.snapshots.installing();
+        let again = self.raft.has_ready()
+            || self.has_chunks_to_send()
+            || (!self.committed.is_empty() && !stalled);
         let empty =
             Output { replies: Vec::new(), messages: Vec::new(), batches: Vec::new(), jobs: Vec::new(), again: false };
         let mut output = std::mem::replace(&mut self.output, empty);
@@ -157,6 +160,7 @@ impl<D: Disk> Node<D> {
         let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } = ready;
         self.output.messages.extend(messages_now.into_iter().map(Outbound::Raft));
         if hard_state.is_some() || !entries.is_empty() {
+            self.hard_state = hard_state.unwrap_or(self.hard_state);
             self.batch_number += 1;
             self.waiting_batches.push(self.log.append(self.batch_number, hard_state, entries));
         }
@@ -278,7 +282,8 @@ impl<D: Disk> Node<D> {
             }
         }
         let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
-        self.log.release((self.store.durable_applied() + 1).min(catchup + 1));
+        let sent = self.snapshots.oldest_sent().unwrap_or(catchup);
+        self.log.release(self.store.durable_applied().min(catchup).min(sent) + 1);
         self.output.jobs.extend(self.log.chores().into_iter().map(Job::Chore));
     }
 

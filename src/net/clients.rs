@@ -47,10 +47,6 @@ impl Client {
             || self.adapter.as_ref().is_some_and(|adapter| adapter.owed() >= OWED_MAX)
     }
 
-    pub(super) fn has_input(&self) -> bool {
-        !self.pipe.input.is_empty()
-    }
-
     /// Decodes what has arrived.
     pub(super) fn decode(&mut self, info: &Arc<ServerInfo>, calls: &mut Vec<Call>, now: Mono) {
         if self.deaf || self.pipe.input.is_empty() {
@@ -114,7 +110,6 @@ impl Client {
     /// Nothing is owed and nothing will come.
     pub(super) fn is_over(&self) -> bool {
         let owed = self.adapter.as_ref().is_some_and(|adapter| adapter.owed() > 0);
-        let undecoded = !self.deaf && self.has_input() && self.is_congested();
-        self.pipe.broken || ((self.deaf || self.pipe.ended) && !owed && !undecoded && self.pipe.output.is_empty())
+        self.pipe.broken || ((self.deaf || self.pipe.ended) && !owed && self.pipe.output.is_empty())
     }
 }

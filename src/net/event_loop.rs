@@ -143,7 +143,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             let now = self.shell.clock.now();
             let output = self.shell.node.turn(now)?;
             again = output.again;
-            again |= self.carry_out(output, now)?;
+            self.carry_out(output, now)?;
             again |= self.flush();
             self.keep_time(now);
             if self.advance_stop(now) {
@@ -385,9 +385,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         Ok(())
     }
 
-    /// Does what the turn decided. True if the node must be asked again at once.
-    fn carry_out(&mut self, output: Output<D>, now: Mono) -> Result<bool> {
-        let mut again = false;
+    /// Does what the turn decided.
+    fn carry_out(&mut self, output: Output<D>, now: Mono) -> Result<()> {
         if !output.batches.is_empty() {
             self.shell.workers.write(output.batches);
         }
@@ -402,9 +401,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
         for reply in output.replies {
             self.answer(reply);
-            again = false;
         }
-        Ok(again)
+        Ok(())
     }
 
     fn answer(&mut self, reply: Reply) {
@@ -425,7 +423,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 let id = client.id;
                 self.clients.free(slot);
                 self.shell.node.on_disconnect(id);
-            } else if client.listens() && (client.pipe.is_readable() || client.wants_decoding()) {
+            } else if client.listens() && client.pipe.is_readable() {
                 self.busy_clients.push(slot);
                 again = true;
             }

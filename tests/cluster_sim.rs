@@ -348,7 +348,7 @@ impl World {
         if cut {
             disk.stop_at(disk.op_count() + ops);
         }
-        let done: Result<Done<SimDisk>, _> = job.run();
+        let done: Result<Done, _> = job.run();
         match done {
             Ok(done) => {
                 if let Err(e) = running.node.on_done(done, now)

@@ -10,7 +10,7 @@ use crate::base::Mono;
 use crate::base::time::{Nanos, SECOND};
 use crate::proto::Adapter;
 use crate::proto::line::{LineAdapter, ServerInfo};
-use crate::proto::sniff::{self, Sniffed};
+use crate::proto::sniff::{self, Sniffed, Sniffer};
 
 /// Unsent reply bytes at which a connection is no longer listened to: a slow reader slows itself only.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
@@ -26,6 +26,7 @@ pub(super) struct Client {
     pub(super) pipe: Pipe,
     /// None until the first bytes have told the protocol.
     adapter: Option<LineAdapter>,
+    sniffer: Sniffer,
     /// Nothing more is decoded: a protocol error, or the member is stopping.
     deaf: bool,
     /// Since when a request is incomplete.
@@ -34,7 +35,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(id: ConnId, pipe: Pipe) -> Client {
-        Client { id, pipe, adapter: None, deaf: false, partial_since: None }
+        Client { id, pipe, adapter: None, sniffer: Sniffer::default(), deaf: false, partial_since: None }
     }
 
     /// Whether the connection should be read and decoded now.
@@ -45,6 +46,11 @@ impl Client {
     fn is_congested(&self) -> bool {
         self.pipe.output.len() >= OUTPUT_BYTES_MAX
             || self.adapter.as_ref().is_some_and(|adapter| adapter.owed() >= OWED_MAX)
+    }
+
+    /// The adapter paused because its output was full, and it no longer is.
+    pub(super) fn wants_decoding(&self) -> bool {
+        self.listens() && self.adapter.as_ref().is_some_and(LineAdapter::stalled)
     }
 
     /// Decodes what has arrived.
@@ -69,7 +75,7 @@ impl Client {
 
     /// Tells the protocol by the first bytes. False while it cannot be told, or if it is not spoken here.
     fn sniff(&mut self, info: &Arc<ServerInfo>) -> bool {
-        match sniff::sniff(&self.pipe.input) {
+        match self.sniffer.sniff(&self.pipe.input) {
             Sniffed::NeedMore => false,
             Sniffed::Line => {
                 self.adapter = Some(LineAdapter::new(info.clone(), self.id));

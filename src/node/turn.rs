@@ -23,11 +23,12 @@ impl<D: Disk> Node<D> {
         self.ask_for_read_index();
         self.take_readies()?;
         self.apply()?;
-        // What was applied may free what Raft held back (a read at the new index, a transfer).
+        // What was applied may settle writes that a former leader lost, and let Raft go on.
+        self.send_writes();
         self.take_readies()?;
         self.serve_reads();
         self.stream_snapshots()?;
-        self.keep_house();
+        self.keep_house()?;
         self.write_log();
         match self.failure.take() {
             Some(failure) => Err(failure),
@@ -163,11 +164,6 @@ impl<D: Disk> Node<D> {
             self.hard_state = hard_state.unwrap_or(self.hard_state);
             self.batch_number += 1;
             self.waiting_batches.push(self.log.append(self.batch_number, hard_state, entries));
-        }
-        // A Ready that writes nothing still stands on every batch before it.
-        if self.batch_number == self.durable_number {
-            self.raft.persisted(number, &self.log);
-        } else {
             self.unconfirmed.push_back((self.batch_number, number));
         }
         if !messages_after.is_empty() {
@@ -211,6 +207,7 @@ impl<D: Disk> Node<D> {
             self.apply_entry(entry)?;
         }
         self.raft.applied(self.store.applied().index);
+        self.log.drop_held(self.store.applied().index + 1);
         Ok(())
     }
 
@@ -270,21 +267,24 @@ impl<D: Disk> Node<D> {
     }
 
     /// Checkpoints, release of the log's head, chores.
-    fn keep_house(&mut self) {
+    fn keep_house(&mut self) -> Result<()> {
         let due = self.now >= self.checkpoint_due
             || self.store.dirty_bytes() >= CHECKPOINT_DIRTY_BYTES
             || self.entries_since_checkpoint >= self.config.checkpoint_entries;
         if due && !self.store.checkpoint_running() && !self.snapshots.installing() {
             self.checkpoint_due = Mono::NEVER;
             self.entries_since_checkpoint = 0;
-            if let Some(checkpoint) = self.store.begin_checkpoint() {
+            if let Some(checkpoint) = self.store.begin_checkpoint()? {
                 self.output.jobs.push(Job::Checkpoint(checkpoint));
             }
         }
         let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
         let sent = self.snapshots.oldest_sent().unwrap_or(catchup);
         self.log.release(self.store.durable_applied().min(catchup).min(sent) + 1);
-        self.output.jobs.extend(self.log.chores().into_iter().map(Job::Chore));
+        if self.now >= self.chores_at {
+            self.output.jobs.extend(self.log.chores().into_iter().map(Job::Chore));
+        }
+        Ok(())
     }
 
     /// While one batch syncs, the next one gathers: that is all there is to group commit.

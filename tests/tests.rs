@@ -1,3 +1,5 @@
 //! One integration binary: linking once is faster than linking twenty times.
 
+mod fuzz_bodies;
+mod line;
 mod tidy;

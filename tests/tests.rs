@@ -2,4 +2,5 @@
 
 mod fuzz_bodies;
 mod line;
+mod store;
 mod tidy;

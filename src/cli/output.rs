@@ -524,6 +524,51 @@ mod tests {
         assert_eq!(json_string("a<b>&\"\n"), "\"a\\u003cb\\u003e\\u0026\\\"\\n\"");
     }
 
+    /// Recorded from etcdctl 3.5.1, whose times are never the same twice.
+    #[test]
+    fn health_in_four_formats() {
+        let found = [
+            ("127.0.0.1:23790", "2.019429ms", ""),
+            ("127.0.0.1:1", "1.00033754s", "context deadline exceeded"),
+        ]
+        .map(|(endpoint, took, error)| EndpointHealth {
+            endpoint: endpoint.into(),
+            took: took.into(),
+            error: error.into(),
+        });
+        let print = |format| {
+            let (out, err) = endpoint_health(&found, format).unwrap();
+            (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        };
+        assert_eq!(
+            print(Format::Simple),
+            (
+                "127.0.0.1:23790 is healthy: successfully committed proposal: took = 2.019429ms\n".into(),
+                "127.0.0.1:1 is unhealthy: failed to commit proposal: context deadline exceeded\n".into()
+            )
+        );
+        assert_eq!(
+            print(Format::Json).0,
+            "[{\"endpoint\":\"127.0.0.1:23790\",\"health\":true,\"took\":\"2.019429ms\"},{\"endpoint\":\"127.0.0.1:1\",\
+             \"health\":false,\"took\":\"1.00033754s\",\"error\":\"context deadline exceeded\"}]\n"
+        );
+        assert_eq!(
+            print(Format::Fields).0,
+            "\"Endpoint\" : \"127.0.0.1:23790\"\n\"Health\" : true\n\"Took\" : 2.019429ms\n\"Error\" : \n\n\
+             \"Endpoint\" : \"127.0.0.1:1\"\n\"Health\" : false\n\"Took\" : 1.00033754s\n\
+             \"Error\" : context deadline exceeded\n\n"
+        );
+        assert_eq!(
+            print(Format::Table).0,
+            "+-----------------+--------+-------------+---------------------------+\n\
+             |    ENDPOINT     | HEALTH |    TOOK     |           ERROR           |\n\
+             +-----------------+--------+-------------+---------------------------+\n\
+             | 127.0.0.1:23790 |   true |  2.019429ms |                           |\n\
+             |     127.0.0.1:1 |  false | 1.00033754s | context deadline exceeded |\n\
+             +-----------------+--------+-------------+---------------------------+\n"
+        );
+    }
+
     #[test]
     fn a_learner_that_has_not_started() {
         let member = Member {

@@ -23,7 +23,7 @@ pub fn run(program: &str, words: &[OsString], environment: &Environment, console
         Start::Serve { settings, log_level, warnings } => {
             logging::start(&log_level);
             announce(&settings, &warnings);
-            match net::serve(*settings) {
+            match net::serve(&settings) {
                 Ok(()) => 0,
                 Err(error) => {
                     log::error!("stopped: {error}");

@@ -57,8 +57,13 @@ impl Values {
     /// Reads `words` (without the program's name) and the environment.
     pub fn read(words: &[OsString], environment: &Environment) -> Result<Values, Refusal> {
         let mut values = Values::default();
-        values.read_environment(environment)?;
         values.read_words(words)?;
+        // Who asks for help or the version shall get it, whatever else is wrong.
+        if !values.bool("help") && !values.bool("version") {
+            let from_flags = std::mem::take(&mut values.given);
+            values.read_environment(environment)?;
+            values.given.extend(from_flags);
+        }
         values.warn_of_what_is_ignored();
         Ok(values)
     }
@@ -132,6 +137,8 @@ impl Values {
                 let Some(rest) = variable.strip_prefix(prefix) else { continue };
                 let name = rest.to_ascii_lowercase().replace('_', "-");
                 match flag_table::find(&name) {
+                    // Images like to say ETCD_VERSION=3.5.1 about themselves.
+                    Some(flag) if matches!(flag.name, "help" | "version") => {}
                     Some(flag) => self.take(flag, value.clone(), Source::Variable(variable.clone()))?,
                     None if rest == "UNSUPPORTED_ARCH" => {}
                     None => self.warnings.push(format!("the environment variable {variable} names no flag")),
@@ -292,5 +299,11 @@ mod tests {
         let values = read("--experimental-snapshot-catch-up-entries 7", &[]).unwrap();
         assert_eq!(values.count("snapshot-catchup-entries"), 7);
         assert!(read("-h", &[]).unwrap().bool("help"));
+    }
+
+    #[test]
+    fn help_and_version_are_never_in_the_way() {
+        assert!(read("--help", &[("ETCD_HEARTBEAT_INTERVAL", "x")]).unwrap().bool("help"));
+        assert!(!read("", &[("ETCD_VERSION", "3.5.1")]).unwrap().bool("version"));
     }
 }

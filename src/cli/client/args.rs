@@ -27,6 +27,7 @@ pub struct Line {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Servers to ask, tried in turn [default: 127.0.0.1:2379]
     #[arg(long, global = true, value_name = "HOST:PORT,...")]
@@ -118,7 +119,8 @@ pub struct Rest {
 
 #[derive(Debug, Args)]
 pub struct Put {
-    /// key [value]; behind `--` they may begin with a dash
+    /// Behind `--` they may begin with a dash
+    #[arg(value_name = "KEY [VALUE]")]
     pub words: Vec<OsString>,
     /// Lease to attach, in hex
     #[arg(long, default_value = "0", value_name = "ID")]
@@ -137,7 +139,8 @@ pub struct Put {
 /// Which keys: `key`, `key end`, `key --prefix`, `key --from-key`.
 #[derive(Debug, Args)]
 pub struct Keys {
-    /// key [end]; the end is not included
+    /// The end is not included
+    #[arg(value_name = "KEY [END]")]
     pub words: Vec<OsString>,
     /// All keys that begin so
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
@@ -166,11 +169,13 @@ pub struct Get {
     /// As of this revision; 0 = now
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub rev: i64,
+    /// Without values
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub keys_only: Option<bool>,
     /// Only how many; needs -w fields
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub count_only: Option<bool>,
+    /// Without keys; needs -w simple
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub print_value_only: Option<bool>,
 }
@@ -273,7 +278,9 @@ fn explain(program: &str, error: clap::Error) -> Result<Help, Failure> {
     let line = match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => return Ok(Help(error.to_string())),
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return Ok(Help(format!("{}\n", error.to_string().trim_end())));
+        }
         ErrorKind::InvalidSubcommand => {
             let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
             if !word.is_empty() && NOT_YET.iter().chain(MEMBER_NOT_YET).any(|known| known.starts_with(&word))
@@ -384,6 +391,7 @@ mod tests {
         assert_eq!(endpoints("get a", &[]), ["127.0.0.1:2379"]);
         assert_eq!(endpoints("--endpoints=a:1,b:2 get a", &[]), ["a:1", "b:2"]);
         assert_eq!(endpoints("get a --endpoints a:1 --endpoints http://b:2", &[]), ["a:1", "http://b:2"]);
+        assert_eq!(endpoints("--endpoints a:1 get a --endpoints b:2", &[]), ["b:2"]); // the nearer one
         let both = [("ETCDCTL_ENDPOINTS", "e:1"), ("PAWLCTL_ENDPOINTS", "p:1,p:2")];
         assert_eq!(endpoints("get a", &both), ["p:1", "p:2"]);
         assert_eq!(endpoints("get a", &both[..1]), ["e:1"]);

@@ -69,7 +69,13 @@ impl Client {
         self.partial_since = match (self.pipe.input.is_empty(), self.partial_since) {
             (true, _) => None,
             (false, None) => Some(now),
-            (false, since) => if calls.is_empty() { since } else { Some(now) },
+            (false, since) => {
+                if calls.is_empty() {
+                    since
+                } else {
+                    Some(now)
+                }
+            }
         };
     }
 
@@ -103,7 +109,9 @@ impl Client {
 
     pub(super) fn give_up_if_late(&mut self, now: Mono) {
         if self.deadline() <= now && !self.deaf {
-            self.pipe.output.extend_from_slice(b"-ERR protocol error: the request was not complete within 30 s\r\n");
+            self.pipe
+                .output
+                .extend_from_slice(b"-ERR protocol error: the request was not complete within 30 s\r\n");
             self.deaf = true;
         }
     }

@@ -172,7 +172,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
         match self.shell.poll.poll(events, timeout) {
-            Err(e) if e.kind() != ErrorKind::Interrupted => Err(Error::io("cannot poll", "sockets".as_ref(), e)),
+            Err(e) if e.kind() != ErrorKind::Interrupted => {
+                Err(Error::io("cannot poll", "sockets".as_ref(), e))
+            }
             _ => Ok(()),
         }
     }
@@ -249,7 +251,11 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     }
 
     /// A connection, or None when this listener has no more for now.
-    fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>, now: Mono) -> Option<TcpStream> {
+    fn accepted(
+        &mut self,
+        accepted: std::io::Result<(TcpStream, SocketAddr)>,
+        now: Mono,
+    ) -> Option<TcpStream> {
         match accepted {
             Ok((stream, _)) => {
                 // More may wait behind the budget of a turn.

@@ -55,7 +55,12 @@ pub fn serve(settings: &Settings) -> Result<()> {
     for note in notes {
         warn!("recovery: {note}");
     }
-    info!("member {:x} of cluster {:x} serves clients on {:?}", node.id(), node.cluster(), settings.listen_client);
+    info!(
+        "member {:x} of cluster {:x} serves clients on {:?}",
+        node.id(),
+        node.cluster(),
+        settings.listen_client
+    );
 
     let mut peers = Peers::new(node.cluster(), node.id(), event_loop::PEERS, rng.next_u64());
     peers.set_members(&event_loop::others(&node));

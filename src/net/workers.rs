@@ -24,16 +24,24 @@ use crate::wal::{Batch, LogWriter, Written};
 pub(super) enum Work<D: Disk> {
     Job(Job<D>),
     /// A peer's `host:port` that is not an IP address.
-    Resolve { peer: MemberId, host: String },
+    Resolve {
+        peer: MemberId,
+        host: String,
+    },
     /// How many bytes are free where the data lives.
-    FreeBytes { dirs: Vec<PathBuf> },
+    FreeBytes {
+        dirs: Vec<PathBuf>,
+    },
 }
 
 /// What comes back from either thread.
 pub(super) enum Finished {
     Written(Result<Written>),
     Job(Result<Done>),
-    Resolved { peer: MemberId, addresses: Vec<SocketAddr> },
+    Resolved {
+        peer: MemberId,
+        addresses: Vec<SocketAddr>,
+    },
     /// The least of the directories; None where it could not be told.
     FreeBytes(Option<u64>),
 }
@@ -117,12 +125,7 @@ fn write_log<D: Disk>(
     }
 }
 
-fn keep_house<D: Disk>(
-    disk: &D,
-    work: &Receiver<Work<D>>,
-    results: &Sender<Finished>,
-    doorbell: &Doorbell,
-) {
+fn keep_house<D: Disk>(disk: &D, work: &Receiver<Work<D>>, results: &Sender<Finished>, doorbell: &Doorbell) {
     while let Ok(work) = work.recv() {
         let finished = match work {
             Work::Job(job) => Finished::Job(job.run()),

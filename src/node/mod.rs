@@ -438,4 +438,3 @@ const CHORE_RETRY: Nanos = SECOND;
 
 /// A read index that could not be had is asked for again after this.
 const READ_RETRY: Nanos = 20 * MS;
-

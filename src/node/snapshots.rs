@@ -191,7 +191,9 @@ impl<D: Disk> Node<D> {
 
     fn on_ack(&mut self, from: MemberId, stream: u64, next: u64, installed: bool) {
         let now = self.now;
-        let Some(sending) = self.snapshots.sending.get_mut(&from).filter(|s| s.stream == stream) else { return };
+        let Some(sending) = self.snapshots.sending.get_mut(&from).filter(|s| s.stream == stream) else {
+            return;
+        };
         sending.heard_at = now;
         sending.acked = sending.acked.max(next.min(sending.next));
         if installed {
@@ -218,7 +220,9 @@ impl<D: Disk> Node<D> {
         self.now = self.now.max(now);
         match call {
             PeerCall::SnapshotBegin { stream, at } => self.on_begin(from, stream, at)?,
-            PeerCall::SnapshotChunk { stream, number, bytes } => self.on_chunk(from, stream, number, bytes)?,
+            PeerCall::SnapshotChunk { stream, number, bytes } => {
+                self.on_chunk(from, stream, number, bytes)?
+            }
             PeerCall::SnapshotAck { stream, next, installed } => self.on_ack(from, stream, next, installed),
             PeerCall::SnapshotAbort { stream } => self.on_abort(from, stream),
             _ => unreachable!("only snapshot calls come here"),
@@ -244,15 +248,8 @@ impl<D: Disk> Node<D> {
         self.snapshots.next_stream += 1;
         let path = startup::tree_path(&self.config);
         let incoming = Incoming::begin(&self.snapshots.disk, &path, self.store.identity(), options);
-        self.snapshots.receiving = Some(Receiving {
-            from,
-            stream,
-            at,
-            incoming,
-            acked: 0,
-            heard_at: self.now,
-            installing: false,
-        });
+        self.snapshots.receiving =
+            Some(Receiving { from, stream, at, incoming, acked: 0, heard_at: self.now, installing: false });
         self.go_on_receiving()
     }
 

@@ -69,7 +69,10 @@ impl<D: Disk> Node<D> {
         let mut batch_number = 0;
         if log.term(applied.index) != Some(applied.term) {
             // A snapshot was installed, and the process ended before the log was told.
-            notes.push(format!("the log ends at {}, the tree at {applied}: the log goes on from there", log.last()));
+            notes.push(format!(
+                "the log ends at {}, the tree at {applied}: the log goes on from there",
+                log.last()
+            ));
             batch_number = 1;
             let written = writer.write(vec![log.reset(batch_number, applied, hard_state)])?;
             log.written(written);
@@ -132,12 +135,7 @@ fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Se
     })
 }
 
-fn open_store<D: Disk>(
-    disk: &D,
-    config: &Config,
-    bootstrap: &Bootstrap,
-    file_id: u64,
-) -> Result<Store<D>> {
+fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, file_id: u64) -> Result<Store<D>> {
     let path = tree_path(config);
     let failed = |e| Error::io("cannot look for", &path, e);
     if !disk.exists(&path).map_err(failed)? {

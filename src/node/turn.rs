@@ -1,8 +1,8 @@
 //! The order of one turn: collect, then act.
 
 use super::{
-    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output, Question,
-    READ_RETRY,
+    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output,
+    Question, READ_RETRY,
 };
 use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::time::{MS, SECOND};
@@ -55,11 +55,15 @@ impl<D: Disk> Node<D> {
 
     fn take_output(&mut self) -> Output<D> {
         let stalled = self.snapshots.installing();
-        let again = self.raft.has_ready()
-            || self.has_chunks_to_send()
-            || (!self.committed.is_empty() && !stalled);
-        let empty =
-            Output { replies: Vec::new(), messages: Vec::new(), batches: Vec::new(), jobs: Vec::new(), again: false };
+        let again =
+            self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
+        let empty = Output {
+            replies: Vec::new(),
+            messages: Vec::new(),
+            batches: Vec::new(),
+            jobs: Vec::new(),
+            again: false,
+        };
         let mut output = std::mem::replace(&mut self.output, empty);
         output.again = again;
         output
@@ -123,7 +127,8 @@ impl<D: Disk> Node<D> {
             self.output.messages.push(Outbound::Call { to: standing.leader, call });
             return;
         }
-        let ids: Vec<u64> = payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
+        let ids: Vec<u64> =
+            payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
         match self.raft.propose(payloads, self.now, &self.log) {
             Ok(()) => {}
             Err(Refused::Busy) => {
@@ -158,7 +163,8 @@ impl<D: Disk> Node<D> {
     }
 
     fn take_ready(&mut self, ready: Ready) -> Result<()> {
-        let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } = ready;
+        let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } =
+            ready;
         self.output.messages.extend(messages_now.into_iter().map(Outbound::Raft));
         if hard_state.is_some() || !entries.is_empty() {
             self.hard_state = hard_state.unwrap_or(self.hard_state);
@@ -221,9 +227,8 @@ impl<D: Disk> Node<D> {
         if payload.is_empty() {
             self.store.apply(id, None)?;
         } else {
-            let (origin, command) = command::decode(payload).map_err(|why| {
-                Error::Refused(format!("entry {id} cannot be applied: {}", why.0))
-            })?;
+            let (origin, command) = command::decode(payload)
+                .map_err(|why| Error::Refused(format!("entry {id} cannot be applied: {}", why.0)))?;
             let body = self.store.apply(id, Some(&command))?;
             if origin.member == self.id {
                 self.end_write(origin.request_id, body);

@@ -3,5 +3,8 @@
 mod cli;
 mod fuzz_bodies;
 mod line;
+mod raft_golden;
+mod raft_shuffle;
+mod raft_world;
 mod store;
 mod tidy;

@@ -1,5 +1,6 @@
 //! One integration binary: linking once is faster than linking twenty times.
 
+mod btree_crash;
 mod cli;
 mod fuzz_bodies;
 mod line;

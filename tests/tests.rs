@@ -9,3 +9,4 @@ mod raft_shuffle;
 mod raft_world;
 mod store;
 mod tidy;
+mod wal_crash;

@@ -2,6 +2,7 @@
 
 mod btree_crash;
 mod cli;
+mod cluster_sim;
 mod fuzz_bodies;
 mod line;
 mod raft_golden;

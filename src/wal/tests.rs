@@ -9,7 +9,7 @@ use super::recover::{Case, DirCase, Question, decide, decide_directory};
 use super::*;
 use crate::base::{EntryId, Rng};
 use crate::io::Disk as _;
-use crate::io::sim::{Call, Damage, Fault, SimDisk};
+use crate::io::sim::{Call, Damage, Fate, Fault, SimDisk, Survivors};
 use crate::raft::{Entry, EntryKind, LogGap, LogView};
 
 const DIR: &str = "wal";
@@ -477,6 +477,91 @@ fn a_flipped_bit_in_the_last_acknowledged_record_is_damage_and_not_a_tear() {
     let report = check(&disk, Path::new(DIR)).expect("checked");
     assert_eq!(report.findings.len(), 1);
     assert!(!report.findings[0].harmless);
+}
+
+/// Scenario: a segment is begun, its seal is lost in a power cut, and a bit of its only group is bad. No begin follows,
+/// but the segment has its name, so the group was durable (case D).
+#[test]
+fn damage_in_the_first_group_of_a_segment_needs_no_seal_to_be_found() {
+    let disk = SimDisk::new();
+    let mut both = Both::open(&disk, 0);
+    let mut index = 0;
+    while segment_files(&disk).len() < 2 {
+        index += 1;
+        both.entries(index, index, &[3; 600]);
+    }
+    let point = disk.point();
+    let unsealed = Survivors { label: String::new(), fates: vec![Fate::Lost; point.pending().len()] };
+    let disk = point.image(&unsealed);
+    assert_eq!(open_at(&point.image(&unsealed), 0).log.last().index, index, "the seals are not needed");
+    let newest = segment_files(&disk).remove(1);
+    disk.damage(&newest, 512 + 300, Damage::Flip { bit: 0 }).expect("damaged");
+    let text = refusal(&disk, OPTIONS, 0);
+    assert!(text.contains("(case D)"), "{text}");
+}
+
+/// Everything before a named segment is checked against what its header says about it: a last group that is gone
+/// without a trace, seal and all, does not look like an end (case F).
+#[test]
+fn a_complete_segment_that_ends_too_early_is_damage() {
+    let disk = SimDisk::new();
+    let mut both = Both::open(&disk, 0);
+    both.entries(1, 20, &[3; 600]);
+    let report = check(&disk, Path::new(DIR)).expect("checked");
+    let (path, end) = &report.ends[1];
+    disk.damage(path, end - 3 * 512, Damage::Zero { len: 3 * 512 }).expect("damaged");
+    let text = refusal(&disk, OPTIONS, 0);
+    assert!(text.contains("(case F): chain does not lead to"), "{text}");
+    let findings = check(&disk, Path::new(DIR)).expect("checked").findings;
+    assert_eq!(findings.len(), 1);
+    assert_eq!(&findings[0].file, path);
+}
+
+/// W-19: a record of an earlier opening is not taken up, even with the right chain in the right place.
+#[test]
+fn every_opening_has_its_number_and_older_ones_are_over() {
+    let disk = SimDisk::new();
+    for openings in 1..4 {
+        open_at(&disk, 0);
+        assert_eq!(check(&disk, Path::new(DIR)).expect("checked").openings, openings);
+    }
+    let report = check(&disk, Path::new(DIR)).expect("checked");
+    let (path, end) = report.ends[0].clone();
+    let seal_at = end - SECTOR;
+    for (opening, last) in [(2, 0), (3, 1)] {
+        let mut bytes = disk.bytes(&path).expect("there");
+        let seal: [u8; 40] = bytes[seal_at as usize..][..40].try_into().expect("40 bytes");
+        let seed = format::seed(OPTIONS.salt, OPTIONS.cluster, OPTIONS.member, 1);
+        let chain = format::parse_record(&seal, seed, seal_at).expect("a seal").crc;
+        let kind = format::Kind::Entry(EntryKind::Normal);
+        let record = format::NewRecord { kind, id: EntryId::new(1, 1), chain, opening };
+        let mut forged = Vec::new();
+        format::put_record(&mut forged, seed, seal_at + 40, record, b"late");
+        let at = seal_at as usize + 40;
+        bytes[at..at + forged.len()].copy_from_slice(&forged);
+        let copy = SimDisk::new();
+        copy.put(&path, &bytes);
+        assert_eq!(open_at(&copy, 0).log.last().index, last, "opening {opening}");
+    }
+}
+
+/// W-5: each removal is durable before the next, and before the file is used again.
+#[test]
+fn segments_are_removed_one_by_one() {
+    let disk = SimDisk::new();
+    let mut both = Both::open(&disk, 0);
+    both.entries(1, 40, &[1; 300]);
+    let segments = segment_files(&disk);
+    both.log.release(40);
+    disk.record();
+    both.do_chores();
+    let calls = disk.points().into_iter().filter_map(|point| point.next);
+    let removals: Vec<(Call, PathBuf)> = calls.collect();
+    assert_eq!(removals.len(), 2 * (segments.len() - 1));
+    for (pair, segment) in removals.chunks(2).zip(&segments) {
+        assert!(matches!(pair[0].0, Call::Rename | Call::Remove), "{:?}", pair[0]);
+        assert_eq!((&pair[0].1, pair[1].0), (segment, Call::SyncDir));
+    }
 }
 
 // ---- against a model ----

@@ -9,6 +9,7 @@ use super::recover::{Case, DirCase, Question, decide, decide_directory};
 use super::*;
 use crate::base::{EntryId, Rng};
 use crate::io::Disk as _;
+use crate::io::os::OsDisk;
 use crate::io::sim::{Call, Damage, Fate, Fault, SimDisk, Survivors};
 use crate::raft::{Entry, EntryKind, LogGap, LogView};
 
@@ -147,7 +148,8 @@ fn dump(bytes: &[u8]) -> String {
     out
 }
 
-/// Section 4.8. If this fails, the format has changed: that takes a new version, not a new dump.
+/// The dump is the one of section 4.8. If this fails, the format has changed: that takes a new version, not a
+/// new dump.
 #[test]
 fn the_layout_is_frozen() {
     let disk = SimDisk::new();
@@ -156,7 +158,10 @@ fn the_layout_is_frozen() {
     both.append(Some(hard_state), vec![entry(1, 1, b""), entry(2, 1, b"put a 1")]).expect("written");
     both.append(None, vec![entry(2, 2, b"put b 2 instead")]).expect("written");
     let found = dump(&disk.bytes(&segment_files(&disk)[0]).expect("it is there"));
-    assert_eq!(found, include_str!("golden_segment.txt"), "found:\n{found}");
+    let document = include_str!("../../storage-format.md");
+    let (_, dump_and_rest) = document.split_once("```segment\n").expect("section 4.8 has a dump");
+    let (expected, _) = dump_and_rest.split_once("```").expect("the dump ends");
+    assert_eq!(found, expected, "found:\n{found}");
 }
 
 // ---- the two halves ----
@@ -562,6 +567,37 @@ fn segments_are_removed_one_by_one() {
         assert!(matches!(pair[0].0, Call::Rename | Call::Remove), "{:?}", pair[0]);
         assert_eq!((&pair[0].1, pair[1].0), (segment, Call::SyncDir));
     }
+}
+
+/// The same on files of the operating system, with a roll, a read-back, a release and a recycled segment.
+#[test]
+fn it_works_on_real_files() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let dir = temp.path().join("member/wal");
+    let disk = OsDisk;
+    let payload = vec![9; 700];
+    let mut opened = open(&disk, &dir, OPTIONS, 0).expect("a new log");
+    let chores = |log: &mut Log<OsDisk>| {
+        for chore in log.chores() {
+            log.chore_done(chore.run()).expect("chores go well");
+        }
+    };
+    for index in 1..=30 {
+        let batch = opened.log.append(index, None, vec![entry(index, 1, &payload)]);
+        let written = opened.writer.write(vec![batch]).expect("written");
+        opened.log.written(written);
+        chores(&mut opened.log);
+    }
+    assert_eq!(opened.log.entries(2, 3, usize::MAX), Err(LogGap::NotNow));
+    chores(&mut opened.log);
+    assert_eq!(opened.log.entries(2, 2, 1), Ok(vec![entry(2, 1, &payload)]));
+    opened.log.release(20);
+    chores(&mut opened.log);
+    drop(opened);
+    let opened = open(&disk, &dir, OPTIONS, 19).expect("a sound log");
+    assert_eq!((opened.log.last().index, opened.notes.len()), (30, 0));
+    assert!(opened.log.first_index() > 1);
+    assert_eq!(check(&disk, &dir).expect("checked").findings, []);
 }
 
 // ---- against a model ----

@@ -18,6 +18,9 @@ use crate::resp::RespClient;
 /// How long a system may take to answer after its start.
 const READY_MAX: Duration = Duration::from_secs(60);
 
+/// How long a member may take to end.
+const END_MAX: Duration = Duration::from_secs(20);
+
 /// A program to compare.
 #[derive(Clone, Debug)]
 pub struct System {
@@ -68,9 +71,8 @@ fn free_port() -> Result<u16> {
 impl Cluster {
     /// A new, empty one under `dir`, ready for requests when this returns.
     pub fn start(system: &System, dir: &Path) -> Result<Cluster> {
-        let ports: Vec<(u16, u16)> = (0..system.members())
-            .map(|_| Ok((free_port()?, free_port()?)))
-            .collect::<Result<_>>()?;
+        let ports: Vec<(u16, u16)> =
+            (0..system.members()).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<_>>()?;
         let peers: Vec<String> =
             ports.iter().enumerate().map(|(i, p)| format!("m{i}=http://127.0.0.1:{}", p.1)).collect();
         let mut members = Vec::new();
@@ -101,7 +103,9 @@ impl Cluster {
                 if Instant::now() >= deadline {
                     let last = std::fs::read_to_string(&member.log).unwrap_or_default();
                     let last = last.lines().last().unwrap_or("nothing").to_string();
-                    return Err(format!("{} is not ready: {e}; its log ends: {last}", self.system.name()).into());
+                    return Err(
+                        format!("{} is not ready: {e}; its log ends: {last}", self.system.name()).into()
+                    );
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -198,11 +202,20 @@ impl Member {
         Ok(kill_process(self.pid()?, signal)?)
     }
 
-    /// Until the process has ended.
+    /// Until the process has ended. One that does not within [`END_MAX`] is killed, and that is an error.
     pub fn wait(&mut self) -> Result<()> {
-        if let Some(mut child) = self.child.take() {
-            child.wait()?;
+        let Some(child) = &mut self.child else { return Ok(()) };
+        let deadline = Instant::now() + END_MAX;
+        while child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                self.child = None;
+                return Err("a member did not end when it was told to".into());
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        self.child = None;
         Ok(())
     }
 
@@ -300,7 +313,9 @@ impl Client {
     /// The member's own id and its leader's.
     pub fn status(&mut self, timeout: Duration) -> Result<(u64, u64)> {
         match self {
-            Client::Resp { wire, port, open } => with_open(*wire, *port, open, timeout, |c| c.status(timeout)),
+            Client::Resp { wire, port, open } => {
+                with_open(*wire, *port, open, timeout, |c| c.status(timeout))
+            }
             Client::Etcd(c) => within(timeout, c.status()),
         }
     }
@@ -315,7 +330,7 @@ fn with_open<T>(
     call: impl FnOnce(&mut RespClient) -> Result<T>,
 ) -> Result<T> {
     let mut client = match open.take() {
-        Some(mut kept) if !kept.closed() => kept,
+        Some(kept) if !kept.closed() => kept,
         _ => RespClient::connect(wire, port, timeout)?,
     };
     let answer = call(&mut client)?;

@@ -125,7 +125,8 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
         let started = Instant::now();
         let measure_from = started + plan.warm_up;
         let end = measure_from + plan.duration;
-        let connections: Vec<EtcdClient> = (0..plan.connections).map(|_| EtcdClient::new(plan.port)).collect();
+        let connections: Vec<EtcdClient> =
+            (0..plan.connections).map(|_| EtcdClient::new(plan.port)).collect();
         let tasks: Vec<_> = (0..plan.clients)
             .map(|number| {
                 let client = connections[number % plan.connections].clone();

@@ -31,6 +31,8 @@ enum Name {
     Pawl,
     Etcd,
     Redis,
+    Lmdb,
+    Redb,
 }
 
 /// Pawl beside etcd, Redis, LMDB and redb. Programs: PAWLD, ETCD, REDIS_SERVER, or what is found.
@@ -43,7 +45,7 @@ struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Only these systems
-    #[arg(long, value_delimiter = ',', default_value = "pawl,etcd,redis")]
+    #[arg(long, value_delimiter = ',', default_value = "pawl,etcd,redis,lmdb,redb")]
     systems: Vec<Name>,
     /// How often the rows under load are measured, each time on fresh data
     #[arg(long)]
@@ -153,7 +155,9 @@ fn measure(
     facts: &mut Vec<(String, String)>,
 ) -> Result<()> {
     if rows.contains(&Row::Engine) {
-        engine::measure(dir, scale, figures)?;
+        let has = |name| arguments.systems.contains(&name);
+        let engines = [has(Name::Pawl), has(Name::Lmdb), has(Name::Redb), has(Name::Pawl)];
+        engine::measure(dir, scale, engines, figures)?;
     }
     if rows.iter().all(|r| *r == Row::Engine) {
         return Ok(());
@@ -161,7 +165,10 @@ fn measure(
     raise_file_limit()?;
     let systems = find_systems(arguments, bench, figures)?;
     for system in &systems {
-        facts.push((system.name().to_string(), format!("{} ({})", system.version(), system.program.display())));
+        facts.push((
+            system.name().to_string(),
+            format!("{} ({})", system.version(), system.program.display()),
+        ));
     }
     if rows.iter().any(|r| Row::LOAD.contains(r)) {
         for round in 0..scale.rounds {
@@ -211,6 +218,8 @@ fn find_systems(arguments: &Arguments, bench: &Path, figures: &mut Figures) -> R
             Name::Pawl => (Wire::Pawl, find_pawl(bench)),
             Name::Etcd => (Wire::Etcd, named("ETCD").or_else(find_etcd)),
             Name::Redis => (Wire::Redis, named("REDIS_SERVER").or_else(|| on_path("redis-server"))),
+            // Libraries: they are in this program.
+            Name::Lmdb | Name::Redb => continue,
         };
         match program {
             Some(program) => systems.push(System { wire, program }),
@@ -235,7 +244,8 @@ fn find_pawl(bench: &Path) -> Option<PathBuf> {
         return Some(program);
     }
     let root = bench.parent()?;
-    let status = Command::new("cargo").args(["build", "--release", "--bin", "pawld"]).current_dir(root).status();
+    let status =
+        Command::new("cargo").args(["build", "--release", "--bin", "pawld"]).current_dir(root).status();
     let built = root.join("target/release/pawld");
     (status.ok()?.success() && built.is_file()).then_some(built)
 }

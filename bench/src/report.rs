@@ -107,7 +107,10 @@ impl Figures {
 
     fn table(&self, lines: &[Line], systems: &[&'static str; 3], out: &mut String) {
         let [ours, first, second] = *systems;
-        let _ = writeln!(out, "| work | {ours} | {first} | {second} | {ours} ÷ {first} | {ours} ÷ {second} | to reach |");
+        let _ = writeln!(
+            out,
+            "| work | {ours} | {first} | {second} | {ours} ÷ {first} | {ours} ÷ {second} | to reach |"
+        );
         let _ = writeln!(out, "|---|---|---|---|---|---|---|");
         for line in lines {
             if !systems.iter().any(|s| self.samples.contains_key(&(line.title, *s))) {
@@ -121,7 +124,13 @@ impl Figures {
             let _ = writeln!(
                 out,
                 "| {} | {} | {} | {} | {} | {} | {} |",
-                line.title, cells[0], cells[1], cells[2], ratio(first), ratio(second), line.goal
+                line.title,
+                cells[0],
+                cells[1],
+                cells[2],
+                ratio(first),
+                ratio(second),
+                line.goal
             );
         }
     }
@@ -129,9 +138,18 @@ impl Figures {
     /// The whole page.
     pub fn page(&self, facts: &[(String, String)], command: &str) -> String {
         let mut out = String::from("# Side by side\n\n");
-        let _ = writeln!(out, "Written by `{command}`. Medians; in brackets the least and the most of several rounds.");
-        let _ = writeln!(out, "All systems ran on this machine in the same run, one after the other, the order changing");
-        let _ = writeln!(out, "from round to round. The machine matters more than anything else: read the ratios.\n");
+        let _ = writeln!(
+            out,
+            "Written by `{command}`. Medians; in brackets the least and the most of several rounds."
+        );
+        let _ = writeln!(
+            out,
+            "All systems ran on this machine in the same run, one after the other, the order changing"
+        );
+        let _ = writeln!(
+            out,
+            "from round to round. The machine matters more than anything else: read the ratios.\n"
+        );
         for (what, found) in facts {
             let _ = writeln!(out, "- {what}: {found}");
         }
@@ -140,18 +158,36 @@ impl Figures {
         };
         if has(&CLUSTER_SYSTEMS, &CLUSTER_LINES) {
             let _ = writeln!(out, "\n## As a cluster\n");
-            let _ = writeln!(out, "Pawl and etcd: three members on loopback, default timers. Redis: one process, `appendfsync always`.");
-            let _ = writeln!(out, "8-byte keys, 256-byte values, closed loop, requests sent to the leader. Pawl and Redis by the same load");
-            let _ = writeln!(out, "generator (one thread, epoll), etcd by gRPC on all cores (1000 clients on 100 connections).\n");
+            let _ = writeln!(
+                out,
+                "Pawl and etcd: three members on loopback, default timers. Redis: one process, `appendfsync always`."
+            );
+            let _ = writeln!(
+                out,
+                "8-byte keys, 256-byte values, closed loop, requests sent to the leader. Pawl and Redis by the same load"
+            );
+            let _ = writeln!(
+                out,
+                "generator (one thread, epoll), etcd by gRPC on all cores (1000 clients on 100 connections).\n"
+            );
             self.table(&CLUSTER_LINES, &CLUSTER_SYSTEMS, &mut out);
             if let Some(raw) = self.median("raw fdatasync p50", "disk") {
-                let _ = writeln!(out, "\nRaw fdatasync p50 of this disk (2,300-byte appends to a written file), beside every round: {raw:.3} ms.");
+                let _ = writeln!(
+                    out,
+                    "\nRaw fdatasync p50 of this disk (2,300-byte appends to a written file), measured before and\nafter each run of \"put, 1 client\": {raw:.3} ms."
+                );
             }
         }
         if has(&ENGINE_SYSTEMS, &ENGINE_LINES) {
             let _ = writeln!(out, "\n## The storage engine alone\n");
-            let _ = writeln!(out, "Random 8-byte keys, 256-byte values, 1,000 per commit, no sync while writing. Pawl's tree writes checkpoints");
-            let _ = writeln!(out, "(with their syncs) on a helper thread while the puts go on, as it does in the server.\n");
+            let _ = writeln!(
+                out,
+                "Random 8-byte keys, 256-byte values, 1,000 per commit, no sync while writing. Pawl's tree writes checkpoints"
+            );
+            let _ = writeln!(
+                out,
+                "(with their syncs) on a helper thread while the puts go on, as it does in the server.\n"
+            );
             self.table(&ENGINE_LINES, &ENGINE_SYSTEMS, &mut out);
         }
         if !self.notes.is_empty() {
@@ -196,7 +232,10 @@ pub fn machine(dir: &Path) -> Vec<(String, String)> {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     vec![
         ("date".into(), said("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
-        ("machine".into(), format!("{cores} cores ({}), {:.0} GiB", model.map_or("?", |m| m.1), kib / 1048576.0)),
+        (
+            "machine".into(),
+            format!("{cores} cores ({}), {:.0} GiB", model.map_or("?", |m| m.1), kib / 1048576.0),
+        ),
         ("kernel".into(), said("uname", &["-sr"])),
         ("file system".into(), place),
         ("load average when it began".into(), load.split_whitespace().take(3).collect::<Vec<_>>().join(" ")),

@@ -93,7 +93,7 @@ impl RespClient {
     }
 
     /// Whether the server has closed this connection, as a pooling client checks before it sends.
-    pub fn closed(&mut self) -> bool {
+    pub fn closed(&self) -> bool {
         self.stream.set_nonblocking(true).is_err()
             || !matches!(self.stream.peek(&mut [0]), Err(e) if e.kind() == ErrorKind::WouldBlock)
             || self.stream.set_nonblocking(false).is_err()
@@ -198,8 +198,7 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
     let measure_from = started + warm_up;
     // One sequence for all: the connections take from it in turn.
     let keys = Plan { clients: 1, ..plan.clone() }.keys_of(0);
-    let mut generator =
-        Generator { plan, keys, value: plan.value(), outcome: Outcome::new(), measure_from };
+    let mut generator = Generator { plan, keys, value: plan.value(), outcome: Outcome::new(), measure_from };
     for conn in &mut conns {
         generator.next_batch(conn)?;
     }

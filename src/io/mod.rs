@@ -42,7 +42,8 @@ pub trait Disk: Clone + Send + 'static {
     fn exists(&self, path: &Path) -> Result<bool>;
     /// Names (not paths) of the files in `dir`, sorted. A missing directory is an error.
     fn list(&self, dir: &Path) -> Result<Vec<String>>;
-    /// Makes the directory and its parents, mode 0700.
+    /// Makes the directory and its missing parents, mode 0700, and syncs the directories that they stand in:
+    /// they are durable when this returns. An existing one is left as it is.
     fn create_dir_all(&self, dir: &Path) -> Result<()>;
     /// Replaces `to` if it exists. Durable only after `sync_dir` of the directory (of both, if they differ).
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;
@@ -68,7 +69,7 @@ pub trait File: Clone + Send + Sync + 'static {
     /// Cuts the file or extends it by a hole of zeroes.
     fn set_len(&self, len_bytes: u64) -> Result<()>;
     /// Makes room for `offset..offset + len_bytes` on disk ahead of writing (fallocate); the file's length
-    /// covers it afterwards, and it reads as zeroes.
+    /// covers it afterwards. Bytes that exist are kept; what is new reads as zeroes.
     fn allocate(&self, offset: u64, len_bytes: u64) -> Result<()>;
 }
 

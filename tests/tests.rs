@@ -3,3 +3,4 @@
 mod fuzz_bodies;
 mod line;
 mod tidy;
+mod wal_crash;

@@ -111,7 +111,6 @@ impl Space {
         self.page_count
     }
 
-
     pub(super) fn used(&self) -> &PageSet {
         &self.used
     }

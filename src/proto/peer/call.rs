@@ -39,8 +39,9 @@ pub fn encode_call(call: &PeerCall, out: &mut BytesMut) {
 fn put(call: &PeerCall, out: &mut BytesMut) {
     let count = |length: usize| u32::try_from(length).expect("a call is cut by bytes long before");
     match call {
-        PeerCall::Propose { payloads } => {
+        PeerCall::Propose { term, payloads } => {
             out.put_u8(PROPOSE);
+            out.put_u64_le(*term);
             out.reserve(4 + payloads.iter().map(|payload| 4 + payload.len()).sum::<usize>());
             out.put_u32_le(count(payloads.len()));
             for payload in payloads {
@@ -71,11 +72,10 @@ fn put(call: &PeerCall, out: &mut BytesMut) {
             out.put_u64_le(at.term);
             out.put_u64_le(at.index);
         }
-        PeerCall::SnapshotChunk { stream, number, bytes, last } => {
+        PeerCall::SnapshotChunk { stream, number, bytes } => {
             out.put_u8(SNAPSHOT_CHUNK);
             out.put_u64_le(*stream);
             out.put_u64_le(*number);
-            out.put_u8(u8::from(*last));
             out.put_blob(bytes);
         }
         PeerCall::SnapshotAck { stream, next, installed } => {
@@ -95,6 +95,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
     let kind = body.u8()?;
     Ok(match kind {
         PROPOSE => {
+            let term = body.u64()?;
             let count = body.count(4 + PAYLOAD_BYTES_MIN)?;
             let mut payloads = Vec::with_capacity(count);
             for _ in 0..count {
@@ -104,7 +105,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
                 }
                 payloads.push(payload);
             }
-            PeerCall::Propose { payloads }
+            PeerCall::Propose { term, payloads }
         }
         PROPOSE_REFUSED => {
             let busy = body.bool()?;
@@ -128,8 +129,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
             at: EntryId { term: body.u64()?, index: body.u64()? },
         },
         SNAPSHOT_CHUNK => {
-            let (stream, number, last) = (body.u64()?, body.u64()?, body.bool()?);
-            PeerCall::SnapshotChunk { stream, number, last, bytes: body.blob()? }
+            PeerCall::SnapshotChunk { stream: body.u64()?, number: body.u64()?, bytes: body.blob()? }
         }
         SNAPSHOT_ACK => {
             PeerCall::SnapshotAck { stream: body.u64()?, next: body.u64()?, installed: body.bool()? }

@@ -37,18 +37,16 @@ fn samples() -> Vec<Frame> {
             round: u64::MAX,
         }),
         message(MessageBody::TimeoutNow),
-        Frame::Call(PeerCall::Propose { payloads: vec![Bytes::from(vec![1; 18]), Bytes::from(vec![2; 40])] }),
+        Frame::Call(PeerCall::Propose {
+            term: 9,
+            payloads: vec![Bytes::from(vec![1; 18]), Bytes::from(vec![2; 40])],
+        }),
         Frame::Call(PeerCall::ProposeRefused { request_ids: vec![1, u64::MAX], busy: true }),
         Frame::Call(PeerCall::ReadIndex { id: 17 }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: Some(0) }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: None }),
         Frame::Call(PeerCall::SnapshotBegin { stream: 1, at: EntryId::new(2, 3) }),
-        Frame::Call(PeerCall::SnapshotChunk {
-            stream: 1,
-            number: 2,
-            bytes: Bytes::from_static(b"chunk"),
-            last: true,
-        }),
+        Frame::Call(PeerCall::SnapshotChunk { stream: 1, number: 2, bytes: Bytes::from_static(b"chunk") }),
         Frame::Call(PeerCall::SnapshotAck { stream: 1, next: 2, installed: false }),
         Frame::Call(PeerCall::SnapshotAbort { stream: 1 }),
     ]
@@ -202,7 +200,7 @@ fn what_cannot_be_is_refused_by_name() {
     let ahead = append(vec![entry(42, 10, b"")]);
     assert!(refusal(encoded(&ahead)).contains("42@10 behind 41@7 in a message of term 9"));
 
-    let short = Frame::Call(PeerCall::Propose { payloads: vec![Bytes::from(vec![0; 40])] });
+    let short = Frame::Call(PeerCall::Propose { term: 9, payloads: vec![Bytes::from(vec![0; 40])] });
     let mut bytes = encoded(&short);
     bytes.truncate(bytes.len() - 30);
     bytes[HEAD_BYTES + 5] = 10;

@@ -20,8 +20,8 @@ pub enum PeerCall {
     ReadIndexReply { id: u64, index: Option<Index> },
     /// The sender will stream its state as of `at`. `stream` is unique per attempt.
     SnapshotBegin { stream: u64, at: EntryId },
-    /// Chunk `number` (from 0) of the stream; `last` ends it.
-    SnapshotChunk { stream: u64, number: u64, bytes: Bytes, last: bool },
+    /// Chunk `number` (from 0) of the stream; the bytes say themselves where the stream ends.
+    SnapshotChunk { stream: u64, number: u64, bytes: Bytes },
     /// The receiver has taken everything below chunk `next`; `installed` when the state is durable and in use.
     SnapshotAck { stream: u64, next: u64, installed: bool },
     /// Either side gives the stream up; the sender may begin another one.

@@ -10,7 +10,7 @@ use crate::base::Mono;
 use crate::base::time::{Nanos, SECOND};
 use crate::proto::Adapter;
 use crate::proto::line::{LineAdapter, ServerInfo};
-use crate::proto::sniff::{self, Sniffed};
+use crate::proto::sniff::{self, Sniffed, Sniffer};
 
 /// Unsent reply bytes at which a connection is no longer listened to: a slow reader slows itself only.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
@@ -26,6 +26,7 @@ pub(super) struct Client {
     pub(super) pipe: Pipe,
     /// None until the first bytes have told the protocol.
     adapter: Option<LineAdapter>,
+    sniffer: Sniffer,
     /// Nothing more is decoded: a protocol error, or the member is stopping.
     deaf: bool,
     /// Since when a request is incomplete.
@@ -34,7 +35,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(id: ConnId, pipe: Pipe) -> Client {
-        Client { id, pipe, adapter: None, deaf: false, partial_since: None }
+        Client { id, pipe, adapter: None, sniffer: Sniffer::default(), deaf: false, partial_since: None }
     }
 
     /// Whether the connection should be read and decoded now.
@@ -47,8 +48,9 @@ impl Client {
             || self.adapter.as_ref().is_some_and(|adapter| adapter.owed() >= OWED_MAX)
     }
 
-    pub(super) fn has_input(&self) -> bool {
-        !self.pipe.input.is_empty()
+    /// The adapter paused because its output was full, and it no longer is.
+    pub(super) fn wants_decoding(&self) -> bool {
+        self.listens() && self.adapter.as_ref().is_some_and(LineAdapter::stalled)
     }
 
     /// Decodes what has arrived.
@@ -67,13 +69,19 @@ impl Client {
         self.partial_since = match (self.pipe.input.is_empty(), self.partial_since) {
             (true, _) => None,
             (false, None) => Some(now),
-            (false, since) => if calls.is_empty() { since } else { Some(now) },
+            (false, since) => {
+                if calls.is_empty() {
+                    since
+                } else {
+                    Some(now)
+                }
+            }
         };
     }
 
     /// Tells the protocol by the first bytes. False while it cannot be told, or if it is not spoken here.
     fn sniff(&mut self, info: &Arc<ServerInfo>) -> bool {
-        match sniff::sniff(&self.pipe.input) {
+        match self.sniffer.sniff(&self.pipe.input) {
             Sniffed::NeedMore => false,
             Sniffed::Line => {
                 self.adapter = Some(LineAdapter::new(info.clone(), self.id));
@@ -101,7 +109,9 @@ impl Client {
 
     pub(super) fn give_up_if_late(&mut self, now: Mono) {
         if self.deadline() <= now && !self.deaf {
-            self.pipe.output.extend_from_slice(b"-ERR protocol error: the request was not complete within 30 s\r\n");
+            self.pipe
+                .output
+                .extend_from_slice(b"-ERR protocol error: the request was not complete within 30 s\r\n");
             self.deaf = true;
         }
     }
@@ -114,7 +124,6 @@ impl Client {
     /// Nothing is owed and nothing will come.
     pub(super) fn is_over(&self) -> bool {
         let owed = self.adapter.as_ref().is_some_and(|adapter| adapter.owed() > 0);
-        let undecoded = !self.deaf && self.has_input() && self.is_congested();
-        self.pipe.broken || ((self.deaf || self.pipe.ended) && !owed && !undecoded && self.pipe.output.is_empty())
+        self.pipe.broken || ((self.deaf || self.pipe.ended) && !owed && self.pipe.output.is_empty())
     }
 }

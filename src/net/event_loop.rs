@@ -91,7 +91,7 @@ struct Stopping {
     /// When leadership was with another member; None = not yet.
     handed_over_at: Option<Mono>,
     /// The last checkpoint is under way or done.
-    checkpoint: Option<bool>,
+    last_checkpoint: bool,
 }
 
 impl<D: Disk, C: Clock> EventLoop<D, C> {
@@ -143,10 +143,10 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             let now = self.shell.clock.now();
             let output = self.shell.node.turn(now)?;
             again = output.again;
-            again |= self.carry_out(output, now)?;
+            self.carry_out(output, now)?;
             again |= self.flush();
             self.keep_time(now);
-            if self.advance_stop(now) {
+            if self.advance_stop(now)? {
                 return Ok(());
             }
         }
@@ -172,7 +172,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
         match self.shell.poll.poll(events, timeout) {
-            Err(e) if e.kind() != ErrorKind::Interrupted => Err(Error::io("cannot poll", "sockets".as_ref(), e)),
+            Err(e) if e.kind() != ErrorKind::Interrupted => {
+                Err(Error::io("cannot poll", "sockets".as_ref(), e))
+            }
             _ => Ok(()),
         }
     }
@@ -219,7 +221,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             }
             info!("a signal to stop: handing over leadership");
             self.shell.node.stop(self.shell.clock.now());
-            self.stopping = Some(Stopping { handed_over_at: None, checkpoint: None });
+            self.stopping = Some(Stopping { handed_over_at: None, last_checkpoint: false });
         }
     }
 
@@ -249,7 +251,11 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     }
 
     /// A connection, or None when this listener has no more for now.
-    fn accepted(&mut self, accepted: std::io::Result<(TcpStream, SocketAddr)>, now: Mono) -> Option<TcpStream> {
+    fn accepted(
+        &mut self,
+        accepted: std::io::Result<(TcpStream, SocketAddr)>,
+        now: Mono,
+    ) -> Option<TcpStream> {
         match accepted {
             Ok((stream, _)) => {
                 // More may wait behind the budget of a turn.
@@ -367,7 +373,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         Ok(())
     }
 
-    fn take_result(&mut self, finished: Finished<D>) -> Result<()> {
+    fn take_result(&mut self, finished: Finished) -> Result<()> {
         let now = self.shell.clock.now();
         match finished {
             Finished::Written(written) => self.shell.node.on_written(written?),
@@ -385,9 +391,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         Ok(())
     }
 
-    /// Does what the turn decided. True if the node must be asked again at once.
-    fn carry_out(&mut self, output: Output<D>, now: Mono) -> Result<bool> {
-        let mut again = false;
+    /// Does what the turn decided.
+    fn carry_out(&mut self, output: Output<D>, now: Mono) -> Result<()> {
         if !output.batches.is_empty() {
             self.shell.workers.write(output.batches);
         }
@@ -402,9 +407,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
         for reply in output.replies {
             self.answer(reply);
-            again = false;
         }
-        Ok(again)
+        Ok(())
     }
 
     fn answer(&mut self, reply: Reply) {
@@ -425,7 +429,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 let id = client.id;
                 self.clients.free(slot);
                 self.shell.node.on_disconnect(id);
-            } else if client.listens() && (client.pipe.is_readable() || client.wants_decoding()) {
+            } else if client.wants_decoding() || (client.listens() && client.pipe.is_readable()) {
                 self.busy_clients.push(slot);
                 again = true;
             }
@@ -469,11 +473,11 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     }
 
     /// One step further in a clean stop. True when the process may end.
-    fn advance_stop(&mut self, now: Mono) -> bool {
-        let Some(stopping) = &mut self.stopping else { return false };
+    fn advance_stop(&mut self, now: Mono) -> Result<bool> {
+        let Some(stopping) = &mut self.stopping else { return Ok(false) };
         if stopping.handed_over_at.is_none() {
             if !self.shell.node.handed_over(now) {
-                return false;
+                return Ok(false);
             }
             stopping.handed_over_at = Some(now);
             for slot in self.clients.used() {
@@ -481,23 +485,22 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 client.stop_listening();
                 self.clients.mark(slot);
             }
-            self.flush();
         }
         let since = stopping.handed_over_at.unwrap_or(now);
         let settled = self.shell.node.may_exit(now) && self.clients.len() == 0 && now >= since + FAREWELL;
         if !settled && now < since + 2 * SECOND {
-            return false;
+            return Ok(false);
         }
-        match stopping.checkpoint {
-            None => {
-                if let Some(checkpoint) = self.shell.node.final_checkpoint() {
+        match stopping.last_checkpoint {
+            false => {
+                if let Some(checkpoint) = self.shell.node.final_checkpoint()? {
                     self.shell.workers.ask(Work::Job(Job::Checkpoint(checkpoint)));
                 }
-                stopping.checkpoint = Some(true);
-                false
+                stopping.last_checkpoint = true;
             }
-            Some(_) => !self.shell.node.checkpoint_running(),
+            true => return Ok(!self.shell.node.checkpoint_running()),
         }
+        Ok(false)
     }
 }
 

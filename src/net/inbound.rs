@@ -92,7 +92,11 @@ fn greeting_fault(
     knows: &impl Fn(MemberId) -> bool,
 ) -> Option<String> {
     if hello.version != peer::VERSION {
-        return Some(format!("peer protocol version {}; this member speaks {}", hello.version, peer::VERSION));
+        return Some(format!(
+            "peer protocol version {}; this member speaks {}",
+            hello.version,
+            peer::VERSION
+        ));
     }
     if hello.cluster != cluster {
         return Some(format!("cluster {:x}; this member belongs to cluster {cluster:x}", hello.cluster));

@@ -25,7 +25,7 @@ use crate::base::ids::{cluster_id, member_id};
 use crate::base::time::MS;
 use crate::base::{Error, Result, Rng};
 use crate::io::os::{OsClock, OsDisk, OsEntropy};
-use crate::io::{Clock, Entropy};
+use crate::io::{Clock, Disk, Entropy};
 use crate::node::{Bootstrap, Config, Node, Opened};
 use crate::proto::line::ServerInfo;
 
@@ -55,12 +55,17 @@ pub fn serve(settings: &Settings) -> Result<()> {
     for note in notes {
         warn!("recovery: {note}");
     }
-    info!("member {:x} of cluster {:x} serves clients on {:?}", node.id(), node.cluster(), settings.listen_client);
+    info!(
+        "member {:x} of cluster {:x} serves clients on {:?}",
+        node.id(),
+        node.cluster(),
+        settings.listen_client
+    );
 
     let mut peers = Peers::new(node.cluster(), node.id(), event_loop::PEERS, rng.next_u64());
     peers.set_members(&event_loop::others(&node));
     let workers = Workers::start(OsDisk, log_writer, waker)?;
-    let info = Arc::new(server_info(settings));
+    let info = Arc::new(server_info(settings, &node));
     let shell = Shell {
         node,
         clock,
@@ -152,8 +157,14 @@ fn limits(settings: &Settings) -> Limits {
     Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops }
 }
 
-fn server_info(settings: &Settings) -> ServerInfo {
-    ServerInfo { name: settings.name.clone(), limits: limits(settings), config: settings.effective.clone() }
+fn server_info<D: Disk>(settings: &Settings, node: &Node<D>) -> ServerInfo {
+    ServerInfo {
+        cluster: node.cluster(),
+        member: node.id(),
+        version: env!("CARGO_PKG_VERSION"),
+        limits: limits(settings),
+        config: settings.effective.clone(),
+    }
 }
 
 /// Where the tree file of a data directory is: the offline tools look there.

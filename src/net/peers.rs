@@ -43,11 +43,18 @@ struct Peer {
 }
 
 enum State {
-    Waiting { until: Mono },
+    Waiting {
+        until: Mono,
+    },
     Resolving,
     /// Hello is sent, or will be when the socket is connected.
-    Dialled { pipe: Pipe, since: Mono },
-    Up { pipe: Pipe },
+    Dialled {
+        pipe: Pipe,
+        since: Mono,
+    },
+    Up {
+        pipe: Pipe,
+    },
 }
 
 /// All dialled peers.

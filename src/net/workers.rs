@@ -24,16 +24,24 @@ use crate::wal::{Batch, LogWriter, Written};
 pub(super) enum Work<D: Disk> {
     Job(Job<D>),
     /// A peer's `host:port` that is not an IP address.
-    Resolve { peer: MemberId, host: String },
+    Resolve {
+        peer: MemberId,
+        host: String,
+    },
     /// How many bytes are free where the data lives.
-    FreeBytes { dirs: Vec<PathBuf> },
+    FreeBytes {
+        dirs: Vec<PathBuf>,
+    },
 }
 
 /// What comes back from either thread.
-pub(super) enum Finished<D: Disk> {
+pub(super) enum Finished {
     Written(Result<Written>),
-    Job(Result<Done<D>>),
-    Resolved { peer: MemberId, addresses: Vec<SocketAddr> },
+    Job(Result<Done>),
+    Resolved {
+        peer: MemberId,
+        addresses: Vec<SocketAddr>,
+    },
     /// The least of the directories; None where it could not be told.
     FreeBytes(Option<u64>),
 }
@@ -41,7 +49,7 @@ pub(super) enum Finished<D: Disk> {
 pub(super) struct Workers<D: Disk> {
     log_writer: Sender<Vec<Batch>>,
     housekeeper: Sender<Work<D>>,
-    finished: Receiver<Finished<D>>,
+    finished: Receiver<Finished>,
     doorbell: Doorbell,
 }
 
@@ -82,7 +90,7 @@ impl<D: Disk> Workers<D> {
         self.housekeeper.send(work).expect("the housekeeper ends only after the loop");
     }
 
-    pub(super) fn next(&self) -> Option<Finished<D>> {
+    pub(super) fn next(&self) -> Option<Finished> {
         self.finished.try_recv().ok()
     }
 
@@ -105,7 +113,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
 fn write_log<D: Disk>(
     mut writer: LogWriter<D>,
     batches: &Receiver<Vec<Batch>>,
-    results: &Sender<Finished<D>>,
+    results: &Sender<Finished>,
     doorbell: &Doorbell,
 ) {
     while let Ok(batches) = batches.recv() {
@@ -117,12 +125,7 @@ fn write_log<D: Disk>(
     }
 }
 
-fn keep_house<D: Disk>(
-    disk: &D,
-    work: &Receiver<Work<D>>,
-    results: &Sender<Finished<D>>,
-    doorbell: &Doorbell,
-) {
+fn keep_house<D: Disk>(disk: &D, work: &Receiver<Work<D>>, results: &Sender<Finished>, doorbell: &Doorbell) {
     while let Ok(work) = work.recv() {
         let finished = match work {
             Work::Job(job) => Finished::Job(job.run()),

@@ -94,19 +94,19 @@ pub enum Job<D: Disk> {
 }
 
 /// Its results.
-pub enum Done<D: Disk> {
+pub enum Done {
     Chore(ChoreDone),
     Checkpoint(CheckpointDone),
-    Snapshot(snapshots::WorkDone<D>),
+    Snapshot(snapshots::WorkDone),
 }
 
 impl<D: Disk> Job<D> {
     /// Blocks. Runs on the housekeeping thread, jobs in the order in which they were given.
-    pub fn run(self) -> Result<Done<D>> {
+    pub fn run(self) -> Result<Done> {
         match self {
-            Job::Chore(chore) => chore.run().map(Done::Chore),
+            Job::Chore(chore) => Ok(Done::Chore(chore.run())),
             Job::Checkpoint(checkpoint) => checkpoint.run().map(Done::Checkpoint),
-            Job::Snapshot(work) => work.run().map(Done::Snapshot),
+            Job::Snapshot(work) => Ok(Done::Snapshot(work.run())),
         }
     }
 }
@@ -169,6 +169,8 @@ pub struct Node<D: Disk> {
     checkpoint_due: Mono,
     /// Free bytes of the file systems, as last told by the shell, were too few to go on writing.
     disk_full: bool,
+    /// No chores before this: the disk was full.
+    chores_at: Mono,
     next_publish: Mono,
     /// Damage or a failed disk, found where no error could be returned: the next turn does.
     failure: Option<Error>,
@@ -319,19 +321,30 @@ impl<D: Disk> Node<D> {
     }
 
     /// The housekeeper is done with a job.
-    pub fn on_done(&mut self, done: Done<D>, now: Mono) -> Result<()> {
+    pub fn on_done(&mut self, done: Done, now: Mono) -> Result<()> {
         match done {
-            Done::Chore(done) => {
-                self.log.chore_done(done);
+            Done::Chore(done) => self.chore_done(done, now),
+            Done::Checkpoint(done) => {
+                self.store.end_checkpoint(done)?;
+                self.go_on_receiving()
+            }
+            Done::Snapshot(done) => self.on_snapshot_work(done, now),
+        }
+    }
+
+    fn chore_done(&mut self, done: ChoreDone, now: Mono) -> Result<()> {
+        match self.log.chore_done(done) {
+            Err(failure) if failure.is_no_space() => {
+                // The newest segment still has room. Nothing is lost yet, and trying again at once would not help.
+                self.disk_full = true;
+                self.chores_at = now + CHORE_RETRY;
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => {
                 self.raft.log_fetched();
                 Ok(())
             }
-            Done::Checkpoint(done) => {
-                self.store.end_checkpoint(done)?;
-                self.checkpoint_ended();
-                Ok(())
-            }
-            Done::Snapshot(done) => self.on_snapshot_work(done, now),
         }
     }
 
@@ -372,8 +385,8 @@ impl<D: Disk> Node<D> {
     }
 
     /// The last checkpoint before a clean exit, so that the next start replays nothing; None while one runs.
-    pub fn final_checkpoint(&mut self) -> Option<Checkpoint<D>> {
-        if self.store.checkpoint_running() { None } else { self.store.begin_checkpoint() }
+    pub fn final_checkpoint(&mut self) -> Result<Option<Checkpoint<D>>> {
+        self.store.begin_checkpoint()
     }
 
     pub fn checkpoint_running(&self) -> bool {
@@ -420,6 +433,8 @@ impl<D: Disk> Node<D> {
     }
 }
 
+/// Housekeeping that found the disk full is tried again after this.
+const CHORE_RETRY: Nanos = SECOND;
+
 /// A read index that could not be had is asked for again after this.
 const READ_RETRY: Nanos = 20 * MS;
-

@@ -173,7 +173,8 @@ impl Reads {
         }
         let attempt = self.asked.front().map_or(Mono::NEVER, |asked| asked.at + patience);
         let retry = if self.fresh.is_empty() { Mono::NEVER } else { self.retry_at };
-        let oldest = [self.asked.front().map(|asked| &asked.reads), self.indexed.front().map(|(_, reads)| reads)];
+        let oldest =
+            [self.asked.front().map(|asked| &asked.reads), self.indexed.front().map(|(_, reads)| reads)];
         let oldest = oldest.into_iter().flatten().chain([&self.fresh]).filter_map(|reads| reads.first());
         let expiry = oldest.map(|read| read.deadline).min().unwrap_or(Mono::NEVER);
         attempt.min(retry).min(expiry)

@@ -21,13 +21,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use log::{info, warn};
 
-use super::{Job, Node, Outbound};
+use super::{Job, Node, Outbound, startup};
 use crate::api::PeerCall;
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{EntryId, Error, Index, MemberId, Mono, Result};
-use crate::btree::{Checkpoint, CheckpointDone};
 use crate::io::Disk;
-use crate::store::{Incoming, InstallJob, Snapshot, Store};
+use crate::store::{self, Incoming, Snapshot};
 
 /// Payload of one chunk: about a millisecond of work at either end.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -40,9 +39,6 @@ const CHUNKS_PER_TURN: usize = 2;
 
 /// A stream of which nothing was heard for so long is given up. Installing includes a sync of all that was sent.
 const PATIENCE: Nanos = 30 * SECOND;
-
-/// Dirty bytes of the tree under construction at which they are written out.
-const INCOMING_DIRTY_BYTES: u64 = 16 << 20;
 
 pub(super) struct Snapshots<D: Disk> {
     disk: D,
@@ -67,44 +63,28 @@ struct Receiving<D: Disk> {
     from: MemberId,
     stream: u64,
     at: EntryId,
-    next: u64,
+    incoming: Incoming<D>,
+    acked: u64,
     heard_at: Mono,
-    stage: Stage<D>,
+    /// From here on nothing is applied to the old tree, and there is no way back.
+    installing: bool,
 }
 
-enum Stage<D: Disk> {
-    /// The file is being made; chunks that come early wait.
-    Opening { early: Vec<(u64, Bytes, bool)> },
-    Filling { incoming: Incoming<D>, writing: bool, complete: bool },
-    /// Nothing is applied to the old tree any more.
-    Installing,
-}
-
-/// What the housekeeper does for a snapshot.
-pub enum Work<D: Disk> {
-    Open { disk: D, path: std::path::PathBuf, stream: u64 },
-    Checkpoint { checkpoint: Checkpoint<D>, stream: u64 },
-    Install { job: InstallJob<D>, stream: u64 },
+/// What the housekeeper does for a snapshot. `stream` is None for the removal of what was given up.
+pub struct Work<D: Disk> {
+    job: store::Job<D>,
+    stream: Option<u64>,
 }
 
 /// And what comes of it.
-pub enum WorkDone<D: Disk> {
-    Opened { incoming: Incoming<D>, stream: u64 },
-    Checkpointed { done: CheckpointDone, stream: u64 },
-    Installed { store: Store<D>, stream: u64 },
+pub struct WorkDone {
+    done: Result<store::JobDone>,
+    stream: Option<u64>,
 }
 
 impl<D: Disk> Work<D> {
-    pub(super) fn run(self) -> Result<WorkDone<D>> {
-        Ok(match self {
-            Work::Open { disk, path, stream } => {
-                WorkDone::Opened { incoming: Incoming::begin(&disk, &path)?, stream }
-            }
-            Work::Checkpoint { checkpoint, stream } => {
-                WorkDone::Checkpointed { done: checkpoint.run()?, stream }
-            }
-            Work::Install { job, stream } => WorkDone::Installed { store: job.run()?, stream },
-        })
+    pub(super) fn run(self) -> WorkDone {
+        WorkDone { done: self.job.run(), stream: self.stream }
     }
 }
 
@@ -115,7 +95,7 @@ impl<D: Disk> Snapshots<D> {
 
     /// The store is about to be replaced: nothing may be applied to it, and nothing read from it.
     pub(super) fn installing(&self) -> bool {
-        matches!(self.receiving, Some(Receiving { stage: Stage::Installing, .. }))
+        self.receiving.as_ref().is_some_and(|receiving| receiving.installing)
     }
 
     /// The log must be kept from here on for a follower that is being sent a snapshot.
@@ -162,10 +142,12 @@ impl<D: Disk> Node<D> {
                 if sending.complete || sending.next >= sending.acked + WINDOW {
                     break;
                 }
-                let (bytes, last) = sending.snapshot.next_chunk(&self.store, CHUNK_BYTES)?;
-                let call = PeerCall::SnapshotChunk { stream: sending.stream, number: sending.next, bytes, last };
+                let Some(bytes) = sending.snapshot.next_chunk(&self.store, CHUNK_BYTES)? else {
+                    sending.complete = true;
+                    break;
+                };
+                let call = PeerCall::SnapshotChunk { stream: sending.stream, number: sending.next, bytes };
                 sending.next += 1;
-                sending.complete = last;
                 self.call(peer, call);
             }
         }
@@ -192,7 +174,7 @@ impl<D: Disk> Node<D> {
             self.end_sending(peer, Err(()));
         }
         let receiving = self.snapshots.receiving.as_ref();
-        if receiving.is_some_and(|r| r.heard_at <= before && !matches!(r.stage, Stage::Installing)) {
+        if receiving.is_some_and(|r| r.heard_at <= before && !r.installing) {
             self.abort_receiving("nothing more came");
         }
     }
@@ -209,7 +191,9 @@ impl<D: Disk> Node<D> {
 
     fn on_ack(&mut self, from: MemberId, stream: u64, next: u64, installed: bool) {
         let now = self.now;
-        let Some(sending) = self.snapshots.sending.get_mut(&from).filter(|s| s.stream == stream) else { return };
+        let Some(sending) = self.snapshots.sending.get_mut(&from).filter(|s| s.stream == stream) else {
+            return;
+        };
         sending.heard_at = now;
         sending.acked = sending.acked.max(next.min(sending.next));
         if installed {
@@ -224,7 +208,7 @@ impl<D: Disk> Node<D> {
             self.end_sending(peer, Err(()));
         }
         let receiving = self.snapshots.receiving.as_ref();
-        if receiving.is_some_and(|r| r.from == peer && !matches!(r.stage, Stage::Installing)) {
+        if receiving.is_some_and(|r| r.from == peer && !r.installing) {
             self.abort_receiving("the sender's connection ended");
         }
     }
@@ -235,9 +219,9 @@ impl<D: Disk> Node<D> {
     pub(super) fn on_snapshot_call(&mut self, from: MemberId, call: PeerCall, now: Mono) -> Result<()> {
         self.now = self.now.max(now);
         match call {
-            PeerCall::SnapshotBegin { stream, at } => self.on_begin(from, stream, at),
-            PeerCall::SnapshotChunk { stream, number, bytes, last } => {
-                self.on_chunk(from, stream, number, bytes, last)?;
+            PeerCall::SnapshotBegin { stream, at } => self.on_begin(from, stream, at)?,
+            PeerCall::SnapshotChunk { stream, number, bytes } => {
+                self.on_chunk(from, stream, number, bytes)?
             }
             PeerCall::SnapshotAck { stream, next, installed } => self.on_ack(from, stream, next, installed),
             PeerCall::SnapshotAbort { stream } => self.on_abort(from, stream),
@@ -246,22 +230,27 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    fn on_begin(&mut self, from: MemberId, stream: u64, at: EntryId) {
+    fn on_begin(&mut self, from: MemberId, stream: u64, at: EntryId) -> Result<()> {
         if self.snapshots.installing() {
-            return self.call(from, PeerCall::SnapshotAbort { stream });
+            self.call(from, PeerCall::SnapshotAbort { stream });
+            return Ok(());
         }
         if !self.wants(at) {
             // This member is that far already: it says so, and the leader goes on from there.
-            return self.call(from, PeerCall::SnapshotAck { stream, next: 0, installed: true });
+            self.call(from, PeerCall::SnapshotAck { stream, next: 0, installed: true });
+            return Ok(());
         }
         if self.snapshots.receiving.is_some() {
             self.abort_receiving("a newer one begins");
         }
         info!("receiving a snapshot at {at} from {from:x}");
-        let stage = Stage::Opening { early: Vec::new() };
-        self.snapshots.receiving = Some(Receiving { from, stream, at, next: 0, heard_at: self.now, stage });
-        let (disk, path) = (self.snapshots.disk.clone(), self.incoming_path());
-        self.snapshot_job(Work::Open { disk, path, stream });
+        let options = startup::tree_options(self.snapshots.next_stream);
+        self.snapshots.next_stream += 1;
+        let path = startup::tree_path(&self.config);
+        let incoming = Incoming::begin(&self.snapshots.disk, &path, self.store.identity(), options);
+        self.snapshots.receiving =
+            Some(Receiving { from, stream, at, incoming, acked: 0, heard_at: self.now, installing: false });
+        self.go_on_receiving()
     }
 
     /// Whether the state at `at` is ahead of this member.
@@ -269,35 +258,18 @@ impl<D: Disk> Node<D> {
         at.index > self.store.applied().index && self.raft.wants_snapshot(at, &self.log)
     }
 
-    fn incoming_path(&self) -> std::path::PathBuf {
-        self.config.tree_dir.join(super::startup::TREE_INCOMING)
-    }
-
-    fn on_chunk(&mut self, from: MemberId, stream: u64, number: u64, bytes: Bytes, last: bool) -> Result<()> {
+    fn on_chunk(&mut self, from: MemberId, stream: u64, number: u64, bytes: Bytes) -> Result<()> {
         let now = self.now;
-        let ours = |r: &&mut Receiving<D>| r.from == from && r.stream == stream;
+        let ours = |r: &&mut Receiving<D>| r.from == from && r.stream == stream && !r.installing;
         let Some(receiving) = self.snapshots.receiving.as_mut().filter(ours) else {
             self.call(from, PeerCall::SnapshotAbort { stream });
             return Ok(());
         };
         receiving.heard_at = now;
-        if number != receiving.next {
-            self.abort_receiving("a chunk is missing");
-            return Ok(());
+        match receiving.incoming.take(number, bytes) {
+            Ok(()) => self.go_on_receiving(),
+            Err(failure) => self.receiving_failed(failure),
         }
-        receiving.next += 1;
-        match &mut receiving.stage {
-            Stage::Opening { early } => early.push((number, bytes, last)),
-            Stage::Filling { incoming, complete, .. } => {
-                if let Err(failure) = incoming.take(number, &bytes) {
-                    return self.receiving_failed(failure);
-                }
-                *complete = last;
-                self.go_on_receiving(true);
-            }
-            Stage::Installing => self.abort_receiving("a chunk came behind the last one"),
-        }
-        Ok(())
     }
 
     /// A bad stream is given up; a bad disk stops the member.
@@ -309,119 +281,78 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    /// Acknowledges what was taken, writes out what has gathered, installs what is complete.
-    fn go_on_receiving(&mut self, acknowledge: bool) {
-        let Some(receiving) = &mut self.snapshots.receiving else { return };
+    /// Hands out the next job, decides about the installation, acknowledges what was taken.
+    pub(super) fn go_on_receiving(&mut self) -> Result<()> {
+        let Some(receiving) = &self.snapshots.receiving else { return Ok(()) };
         let (from, stream, at) = (receiving.from, receiving.stream, receiving.at);
-        let Stage::Filling { incoming, writing, complete } = &mut receiving.stage else { return };
-        if *writing {
-            return; // The sender's window closes meanwhile: that is the back-pressure.
-        }
-        let next = receiving.next;
-        if *complete {
+        if receiving.incoming.is_whole() && !receiving.installing {
+            if receiving.incoming.at() != Some(at) {
+                self.abort_receiving("its content is not of the state that was announced");
+                return Ok(());
+            }
             if !self.wants(at) {
-                self.call(from, PeerCall::SnapshotAck { stream, next, installed: true });
-                return self.abort_receiving("this member has caught up by itself");
+                self.call(from, PeerCall::SnapshotAck { stream, next: 0, installed: true });
+                self.abort_receiving("this member has caught up by itself");
+                return Ok(());
             }
             if self.store.checkpoint_running() {
-                return; // Its end calls again.
+                return Ok(()); // Its end calls again: the old file must not be written behind the new one's back.
             }
-            return self.install();
         }
-        if incoming.dirty_bytes() >= INCOMING_DIRTY_BYTES
-            && let Ok(Some(checkpoint)) = incoming.begin_checkpoint()
-        {
-            *writing = true;
-            return self.snapshot_job(Work::Checkpoint { checkpoint, stream });
+        let Some(receiving) = &mut self.snapshots.receiving else { return Ok(()) };
+        receiving.installing = receiving.incoming.is_whole();
+        match receiving.incoming.job() {
+            Ok(Some(job)) => self.output.jobs.push(Job::Snapshot(Work { job, stream: Some(stream) })),
+            Ok(None) => {}
+            Err(failure) => return self.receiving_failed(failure),
         }
-        if acknowledge {
+        let next = receiving.incoming.next_number();
+        if receiving.incoming.wants_more() && next > receiving.acked {
+            receiving.acked = next;
             self.call(from, PeerCall::SnapshotAck { stream, next, installed: false });
         }
-    }
-
-    fn install(&mut self) {
-        let Some(receiving) = &mut self.snapshots.receiving else { return };
-        let stage = std::mem::replace(&mut receiving.stage, Stage::Installing);
-        let Stage::Filling { incoming, .. } = stage else {
-            unreachable!("only a filled tree is installed");
-        };
-        let stream = receiving.stream;
-        let path = self.config.tree_dir.join(super::startup::TREE);
-        match incoming.finish(&path, self.store.identity()) {
-            Ok(job) => self.snapshot_job(Work::Install { job, stream }),
-            Err(failure) => self.abort_receiving(&failure.to_string()),
-        }
+        Ok(())
     }
 
     /// The housekeeper is done with a step.
-    pub(super) fn on_snapshot_work(&mut self, done: WorkDone<D>, now: Mono) -> Result<()> {
+    pub(super) fn on_snapshot_work(&mut self, done: WorkDone, now: Mono) -> Result<()> {
         self.now = self.now.max(now);
-        let current = self.snapshots.receiving.as_ref().map(|receiving| receiving.stream);
-        match done {
-            WorkDone::Opened { incoming, stream } if current == Some(stream) => self.opened(incoming)?,
-            WorkDone::Checkpointed { done, stream } if current == Some(stream) => {
-                let Some(receiving) = &mut self.snapshots.receiving else { return Ok(()) };
-                if let Stage::Filling { incoming, writing, .. } = &mut receiving.stage {
-                    *writing = false;
-                    incoming.end_checkpoint(done)?;
-                }
-                self.go_on_receiving(true);
-            }
-            WorkDone::Installed { store, stream } => {
-                assert!(current == Some(stream), "an installation cannot be given up");
-                self.installed(store);
-            }
-            // Of a stream that was given up meanwhile.
-            WorkDone::Opened { .. } | WorkDone::Checkpointed { .. } => {}
+        let current = self.snapshots.receiving.as_mut().filter(|r| Some(r.stream) == done.stream);
+        let Some(receiving) = current else {
+            // Of a stream that was given up meanwhile. The next attempt makes its file anew.
+            return Ok(());
+        };
+        let outcome = done.done.and_then(|done| receiving.incoming.job_done(done));
+        if let Err(failure) = outcome {
+            return if receiving.installing { Err(failure) } else { self.receiving_failed(failure) };
         }
-        Ok(())
+        if receiving.incoming.installed() { self.installed() } else { self.go_on_receiving() }
     }
 
-    fn opened(&mut self, incoming: Incoming<D>) -> Result<()> {
-        let Some(receiving) = &mut self.snapshots.receiving else { return Ok(()) };
-        let filling = Stage::Filling { incoming, writing: false, complete: false };
-        let Stage::Opening { early } = std::mem::replace(&mut receiving.stage, filling) else {
-            unreachable!("a stream is opened once");
-        };
-        let Stage::Filling { incoming, complete, .. } = &mut receiving.stage else {
-            unreachable!("it was just put there");
-        };
-        for (number, bytes, last) in early {
-            if let Err(failure) = incoming.take(number, &bytes) {
-                return self.receiving_failed(failure);
-            }
-            *complete = last;
-        }
-        self.go_on_receiving(true);
-        Ok(())
-    }
-
-    /// The new tree is durable under the old one's name. The log follows, and then the leader is told.
-    fn installed(&mut self, store: Store<D>) {
+    /// The new tree is durable under the old one's name. The log follows, and the leader is told: what the
+    /// acknowledgement claims is in the tree already.
+    fn installed(&mut self) -> Result<()> {
         let receiving = self.snapshots.receiving.take().expect("an installation belongs to a stream");
         let peers: Vec<MemberId> = self.snapshots.sending.keys().copied().collect();
         for peer in peers {
             self.end_sending(peer, Err(()));
         }
-        self.store = store;
-        let at = self.store.applied();
-        assert!(at == receiving.at, "the installed state is at {at}, announced was {}", receiving.at);
+        let Receiving { from, stream, at, incoming, .. } = receiving;
+        self.store = incoming.into_store()?;
+        assert!(self.store.applied() == at, "the installed state is at {}, not {at}", self.store.applied());
         self.applied_term = self.applied_term.max(at.term);
         self.committed.retain(|entry| entry.id.index > at.index);
         if self.raft.wants_snapshot(at, &self.log) {
             self.batch_number += 1;
             self.waiting_batches.push(self.log.reset(self.batch_number, at, self.hard_state));
-            let membership = super::startup::membership(self.store.members());
+            let membership = startup::membership(self.store.members());
             self.raft.snapshot_installed(at, membership, &self.log);
         }
         self.raft.applied(at.index);
         self.writes.settle(at.term);
         info!("installed the snapshot at {at}");
-        self.call(receiving.from, PeerCall::SnapshotAck {
-            stream: receiving.stream,
-            next: receiving.next,
-            installed: true,
-        });
+        self.call(from, PeerCall::SnapshotAck { stream, next: 0, installed: true });
+        Ok(())
     }
 
     fn on_abort(&mut self, from: MemberId, stream: u64) {
@@ -429,30 +360,21 @@ impl<D: Disk> Node<D> {
             self.end_sending(from, Err(()));
         }
         let receiving = self.snapshots.receiving.as_ref();
-        let ours = receiving.is_some_and(|r| r.from == from && r.stream == stream);
-        if ours && !self.snapshots.installing() {
+        if receiving.is_some_and(|r| r.from == from && r.stream == stream && !r.installing) {
             self.abort_receiving("the sender gave it up");
         }
     }
 
-    /// The old state stays. The file is made anew by the next attempt.
+    /// The old state stays.
     fn abort_receiving(&mut self, why: &str) {
-        if let Some(receiving) = self.snapshots.receiving.take() {
-            warn!("the snapshot from {:x} is given up: {why}", receiving.from);
-            self.call(receiving.from, PeerCall::SnapshotAbort { stream: receiving.stream });
+        if let Some(Receiving { from, stream, incoming, .. }) = self.snapshots.receiving.take() {
+            warn!("the snapshot from {from:x} is given up: {why}");
+            self.call(from, PeerCall::SnapshotAbort { stream });
+            self.output.jobs.push(Job::Snapshot(Work { job: incoming.abandon(), stream: None }));
         }
-    }
-
-    fn snapshot_job(&mut self, work: Work<D>) {
-        self.output.jobs.push(Job::Snapshot(work));
     }
 
     fn call(&mut self, to: MemberId, call: PeerCall) {
         self.output.messages.push(Outbound::Call { to, call });
-    }
-
-    /// A checkpoint of the store ended: an installation may have waited for it.
-    pub(super) fn checkpoint_ended(&mut self) {
-        self.go_on_receiving(false);
     }
 }

@@ -1,7 +1,7 @@
 //! From a data directory to a member: lock, open the tree, open the log, replay from applied + 1.
 //!
 //! Order of the first start, so that a crash anywhere in it leaves a directory that starts:
-//!   1. the tree file is made under another name, synced, renamed, and the directory synced;
+//!   1. the tree file is made, durable under its name;
 //!   2. the log is made (its first segment carries the same identity).
 //! A tree at applied index 0 without a log is therefore a start that was cut short, and is finished; a tree
 //! further on without a log, or a log without a tree, is a directory somebody took a part of away.
@@ -9,6 +9,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 use bytes::BytesMut;
 
@@ -20,7 +21,7 @@ use crate::api::Member;
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Rng};
 use crate::io::Disk;
 use crate::raft::{self, LogView, Membership, Raft, Start};
-use crate::store::{Identity, Store};
+use crate::store::{Identity, Options, Store};
 use crate::wal::{self, LogWriter};
 
 /// What a first start writes into the directory; on later starts, what it must agree with.
@@ -42,40 +43,40 @@ pub struct Opened<D: Disk> {
     pub lock: Box<dyn Any + Send>,
 }
 
-pub(super) const TREE: &str = "tree";
-pub(super) const TREE_INCOMING: &str = "tree.incoming";
-const TREE_NEW: &str = "tree.new";
+const TREE: &str = "tree";
 const LOCK: &str = "lock";
+
+/// Pages of a new tree file: the unit in which a file system caches.
+const PAGE_BYTES: usize = 4096;
 
 impl<D: Disk> Node<D> {
     /// Opens or makes the directory. Blocks: called before the loop runs.
     pub fn open(disk: &D, config: Config, bootstrap: &Bootstrap, seed: u64, now: Mono) -> Result<Opened<D>> {
         let lock = lock_directory(disk, &config)?;
-        let store = open_store(disk, &config, bootstrap)?;
+        let mut rng = Rng::new(seed);
+        let store = open_store(disk, &config, bootstrap, rng.next_u64())?;
         let options = wal::Options {
             segment_bytes: config.wal_segment_bytes,
             cluster: bootstrap.cluster,
             member: bootstrap.member,
+            salt: rng.next_u64() as u32,
         };
         let applied = store.applied();
-        let wal::Opened { mut log, mut writer, hard_state, mut notes } =
+        let wal::Opened { mut log, mut writer, hard_state, notes: log_notes } =
             wal::open(disk, &config.wal_dir, options, applied.index)?;
+        let mut notes = store.notes().to_vec();
+        notes.extend(log_notes);
         let mut batch_number = 0;
         if log.term(applied.index) != Some(applied.term) {
-            // A snapshot was installed and the power went before the log was told; or the log is missing.
-            if log.last().index > applied.index && log.term(applied.index).is_none() {
-                return Err(Error::Refused(format!(
-                    "{}: the log begins at index {}, but the tree is only at {applied}: a part of the log is missing",
-                    config.wal_dir.display(),
-                    log.first_index(),
-                )));
-            }
-            notes.push(format!("the log ends at {}, the tree at {applied}: the log goes on from there", log.last()));
+            // A snapshot was installed, and the process ended before the log was told.
+            notes.push(format!(
+                "the log ends at {}, the tree at {applied}: the log goes on from there",
+                log.last()
+            ));
             batch_number = 1;
             let written = writer.write(vec![log.reset(batch_number, applied, hard_state)])?;
             log.written(written);
         }
-        let mut rng = Rng::new(seed);
         let raft = start_raft(&config, bootstrap.member, &store, &log, hard_state, rng.next_u64(), now);
         // Ids of requests must differ from those before a restart: 62 random bits to begin with.
         let mut first_id = || rng.next_u64() >> 2;
@@ -101,6 +102,7 @@ impl<D: Disk> Node<D> {
             entries_since_checkpoint: 0,
             checkpoint_due: Mono::NEVER,
             disk_full: false,
+            chores_at: Mono(0),
             next_publish: Mono(0),
             failure: None,
             stopping: None,
@@ -133,12 +135,13 @@ fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Se
     })
 }
 
-fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap) -> Result<Store<D>> {
-    let path = config.tree_dir.join(TREE);
+fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, file_id: u64) -> Result<Store<D>> {
+    let path = tree_path(config);
     let failed = |e| Error::io("cannot look for", &path, e);
     if !disk.exists(&path).map_err(failed)? {
         refuse_orphaned_log(disk, config)?;
-        create_store(disk, config, bootstrap)?;
+        let identity = Identity { cluster: bootstrap.cluster, member: bootstrap.member };
+        return Store::create(disk, &path, identity, &bootstrap.members, tree_options(file_id));
     }
     let store = Store::open(disk, &path)?;
     let found = store.identity();
@@ -156,9 +159,18 @@ fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap) -> Resu
     Ok(store)
 }
 
+pub(super) fn tree_path(config: &Config) -> PathBuf {
+    config.tree_dir.join(TREE)
+}
+
+/// `file_id` is random: no other tree file has it.
+pub(super) fn tree_options(file_id: u64) -> Options {
+    Options { page_bytes: PAGE_BYTES, file_id }
+}
+
 fn refuse_orphaned_log<D: Disk>(disk: &D, config: &Config) -> Result<()> {
     let names = disk.list(&config.wal_dir).map_err(|e| Error::io("cannot list", &config.wal_dir, e))?;
-    if names.iter().any(|name| wal::is_segment_name(name)) {
+    if names.iter().any(|name| name.ends_with(".wal")) {
         return Err(Error::Refused(format!(
             "{} holds a log, but {} holds no tree: restore the tree file, or start with an empty directory",
             config.wal_dir.display(),
@@ -166,18 +178,6 @@ fn refuse_orphaned_log<D: Disk>(disk: &D, config: &Config) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-fn create_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap) -> Result<()> {
-    let new = config.tree_dir.join(TREE_NEW);
-    if disk.exists(&new).map_err(|e| Error::io("cannot look for", &new, e))? {
-        disk.remove(&new).map_err(|e| Error::io("cannot remove", &new, e))?;
-    }
-    let identity = Identity { cluster: bootstrap.cluster, member: bootstrap.member };
-    drop(Store::create(disk, &new, identity, &bootstrap.members)?);
-    let path = config.tree_dir.join(TREE);
-    disk.rename(&new, &path).map_err(|e| Error::io("cannot rename", &new, e))?;
-    disk.sync_dir(&config.tree_dir).map_err(|e| Error::io("cannot sync the directory", &config.tree_dir, e))
 }
 
 fn start_raft<D: Disk>(

@@ -1,7 +1,8 @@
 //! What a member says of itself.
 
 use super::Node;
-use crate::api::Status;
+use crate::api::{Fault, Range, RangeResult, Status};
+use crate::base::{Result, Revision};
 use crate::io::Disk;
 
 impl<D: Disk> Node<D> {
@@ -31,6 +32,16 @@ impl<D: Disk> Node<D> {
             learner: self.raft.membership().learners.contains(&self.id),
             errors,
         }
+    }
+
+    /// The store's revision as applied here.
+    pub fn revision(&self) -> Revision {
+        self.store.revision()
+    }
+
+    /// This member's state, possibly behind the others': for checks beside the protocol.
+    pub fn range(&self, range: &Range) -> Result<Result<RangeResult, Fault>> {
+        self.store.range(range)
     }
 
     /// Every member and where it listens for others, as the store has it.

@@ -1,8 +1,8 @@
 //! The order of one turn: collect, then act.
 
 use super::{
-    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output, Question,
-    READ_RETRY,
+    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output,
+    Question, READ_RETRY,
 };
 use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::time::{MS, SECOND};
@@ -23,11 +23,12 @@ impl<D: Disk> Node<D> {
         self.ask_for_read_index();
         self.take_readies()?;
         self.apply()?;
-        // What was applied may free what Raft held back (a read at the new index, a transfer).
+        // What was applied may settle writes that a former leader lost, and let Raft go on.
+        self.send_writes();
         self.take_readies()?;
         self.serve_reads();
         self.stream_snapshots()?;
-        self.keep_house();
+        self.keep_house()?;
         self.write_log();
         match self.failure.take() {
             Some(failure) => Err(failure),
@@ -54,11 +55,15 @@ impl<D: Disk> Node<D> {
 
     fn take_output(&mut self) -> Output<D> {
         let stalled = self.snapshots.installing();
-        let again = self.raft.has_ready()
-            || self.has_chunks_to_send()
-            || (!self.committed.is_empty() && !stalled);
-        let empty =
-            Output { replies: Vec::new(), messages: Vec::new(), batches: Vec::new(), jobs: Vec::new(), again: false };
+        let again =
+            self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
+        let empty = Output {
+            replies: Vec::new(),
+            messages: Vec::new(),
+            batches: Vec::new(),
+            jobs: Vec::new(),
+            again: false,
+        };
         let mut output = std::mem::replace(&mut self.output, empty);
         output.again = again;
         output
@@ -122,7 +127,8 @@ impl<D: Disk> Node<D> {
             self.output.messages.push(Outbound::Call { to: standing.leader, call });
             return;
         }
-        let ids: Vec<u64> = payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
+        let ids: Vec<u64> =
+            payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
         match self.raft.propose(payloads, self.now, &self.log) {
             Ok(()) => {}
             Err(Refused::Busy) => {
@@ -157,17 +163,13 @@ impl<D: Disk> Node<D> {
     }
 
     fn take_ready(&mut self, ready: Ready) -> Result<()> {
-        let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } = ready;
+        let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } =
+            ready;
         self.output.messages.extend(messages_now.into_iter().map(Outbound::Raft));
         if hard_state.is_some() || !entries.is_empty() {
             self.hard_state = hard_state.unwrap_or(self.hard_state);
             self.batch_number += 1;
             self.waiting_batches.push(self.log.append(self.batch_number, hard_state, entries));
-        }
-        // A Ready that writes nothing still stands on every batch before it.
-        if self.batch_number == self.durable_number {
-            self.raft.persisted(number, &self.log);
-        } else {
             self.unconfirmed.push_back((self.batch_number, number));
         }
         if !messages_after.is_empty() {
@@ -211,6 +213,7 @@ impl<D: Disk> Node<D> {
             self.apply_entry(entry)?;
         }
         self.raft.applied(self.store.applied().index);
+        self.log.drop_held(self.store.applied().index + 1);
         Ok(())
     }
 
@@ -224,9 +227,8 @@ impl<D: Disk> Node<D> {
         if payload.is_empty() {
             self.store.apply(id, None)?;
         } else {
-            let (origin, command) = command::decode(payload).map_err(|why| {
-                Error::Refused(format!("entry {id} cannot be applied: {}", why.0))
-            })?;
+            let (origin, command) = command::decode(payload)
+                .map_err(|why| Error::Refused(format!("entry {id} cannot be applied: {}", why.0)))?;
             let body = self.store.apply(id, Some(&command))?;
             if origin.member == self.id {
                 self.end_write(origin.request_id, body);
@@ -270,21 +272,24 @@ impl<D: Disk> Node<D> {
     }
 
     /// Checkpoints, release of the log's head, chores.
-    fn keep_house(&mut self) {
+    fn keep_house(&mut self) -> Result<()> {
         let due = self.now >= self.checkpoint_due
             || self.store.dirty_bytes() >= CHECKPOINT_DIRTY_BYTES
             || self.entries_since_checkpoint >= self.config.checkpoint_entries;
         if due && !self.store.checkpoint_running() && !self.snapshots.installing() {
             self.checkpoint_due = Mono::NEVER;
             self.entries_since_checkpoint = 0;
-            if let Some(checkpoint) = self.store.begin_checkpoint() {
+            if let Some(checkpoint) = self.store.begin_checkpoint()? {
                 self.output.jobs.push(Job::Checkpoint(checkpoint));
             }
         }
         let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
         let sent = self.snapshots.oldest_sent().unwrap_or(catchup);
         self.log.release(self.store.durable_applied().min(catchup).min(sent) + 1);
-        self.output.jobs.extend(self.log.chores().into_iter().map(Job::Chore));
+        if self.now >= self.chores_at {
+            self.output.jobs.extend(self.log.chores().into_iter().map(Job::Chore));
+        }
+        Ok(())
     }
 
     /// While one batch syncs, the next one gathers: that is all there is to group commit.

@@ -19,7 +19,10 @@ use crate::base::{Mono, Term};
 /// Who waits for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asker {
-    Client { conn: ConnId, tag: Tag },
+    Client {
+        conn: ConnId,
+        tag: Tag,
+    },
     /// The member itself: nobody is told.
     Member,
 }
@@ -150,11 +153,8 @@ impl Writes {
 
     fn rebuild_unsent(&mut self) {
         let unsent = |write: &Option<Write>| write.as_ref().is_some_and(|write| write.sent_in.is_none());
-        self.unsent = (self.first_id..)
-            .zip(&self.queue)
-            .filter(|(_, write)| unsent(write))
-            .map(|(id, _)| id)
-            .collect();
+        self.unsent =
+            (self.first_id..).zip(&self.queue).filter(|(_, write)| unsent(write)).map(|(id, _)| id).collect();
     }
 
     /// The write is over: applied, refused for good, or expired.

@@ -1,7 +1,13 @@
 //! Consensus (essay to be written with the core).
 
+mod candidate;
 pub mod config;
-pub mod core;
+mod core;
+mod follower;
+mod leader;
+mod log;
+mod progress;
+pub mod quorum;
 pub mod types;
 
 pub use config::{Config, PeerStanding, PeerState, Refused, Role, Start, TransferRefused};

@@ -1,1 +1,247 @@
+//! The replicated state machine: etcd's revisions over the tree.
+//!
+//! ```text
+//!                  revision 2      3         4         5        6
+//!   key a          put v1        put v2              delete             a@3 replaced a@2; at 5 it is gone
+//!   key b                                  put w1             put w2
+//!
+//!   tree root 0, versions          tree root 1, revisions        tree root 2, members
+//!   a 00 !5  tombstone             2.0  a                        id  name, peer URLs, client URLs
+//!   a 00 !3  v2                    3.0  a
+//!   a 00 !2  v1                    4.0  b
+//!   b 00 !6  w2  (counted)         5.0  a
+//!   b 00 !4  w1                    6.0  b
+//! ```
+//!
+//! Versions of a key are neighbours, the newest first ([`keys`]): a put finds the version that it replaces in
+//! the leaf that it writes, and a read at any revision is one descent. The newest version of a key that is not
+//! deleted is marked *counted* in the tree, which keeps such counts per subtree: so the number of keys in any
+//! span, now, costs one descent per end and not a walk. There is no index of keys in memory.
+//!
+//! Promises:
+//! - The state is a function of the log: the same entries in the same order give the same content
+//!   ([`Store::content_hash`]) on every member, whenever each of them checkpoints. Apply reads no clock, no
+//!   dice and no setting of its member. A request that cannot be done is a [`Fault`] in the reply, changes
+//!   nothing, and is the same fault everywhere.
+//! - The applied entry, the revision and the data change in one commit of the tree: they travel in the tree's
+//!   application record ([`state`]). After a crash the tree tells which entry to go on with.
+//! - An error of the tree in the middle of an apply leaves a store that holds half of an entry. It refuses every
+//!   further apply and checkpoint, so the half never reaches the file; the member must stop.
+//!
+//! Quotas are not decided here. They are settings of a member and may differ; a decision in apply that rests on
+//! one would split the cluster. The member that proposes a write asks [`Store::bytes_in_use`] before.
+//!
+//! Left out, so far: leases (a put that names one is refused with NOLEASE), transactions, watches and the
+//! compaction of old versions, so history grows until then. A range, a delete of a span and a content hash are
+//! done in one go: what they collect is bounded by the span, not by a budget; cutting them into slices needs a
+//! pinned view per request, which the tree has. A value is copied once on its way out.
 
+mod apply;
+mod check;
+mod digest;
+mod incoming;
+mod keys;
+mod range;
+mod record;
+mod snapshot;
+mod state;
+mod walk;
+
+use std::path::{Path, PathBuf};
+
+use crate::api::{Fault, Member};
+use crate::base::{EntryId, Error, Index, Result, Revision};
+use crate::btree::{Checkpoint, CheckpointDone, Stats, Tree, View};
+use crate::io::Disk;
+
+pub use crate::btree::Options;
+pub use check::{Report, check};
+pub use incoming::{Incoming, Job, JobDone};
+pub use snapshot::Snapshot;
+pub use state::Identity;
+
+use keys::Malformed;
+use state::{Phase, State};
+
+/// Key spaces of the tree file.
+const VERSIONS: usize = 0;
+const REVISIONS: usize = 1;
+const MEMBERS: usize = 2;
+/// Those that are part of the replicated content: all in use.
+const REPLICATED: [usize; 3] = [VERSIONS, REVISIONS, MEMBERS];
+
+/// One member's copy of the replicated state.
+pub struct Store<D: Disk> {
+    tree: Tree<D>,
+    path: PathBuf,
+    state: State,
+    /// What the tree's application record says; brought up to `state` before a checkpoint begins.
+    recorded: State,
+    members: Vec<Member>,
+    /// An apply has failed half-way.
+    broken: bool,
+}
+
+impl<D: Disk> Store<D> {
+    /// Makes the store of a new member, at revision 1 with nothing applied, durable under its name when this
+    /// returns. Blocks on syncs: for the start of a process only.
+    pub fn create(
+        disk: &D,
+        path: &Path,
+        identity: Identity,
+        members: &[Member],
+        options: Options,
+    ) -> Result<Store<D>> {
+        incoming::create(disk, path, identity, members, options)?;
+        Store::open(disk, path)
+    }
+
+    /// Opens a store, in a time that does not depend on its size. Removes what an interrupted creation or
+    /// installation has left beside it.
+    pub fn open(disk: &D, path: &Path) -> Result<Store<D>> {
+        incoming::remove_leftover(disk, path)?;
+        Store::open_file(disk, path)
+    }
+
+    fn open_file(disk: &D, path: &Path) -> Result<Store<D>> {
+        let tree = Tree::open(disk, path)?;
+        let state = State::decode(path, tree.user())?;
+        if state.phase != Phase::Complete {
+            return Err(Error::corrupt(
+                path,
+                0,
+                "the store's record",
+                "a file still being filled",
+                "a complete one",
+            ));
+        }
+        let mut store = Store {
+            tree,
+            path: path.to_path_buf(),
+            state,
+            recorded: state,
+            members: Vec::new(),
+            broken: false,
+        };
+        store.members = store.read_members()?;
+        Ok(store)
+    }
+
+    /// What opening found worth telling.
+    pub fn notes(&self) -> &[String] {
+        self.tree.notes()
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.state.identity
+    }
+
+    /// The last entry that was applied.
+    pub fn applied(&self) -> EntryId {
+        self.state.applied
+    }
+
+    /// The log must be kept from the entry behind this one on: a restart falls back to here if the newest
+    /// checkpoint turns out to be damaged.
+    pub fn durable_applied(&self) -> Index {
+        match State::decode(&self.path, self.tree.fallback_user()) {
+            Ok(state) if state.phase == Phase::Complete => state.applied.index,
+            _ => 0,
+        }
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.state.revision
+    }
+
+    /// The first revision that can still be read; 0 = all can.
+    pub fn compact_revision(&self) -> Revision {
+        self.state.compact_revision
+    }
+
+    /// All members of the cluster, by id.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Bytes of the file, and of its pages in use.
+    pub fn size_bytes(&self) -> (u64, u64) {
+        (self.stats().file_bytes, self.bytes_in_use())
+    }
+
+    /// Bytes of pages in use: what a quota is measured against. Differs between members that hold the same
+    /// content, by how full their pages are.
+    pub fn bytes_in_use(&self) -> u64 {
+        let stats = self.stats();
+        stats.used_pages * stats.page_bytes as u64
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.tree.stats()
+    }
+
+    /// Bytes that the next checkpoint will write.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.tree.dirty_bytes()
+    }
+
+    pub fn checkpoint_running(&self) -> bool {
+        self.tree.checkpoint_running()
+    }
+
+    /// The work that makes the present state durable, for another thread. None while one runs, or if nothing
+    /// has changed.
+    pub fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint<D>>> {
+        assert!(!self.broken, "half of an entry must never become durable");
+        if self.tree.checkpoint_running() {
+            return Ok(None);
+        }
+        self.record_state();
+        self.tree.begin_checkpoint()
+    }
+
+    /// The same work again, after it failed for want of room and of nothing else.
+    pub fn retry_checkpoint(&mut self) -> Checkpoint<D> {
+        self.tree.retry_checkpoint()
+    }
+
+    pub fn end_checkpoint(&mut self, done: CheckpointDone) -> Result<()> {
+        self.tree.end_checkpoint(done)
+    }
+
+    fn record_state(&mut self) {
+        if self.recorded != self.state {
+            self.tree.set_user(&self.state.encode());
+            self.recorded = self.state;
+        }
+    }
+
+    fn read_members(&self) -> Result<Vec<Member>> {
+        let mut members = Vec::new();
+        let mut cursor = self.tree.cursor(View::Now, MEMBERS);
+        let mut there = cursor.first()?;
+        while there {
+            let record = cursor.value().to_vec()?;
+            let member = record::decode_member(&cursor.key()?, &record)
+                .map_err(|bad| damaged(&self.path, "a member", bad))?;
+            members.push(member);
+            there = cursor.next()?;
+        }
+        Ok(members)
+    }
+
+    /// The revision that a read at `asked` (0 = now) sees, or why there is none.
+    fn readable(&self, asked: Revision) -> Result<Revision, Fault> {
+        match asked {
+            0 => Ok(self.state.revision),
+            _ if asked > self.state.revision => Err(Fault::future(self.state.revision)),
+            _ if asked < self.state.compact_revision => Err(Fault::compacted(self.state.compact_revision)),
+            _ => Ok(asked),
+        }
+    }
+}
+
+/// Bytes in the tree that this store cannot have written, although the page that holds them is sound.
+fn damaged(path: &Path, what: &str, bad: Malformed) -> Error {
+    Error::corrupt(path, 0, what, bad.0, "what storage-format.md section 6 says")
+}

@@ -1,0 +1,84 @@
+# Every command a person types. CI runs the same targets (.ci/run).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR := $(DESTDIR)$(PREFIX)/bin
+CARGO ?= cargo
+RELEASE := target/release/pawld
+FUZZ_SECONDS ?= 60
+ENDPOINT ?= 127.0.0.1:2379
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build the release binary (target/release/pawld)
+	$(CARGO) build --release --locked
+
+.PHONY: test
+test: format-check lint ## Format check, lints, then every test, with one summary at the end
+	scripts/test
+
+.PHONY: check
+check: format-check lint docs ## Format check, lints and the documentation, warnings denied
+
+.PHONY: run
+run: build ## Run one member on 127.0.0.1:2379, data in .cluster/single
+	$(RELEASE) --name single --data-dir .cluster/single \
+	  --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+	  --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
+	  --initial-cluster single=http://127.0.0.1:2380
+
+.PHONY: cluster
+cluster: build ## Build and run three members on loopback; ctrl-C ends them cleanly
+	scripts/cluster
+
+.PHONY: bench
+bench: ## Load a running cluster (ENDPOINT, default 127.0.0.1:2379) with redis-benchmark
+	scripts/bench $(ENDPOINT)
+
+.PHONY: fuzz
+fuzz: ## Feed mutated input to every decoder for FUZZ_SECONDS (default 60), on stable Rust
+	$(CARGO) run --release --quiet --manifest-path fuzz/Cargo.toml -- --seconds $(FUZZ_SECONDS)
+
+.PHONY: install
+install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)
+	install -d $(BINDIR)
+	install -m 0755 $(RELEASE) $(BINDIR)/pawld
+	ln -sf pawld $(BINDIR)/pawlctl
+	ln -sf pawld $(BINDIR)/pawlutl
+
+.PHONY: install-etcd-names
+install-etcd-names: install ## The same, and the names etcd, etcdctl and etcdutl, for scripts that call those
+	@for name in etcd etcdctl etcdutl; do \
+	  if [ -e "$(BINDIR)/$$name" ] && [ "$$(readlink "$(BINDIR)/$$name")" != pawld ]; then \
+	    echo "$(BINDIR)/$$name is not ours: remove it first" >&2; exit 1; \
+	  fi; \
+	  ln -sf pawld "$(BINDIR)/$$name"; \
+	done
+
+.PHONY: format
+format: ## Format all the code
+	$(CARGO) fmt
+
+.PHONY: format-check
+format-check:
+	$(CARGO) fmt --check
+
+.PHONY: lint
+lint:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: docs
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+.PHONY: clean
+clean: ## Remove what was built and the data of the local cluster
+	$(CARGO) clean
+	rm -rf .cluster

@@ -1,0 +1,183 @@
+//! Applies entries of the log: total, deterministic, all or nothing.
+
+use bytes::Bytes;
+
+use super::record::{self, Header};
+use super::walk::{Bounds, Walk, key_value, read_record};
+use super::{MEMBERS, REVISIONS, Store, VERSIONS, damaged, keys, range};
+use crate::api::{Body, Code, Command, Delete, Fault, KeyValue, Order, Put};
+use crate::base::{EntryId, MemberId, Result, Revision};
+use crate::btree::View;
+use crate::io::Disk;
+
+/// Keys of a deleted span that are collected before they are deleted: bounds the memory of a large one.
+const DELETE_KEYS_MAX: usize = 1024;
+
+/// The newest version of a key.
+struct Newest {
+    revision: Revision,
+    header: Header,
+    /// Empty unless asked for.
+    value: Bytes,
+}
+
+impl<D: Disk> Store<D> {
+    /// Applies the entry behind the last one; None is an entry without a command, which changes nothing but
+    /// the applied index and whose reply, an empty list of members, nobody waits for.
+    ///
+    /// An error comes from the tree. The store may hold half of the entry then; the member must stop.
+    pub fn apply(&mut self, id: EntryId, command: Option<&Command>) -> Result<Body> {
+        assert!(!self.broken, "an entry was applied half-way: the member should have stopped");
+        assert_eq!(
+            id.index,
+            self.state.applied.index + 1,
+            "entries are applied in order, each of them once; the last one was {}",
+            self.state.applied
+        );
+        assert!(id.term >= self.state.applied.term, "terms never go back in a log");
+        self.broken = true;
+        let body = match command {
+            None => Body::Members(Vec::new()),
+            Some(Command::Put(put)) => self.put(put)?,
+            Some(Command::Delete(delete)) => self.delete(delete)?,
+            Some(Command::Publish { member, name, client_urls }) => {
+                self.publish(*member, name, client_urls)?
+            }
+        };
+        self.state.applied = id;
+        self.broken = false;
+        Ok(body)
+    }
+
+    fn put(&mut self, put: &Put) -> Result<Body> {
+        if put.lease != 0 {
+            return Ok(Body::Fault(Fault::no_lease()));
+        }
+        let prefix = keys::prefix(&put.key);
+        let live = self.newest(&prefix, put.prev_kv || put.ignore_value)?.filter(|n| !n.header.tombstone);
+        if live.is_none() && (put.ignore_value || put.ignore_lease) {
+            return Ok(Body::Fault(Fault::no_key()));
+        }
+        let revision = self.state.revision + 1;
+        let header = match &live {
+            None => Header { create: revision, version: 1, ..Header::default() },
+            Some(live) => Header {
+                create: live.header.create,
+                version: live.header.version + 1,
+                lease: if put.ignore_lease { live.header.lease } else { 0 },
+                ..Header::default()
+            },
+        };
+        let value = match &live {
+            Some(live) if put.ignore_value => &live.value,
+            _ => &put.value,
+        };
+        if let Some(live) = &live {
+            self.uncount(&prefix, live.revision)?;
+        }
+        self.add_version(&prefix, &put.key, revision, &header, value)?;
+        self.state.revision = revision;
+        let previous = put
+            .prev_kv
+            .then(|| live.map(|live| key_value(put.key.clone(), live.revision, &live.header, live.value)));
+        Ok(Body::Put { revision, previous })
+    }
+
+    /// All keys of the span go in one revision, sub-revisions in key order; no revision if there are none.
+    fn delete(&mut self, delete: &Delete) -> Result<Body> {
+        let mut bounds = range::bounds(&delete.span);
+        let revision = self.state.revision + 1;
+        let mut sub = 0;
+        let mut previous = Vec::new();
+        while !bounds.is_empty() {
+            let batch = self.collect_live(&bounds, delete.prev_kv)?;
+            let Some(last) = batch.last() else { break };
+            bounds.from = keys::after(&last.prefix);
+            for Doomed { prefix, revision: old, key_value } in batch {
+                self.uncount(&prefix, old)?;
+                let key = key_value.key.clone();
+                self.add_version(&prefix, &key, revision, &Header::tombstone(sub), &[])?;
+                sub = sub.checked_add(1).expect("a store holds fewer than 2^32 keys");
+                if delete.prev_kv {
+                    previous.push(key_value);
+                }
+            }
+        }
+        if sub > 0 {
+            self.state.revision = revision;
+        }
+        Ok(Body::Delete { revision: self.state.revision, deleted: u64::from(sub), previous })
+    }
+
+    /// The first live keys within the bounds.
+    fn collect_live(&self, bounds: &Bounds, with_values: bool) -> Result<Vec<Doomed>> {
+        let mut walk = Walk::new(&self.tree, &self.path, bounds, Order::Ascending, None);
+        let mut batch = Vec::new();
+        while batch.len() < DELETE_KEYS_MAX && walk.advance()? {
+            batch.push(Doomed {
+                prefix: walk.prefix().to_vec(),
+                revision: walk.revision(),
+                key_value: walk.key_value(with_values)?,
+            });
+        }
+        Ok(batch)
+    }
+
+    fn publish(&mut self, id: MemberId, name: &str, client_urls: &[String]) -> Result<Body> {
+        let Some(member) = self.members.iter_mut().find(|member| member.id == id) else {
+            return Ok(Body::Fault(Fault::new(Code::NoMember, "etcdserver: member not found")));
+        };
+        member.name = name.to_string();
+        member.client_urls = client_urls.to_vec();
+        let record = record::encode_member(member);
+        self.tree.insert(MEMBERS, &record::member_key(id), &[&record], false)?;
+        Ok(Body::Members(self.members.clone()))
+    }
+
+    fn newest(&self, prefix: &[u8], with_value: bool) -> Result<Option<Newest>> {
+        let mut cursor = self.tree.cursor(View::Now, VERSIONS);
+        if !cursor.seek(prefix)? {
+            return Ok(None);
+        }
+        let key = cursor.key()?;
+        if !key.starts_with(prefix) {
+            return Ok(None);
+        }
+        let (_, revision) = keys::split(&key).map_err(|bad| damaged(&self.path, "a key", bad))?;
+        let (header, value) = read_record(&cursor.value(), with_value, &self.path)?;
+        Ok(Some(Newest { revision, header, value }))
+    }
+
+    /// A version that is about to be superseded.
+    fn uncount(&mut self, prefix: &[u8], revision: Revision) -> Result<()> {
+        let found = self.tree.set_counted(VERSIONS, &keys::version(prefix, revision), false)?;
+        assert!(found, "the version at revision {revision} was just read and is gone");
+        Ok(())
+    }
+
+    fn add_version(
+        &mut self,
+        prefix: &[u8],
+        key: &[u8],
+        revision: Revision,
+        header: &Header,
+        value: &[u8],
+    ) -> Result<()> {
+        let (head, head_bytes) = header.encode();
+        let counted = !header.tombstone;
+        self.tree.insert(
+            VERSIONS,
+            &keys::version(prefix, revision),
+            &[&head[..head_bytes], value],
+            counted,
+        )?;
+        self.tree.insert(REVISIONS, &keys::change(revision, header.sub), &[key], false)
+    }
+}
+
+/// A live key that a delete has found.
+struct Doomed {
+    prefix: Vec<u8>,
+    revision: Revision,
+    key_value: KeyValue,
+}

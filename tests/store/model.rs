@@ -1,0 +1,143 @@
+//! etcd's semantics, written for being obviously right: every version of every key in a list.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pawl::api::{
+    Body, Code, Command, Delete, Fault, KeyValue, Member, Order, Put, Range, RangeResult, SortBy, Span,
+};
+
+#[derive(Clone)]
+struct Version {
+    modified: u64,
+    created: u64,
+    version: u64,
+    /// None: deleted.
+    value: Option<Bytes>,
+}
+
+#[derive(Clone)]
+pub struct Model {
+    pub revision: u64,
+    /// Oldest version first.
+    keys: BTreeMap<Bytes, Vec<Version>>,
+    pub members: BTreeMap<u64, Member>,
+}
+
+impl Model {
+    pub fn new(members: &[Member]) -> Model {
+        let members = members.iter().map(|member| (member.id, member.clone())).collect();
+        Model { revision: 1, keys: BTreeMap::new(), members }
+    }
+
+    pub fn apply(&mut self, command: &Command) -> Body {
+        match command {
+            Command::Put(put) => self.put(put),
+            Command::Delete(delete) => self.delete(delete),
+            Command::Publish { member, name, client_urls } => match self.members.get_mut(member) {
+                None => Body::Fault(Fault::new(Code::NoMember, "etcdserver: member not found")),
+                Some(member) => {
+                    member.name = name.clone();
+                    member.client_urls = client_urls.clone();
+                    Body::Members(self.members.values().cloned().collect())
+                }
+            },
+        }
+    }
+
+    fn put(&mut self, put: &Put) -> Body {
+        if put.lease != 0 {
+            return Body::Fault(Fault::no_lease());
+        }
+        let previous = self.at(&put.key, self.revision);
+        if previous.is_none() && (put.ignore_value || put.ignore_lease) {
+            return Body::Fault(Fault::no_key());
+        }
+        self.revision += 1;
+        let value = match &previous {
+            Some(previous) if put.ignore_value => previous.value.clone(),
+            _ => put.value.clone(),
+        };
+        self.keys.entry(put.key.clone()).or_default().push(Version {
+            modified: self.revision,
+            created: previous.as_ref().map_or(self.revision, |kv| kv.create_revision),
+            version: previous.as_ref().map_or(1, |kv| kv.version + 1),
+            value: Some(value),
+        });
+        Body::Put { revision: self.revision, previous: put.prev_kv.then_some(previous) }
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Body {
+        let doomed = self.all_at(&delete.span, self.revision);
+        if !doomed.is_empty() {
+            self.revision += 1;
+        }
+        for kv in &doomed {
+            let versions = self.keys.get_mut(&kv.key).expect("it is there");
+            versions.push(Version { modified: self.revision, created: 0, version: 0, value: None });
+        }
+        Body::Delete {
+            revision: self.revision,
+            deleted: doomed.len() as u64,
+            previous: if delete.prev_kv { doomed } else { Vec::new() },
+        }
+    }
+
+    pub fn range(&self, range: &Range) -> Result<RangeResult, Fault> {
+        if range.revision > self.revision {
+            return Err(Fault::future(self.revision));
+        }
+        let revision = if range.revision == 0 { self.revision } else { range.revision };
+        let all = self.all_at(&range.span, revision);
+        let count = all.len() as u64;
+        if range.count_only {
+            return Ok(RangeResult { revision, count, ..RangeResult::default() });
+        }
+        let within = |min: u64, value: u64, max: u64| min <= value && (max == 0 || value <= max);
+        let mut kvs: Vec<KeyValue> = all
+            .into_iter()
+            .filter(|kv| within(range.min_mod, kv.mod_revision, range.max_mod))
+            .filter(|kv| within(range.min_create, kv.create_revision, range.max_create))
+            .collect();
+        match range.sort_by {
+            SortBy::Key => {}
+            SortBy::Version => kvs.sort_by_key(|kv| kv.version),
+            SortBy::Create => kvs.sort_by_key(|kv| kv.create_revision),
+            SortBy::Mod => kvs.sort_by_key(|kv| kv.mod_revision),
+            SortBy::Value => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
+        }
+        if range.order == Order::Descending {
+            kvs.reverse();
+        }
+        let more = range.limit > 0 && kvs.len() as u64 > range.limit;
+        if more {
+            kvs.truncate(range.limit as usize);
+        }
+        if range.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        Ok(RangeResult { revision, count, more, kvs })
+    }
+
+    fn all_at(&self, span: &Span, revision: u64) -> Vec<KeyValue> {
+        let inside = |key: &Bytes| match span {
+            Span::Key(wanted) => key == wanted,
+            Span::Between(from, to) => from <= key && key < to,
+            Span::Prefix(prefix) => key.starts_with(prefix),
+            Span::From(from) => from <= key,
+        };
+        self.keys.keys().filter(|key| inside(key)).filter_map(|key| self.at(key, revision)).collect()
+    }
+
+    fn at(&self, key: &Bytes, revision: u64) -> Option<KeyValue> {
+        let version = self.keys.get(key)?.iter().rfind(|version| version.modified <= revision)?;
+        Some(KeyValue {
+            key: key.clone(),
+            value: version.value.clone()?,
+            create_revision: version.created,
+            mod_revision: version.modified,
+            version: version.version,
+            lease: 0,
+        })
+    }
+}

@@ -1,0 +1,261 @@
+//! Random commands and reads against the model, on every page size, through checkpoints that run while
+//! commands are applied, restarts and snapshots.
+
+use super::model::Model;
+use super::snapshot::{install, send};
+use super::*;
+use pawl::api::{Order, Range, SortBy};
+use pawl::base::Rng;
+use pawl::btree::Checkpoint;
+
+struct Rig {
+    rng: Rng,
+    disk: SimDisk,
+    store: Store<SimDisk>,
+    model: Model,
+    /// Every entry since the beginning: what the log would replay.
+    log: Vec<Option<Command>>,
+    running: Option<Checkpoint<SimDisk>>,
+}
+
+#[test]
+fn small_pages() {
+    for seed in 0..3 {
+        run(256, seed, 500);
+        run(512, seed, 400);
+    }
+}
+
+#[test]
+fn middle_pages() {
+    for seed in 10..13 {
+        run(1024, seed, 500);
+        run(4096, seed, 500);
+    }
+}
+
+#[test]
+fn large_pages() {
+    for seed in 20..22 {
+        run(65536, seed, 500);
+    }
+}
+
+fn run(page_bytes: usize, seed: u64, steps: usize) {
+    eprintln!("page_bytes {page_bytes} seed {seed}");
+    let disk = disk();
+    let store = new_store(&disk, page_bytes);
+    let model = Model::new(&members());
+    let mut rig = Rig { rng: Rng::new(seed), disk, store, model, log: Vec::new(), running: None };
+    for _ in 0..steps {
+        rig.step();
+    }
+    rig.end(page_bytes);
+}
+
+impl Rig {
+    fn step(&mut self) {
+        match self.rng.below(100) {
+            0..65 => self.apply(),
+            65..85 => self.read(),
+            85..91 => self.begin_checkpoint(),
+            91..96 => self.end_checkpoint(),
+            96..98 => self.restart(),
+            98 => self.restart_after_damage(),
+            _ => self.snapshot(),
+        }
+    }
+
+    fn apply(&mut self) {
+        let command = (!self.rng.one_in(20)).then(|| random_command(&mut self.rng));
+        let id = EntryId::new(1 + self.log.len() as u64 / 50, self.log.len() as u64 + 1);
+        let body = self.store.apply(id, command.as_ref()).unwrap();
+        if let Some(command) = &command {
+            assert_eq!(body, self.model.apply(command), "{command:?}");
+        }
+        assert_eq!(self.store.revision(), self.model.revision);
+        self.log.push(command);
+    }
+
+    fn read(&mut self) {
+        let range = random_range(&mut self.rng, self.model.revision);
+        assert_eq!(self.store.range(&range).unwrap(), self.model.range(&range), "{range:?}");
+    }
+
+    fn begin_checkpoint(&mut self) {
+        if self.running.is_none() {
+            self.running = self.store.begin_checkpoint().unwrap();
+        }
+    }
+
+    fn end_checkpoint(&mut self) {
+        if let Some(work) = self.running.take() {
+            let done = work.run().unwrap();
+            self.store.end_checkpoint(done).unwrap();
+        }
+        assert!(self.store.durable_applied() <= self.store.applied().index);
+    }
+
+    /// The process dies; perhaps a checkpoint got to its end first, untold.
+    fn restart(&mut self) {
+        if let Some(work) = self.running.take()
+            && self.rng.one_in(2)
+        {
+            work.run().unwrap();
+        }
+        self.reopen(self.disk.point().kill_image());
+    }
+
+    /// The newest checkpoint is unreadable: a restart falls back, no further than `durable_applied` said.
+    fn restart_after_damage(&mut self) {
+        self.running = None;
+        let promised = self.store.durable_applied();
+        let hash = self.store.content_hash().unwrap();
+        drop_newest_meta_page(&self.disk, self.store.stats().page_bytes, self.store.stats().checkpoint);
+        let store = Store::open(&self.disk.point().kill_image(), path()).unwrap();
+        assert!(store.applied().index >= promised, "{} < {promised}", store.applied());
+        self.reopen(self.disk.point().kill_image());
+        assert_eq!(self.store.content_hash().unwrap(), hash);
+    }
+
+    fn reopen(&mut self, disk: SimDisk) {
+        let hash = self.store.content_hash().unwrap();
+        self.disk = disk;
+        self.store = Store::open(&self.disk, path()).unwrap();
+        self.replay();
+        assert_eq!(self.store.content_hash().unwrap(), hash);
+    }
+
+    fn replay(&mut self) {
+        let applied = self.store.applied().index as usize;
+        for (at, command) in self.log.iter().enumerate().skip(applied) {
+            let id = EntryId::new(1 + at as u64 / 50, at as u64 + 1);
+            self.store.apply(id, command.as_ref()).unwrap();
+        }
+        assert_eq!(self.store.revision(), self.model.revision);
+    }
+
+    /// Another member with other pages takes a snapshot, and then this one goes on from it.
+    fn snapshot(&mut self) {
+        self.end_checkpoint();
+        let chunks = send(&mut self.store, self.rng.between(64, 3_000) as usize);
+        let other = disk();
+        let page_bytes = 256 << self.rng.below(6);
+        let identity = Identity { member: 2, ..IDENTITY };
+        drop(Store::create(&other, path(), identity, &members(), options(page_bytes)).unwrap());
+        let store = install(&other, identity, options(page_bytes), &chunks);
+        assert_eq!(store.content_hash().unwrap(), self.store.content_hash().unwrap());
+        assert_eq!((store.applied(), store.identity()), (self.store.applied(), identity));
+        assert_eq!(store.members(), self.store.members());
+        (self.disk, self.store) = (other, store);
+    }
+
+    fn end(mut self, page_bytes: usize) {
+        self.end_checkpoint();
+        let everything = Range::new(Span::Prefix(Bytes::new()));
+        assert_eq!(self.store.range(&everything).unwrap(), self.model.range(&everything));
+        assert_eq!(self.store.members(), self.model.members.values().cloned().collect::<Vec<_>>());
+
+        // Determinism: the same log, other pages, another disk and no checkpoint at all.
+        let other = disk();
+        let mut straight = new_store(&other, if page_bytes == 4096 { 512 } else { 4096 });
+        for (at, command) in self.log.iter().enumerate() {
+            straight.apply(EntryId::new(1 + at as u64 / 50, at as u64 + 1), command.as_ref()).unwrap();
+        }
+        assert_eq!(straight.content_hash().unwrap(), self.store.content_hash().unwrap());
+        assert_sound(&self.disk, self.store);
+        assert_sound(&other, straight);
+    }
+}
+
+/// The two meta pages are the first two pages; checkpoint `n` is in page `n % 2`.
+fn drop_newest_meta_page(disk: &SimDisk, page_bytes: usize, checkpoint: u64) {
+    use pawl::io::sim::Damage;
+    let offset = (checkpoint % 2) * page_bytes as u64;
+    disk.damage(path(), offset, Damage::Garbage { len: page_bytes, seed: 7 }).unwrap();
+}
+
+fn random_key(rng: &mut Rng) -> Bytes {
+    if rng.one_in(40) {
+        // Longer than a small page can hold.
+        let mut key = vec![b'L'; rng.between(100, 900) as usize];
+        let last = key.len() - 1;
+        key[last] = rng.below(4) as u8;
+        return key.into();
+    }
+    let length = rng.between(1, 4);
+    (0..length).map(|_| [0, 1, 2, b'a', b'b', 0xff][rng.below(6) as usize]).collect::<Vec<u8>>().into()
+}
+
+fn random_value(rng: &mut Rng) -> Bytes {
+    let length = match rng.below(20) {
+        0 => rng.between(1_000, 9_000),
+        1..4 => 0,
+        _ => rng.below(40),
+    };
+    let mut value = vec![0; length as usize];
+    rng.fill(&mut value);
+    value.into()
+}
+
+fn random_span(rng: &mut Rng) -> Span {
+    match rng.below(8) {
+        0..3 => Span::Key(random_key(rng)),
+        3 | 4 => Span::Between(random_key(rng), random_key(rng)),
+        5 => Span::Prefix(random_key(rng).slice(..1)),
+        6 => Span::From(random_key(rng)),
+        _ => Span::Prefix(Bytes::new()),
+    }
+}
+
+fn random_command(rng: &mut Rng) -> Command {
+    match rng.below(20) {
+        0..14 => {
+            let (ignore_value, ignore_lease) = (rng.one_in(6), rng.one_in(10));
+            Command::Put(Put {
+                key: random_key(rng),
+                value: if ignore_value { Bytes::new() } else { random_value(rng) },
+                lease: if !ignore_lease && rng.one_in(20) { 7 } else { 0 },
+                prev_kv: rng.one_in(2),
+                ignore_value,
+                ignore_lease,
+            })
+        }
+        14..19 => {
+            let mut span = random_span(rng);
+            if matches!(&span, Span::Prefix(prefix) if prefix.is_empty()) && !rng.one_in(8) {
+                span = Span::Key(random_key(rng)); // Or nothing would grow.
+            }
+            Command::Delete(Delete { span, prev_kv: rng.one_in(2) })
+        }
+        _ => Command::Publish {
+            member: rng.between(1, 4),
+            name: format!("n{}", rng.below(10)),
+            client_urls: (0..rng.below(3)).map(|port| format!("http://127.0.0.1:{port}2379")).collect(),
+        },
+    }
+}
+
+fn random_range(rng: &mut Rng, revision: u64) -> Range {
+    let bound = |rng: &mut Rng| if rng.one_in(6) { rng.between(0, revision) } else { 0 };
+    Range {
+        limit: if rng.one_in(2) { rng.below(6) } else { 0 },
+        revision: if rng.one_in(2) { rng.between(0, revision + 1) } else { 0 },
+        order: if rng.one_in(2) { Order::Ascending } else { Order::Descending },
+        sort_by: match rng.below(10) {
+            0 => SortBy::Version,
+            1 => SortBy::Create,
+            2 => SortBy::Mod,
+            3 => SortBy::Value,
+            _ => SortBy::Key,
+        },
+        serializable: false,
+        keys_only: rng.one_in(3),
+        count_only: rng.one_in(8),
+        min_mod: bound(rng),
+        max_mod: bound(rng),
+        min_create: bound(rng),
+        max_create: bound(rng),
+        ..Range::new(random_span(rng))
+    }
+}

@@ -55,7 +55,10 @@ fn malformed_requests_get_one_error_and_the_door() {
         ("a bulk without its end", "*2\r\n$3\r\nGETxx$1\r\na\r\n"),
         ("an integer where a word belongs", "*1\r\n:1\r\n"),
         ("an endless line", &endless),
-        ("an endless length", "*1\r\n$11111111111111111111111111111111111111111111111111111111111111111111111111111111"),
+        (
+            "an endless length",
+            "*1\r\n$11111111111111111111111111111111111111111111111111111111111111111111111111111111",
+        ),
     ];
     for (what, bytes) in cases {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, member.client_port)).unwrap();
@@ -240,7 +243,11 @@ fn other_protocols_are_refused() {
         stream.write_all(bytes).unwrap();
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        assert!(!answer.is_empty() && answer.len() < 1_000, "{bytes:?}: {:?}", String::from_utf8_lossy(&answer));
+        assert!(
+            !answer.is_empty() && answer.len() < 1_000,
+            "{bytes:?}: {:?}",
+            String::from_utf8_lossy(&answer)
+        );
     }
     assert_serves(member);
 }
@@ -383,7 +390,8 @@ fn truncate(path: &Path, len: u64) {
 
 /// The offline check of a data directory: whether it passed, and what it said.
 fn verify(member: &Member) -> (bool, String) {
-    let output = run(harness::PAWLD, &["util", "verify", &format!("--data-dir={}", member.data_dir.display())]);
+    let output =
+        run(harness::PAWLD, &["util", "verify", &format!("--data-dir={}", member.data_dir.display())]);
     (output.status.success(), shown(&output))
 }
 
@@ -394,14 +402,18 @@ fn damaged_files_are_refused_by_name() {
     let safe = cluster.path().join("safe");
     let member = &mut cluster.members[0];
     copy_dir(&member.data_dir, &safe);
-    let names: Vec<String> =
-        member.segments().iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap().into()).collect();
+    let names: Vec<String> = member
+        .segments()
+        .iter()
+        .map(|(path, _)| path.file_name().unwrap().to_str().unwrap().into())
+        .collect();
     let segment = |at: usize| format!("member/wal/{}", names[at]);
     let last = names.len() - 1;
     type Damage = Box<dyn Fn(&Path)>;
     let flip = |name: String, at: u64| -> Damage { Box::new(move |dir| flip_bit(&dir.join(&name), at)) };
     let cut = |name: String, len: u64| -> Damage { Box::new(move |dir| truncate(&dir.join(&name), len)) };
-    let drop_file = |name: String| -> Damage { Box::new(move |dir| fs::remove_file(dir.join(&name)).unwrap()) };
+    let drop_file =
+        |name: String| -> Damage { Box::new(move |dir| fs::remove_file(dir.join(&name)).unwrap()) };
     let tree = || "member/tree".to_owned();
     let cases: Vec<(&str, Damage, Vec<&str>)> = vec![
         ("a segment cut in half", cut(segment(1), 100_000), vec![&names[1]]),

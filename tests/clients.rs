@@ -116,7 +116,8 @@ fn netcat() {
     }
     let cluster = Cluster::start(&Setup::single());
     let port = cluster.members[0].client_port.to_string();
-    let typed = "put greeting \"hello \\x21 there\"\r\nget greeting\nSTATUS nonsense\r\n\r\nDEL greeting\r\nQUIT\r\n";
+    let typed =
+        "put greeting \"hello \\x21 there\"\r\nget greeting\nSTATUS nonsense\r\n\r\nDEL greeting\r\nQUIT\r\n";
     let output = run_with(Command::new("nc").args(["127.0.0.1", &port]), typed.as_bytes(), PATIENCE);
     let said = text(&output.stdout);
     let mut lines = said.split("\r\n");

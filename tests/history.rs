@@ -244,10 +244,8 @@ fn check_owners(history: &History, ops: &[Op]) -> Result<(), String> {
             (Act::Put(key, value), _) => {
                 asked.insert((*key, *value));
             }
-            (Act::Delete(_), Outcome::Deleted(true, revision)) => {
-                if !deletes_known.insert(*revision) {
-                    return Err(format!("revision {revision} was acknowledged to two deletes"));
-                }
+            (Act::Delete(_), Outcome::Deleted(true, revision)) if !deletes_known.insert(*revision) => {
+                return Err(format!("revision {revision} was acknowledged to two deletes"));
             }
             (Act::Delete(key), Outcome::Unknown) => *deletes_unknown.entry(*key).or_default() += 1,
             _ => {}
@@ -353,10 +351,7 @@ mod tests {
     /// Two writes in the wrong order of real time, both acknowledged.
     #[test]
     fn revisions_that_go_back_are_found() {
-        let ops = [
-            op(0, 1, Act::Put(1, 10), Outcome::Put(3)),
-            op(2, 3, Act::Put(2, 20), Outcome::Put(2)),
-        ];
+        let ops = [op(0, 1, Act::Put(1, 10), Outcome::Put(3)), op(2, 3, Act::Put(2, 20), Outcome::Put(2))];
         assert!(verdict(vec![Change::Put(2, 20), Change::Put(1, 10)], &ops).is_err());
     }
 }

@@ -63,7 +63,7 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     }
     cluster.stop_all();
     cluster.check_stopped();
-    let count = |wanted: fn(&Outcome) -> bool| asked.iter().filter(|op| wanted(&op.outcome)).count();
+    let count = |wanted: fn(&Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
     say(&format!(
         "kill -9: {} kills in {:.0} s, {} writes and {} reads acknowledged, {} unknown, {} refused, revision {last}; \
          checked in {:.0} s (seed {seed})",
@@ -198,7 +198,8 @@ fn value_bytes(value: Value) -> Vec<u8> {
 fn value_of(bytes: &[u8]) -> Value {
     let digits = bytes.split(|&byte| byte == b':').next().expect("split yields at least one part");
     let value = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-    let value = value.unwrap_or_else(|| panic!("a value that nobody wrote: {:?}", String::from_utf8_lossy(bytes)));
+    let value =
+        value.unwrap_or_else(|| panic!("a value that nobody wrote: {:?}", String::from_utf8_lossy(bytes)));
     assert_eq!(bytes, value_bytes(value), "the value is not whole");
     value
 }
@@ -233,7 +234,8 @@ fn perform(client: &mut Client, act: &Act) -> Outcome {
         Act::Range => {
             let range = RangeReply::parse(&reply);
             assert_eq!(range.count, range.kvs.len() as u64, "nothing limits this range");
-            let kvs = range.kvs.iter().map(|kv| (key_of(&kv.key), value_of(&kv.value), kv.modified)).collect();
+            let kvs =
+                range.kvs.iter().map(|kv| (key_of(&kv.key), value_of(&kv.value), kv.modified)).collect();
             Outcome::Ranged(range.revision, kvs)
         }
     }
@@ -271,7 +273,8 @@ fn read_history(client: &mut Client, last: Revision) -> History {
                     changes.push(Change::Put(key_of(&kv.key), value_of(&kv.value)));
                 }
                 [] => {
-                    let gone = client.call(&words(&format!("RANGE '' PREFIX REV {at} KEYS SERIALIZABLE"))).unwrap();
+                    let gone =
+                        client.call(&words(&format!("RANGE '' PREFIX REV {at} KEYS SERIALIZABLE"))).unwrap();
                     let left: std::collections::BTreeSet<Key> =
                         RangeReply::parse(&gone).kvs.iter().map(|kv| key_of(&kv.key)).collect();
                     let missing: Vec<Key> = there.difference(&left).copied().collect();
@@ -298,7 +301,8 @@ fn check_member(client: &mut Client, last: Revision, ops: &[Op]) {
         })
         .collect();
     for chunk in acknowledged.chunks(PIPELINE as usize) {
-        let ask = |(key, _, at): &(Key, Value, Revision)| words(&format!("GET key-{key:02} REV {at} SERIALIZABLE"));
+        let ask =
+            |(key, _, at): &(Key, Value, Revision)| words(&format!("GET key-{key:02} REV {at} SERIALIZABLE"));
         let commands: Vec<_> = chunk.iter().map(ask).collect();
         let replies = client.pipeline(&commands).unwrap();
         for ((key, value, at), reply) in chunk.iter().zip(&replies) {

@@ -45,7 +45,11 @@ fn applied(member: &Member) -> u64 {
 }
 
 /// Writes go on while `body` runs; how many there were.
-fn with_writes_going_on<T>(cluster: &mut Cluster, via: usize, body: impl FnOnce(&mut Cluster) -> T) -> (T, u64) {
+fn with_writes_going_on<T>(
+    cluster: &mut Cluster,
+    via: usize,
+    body: impl FnOnce(&mut Cluster) -> T,
+) -> (T, u64) {
     let (over, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let port = cluster.members[via].client_port;
     let result = std::thread::scope(|scope| {

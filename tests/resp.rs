@@ -180,10 +180,6 @@ impl Client {
         self.stream.read_to_end(&mut rest)?;
         Ok(rest)
     }
-
-    pub fn set_patience(&mut self, patience: Duration) -> Result<()> {
-        self.stream.set_read_timeout(Some(patience))
-    }
 }
 
 pub fn encode<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {

@@ -84,7 +84,9 @@ fn sigterm_of_the_leader_fails_no_request_elsewhere() {
         cluster.settle();
     }
     assert!(longest < Duration::from_secs(2), "writes stood still for {longest:?}");
-    say(&format!("stop of the leader: longest write gap {longest:?} in 3 stops, {writes} writes, none failed"));
+    say(&format!(
+        "stop of the leader: longest write gap {longest:?} in 3 stops, {writes} writes, none failed"
+    ));
     cluster.stop_all();
     cluster.check_stopped();
 }

@@ -22,7 +22,7 @@ mod status;
 mod turn;
 mod writes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 use bytes::BytesMut;
@@ -149,6 +149,9 @@ pub struct Node<D: Disk> {
     store: Store<D>,
     writes: Writes,
     reads: Reads,
+    /// The number of the last proposal sent, and the last one taken from each member's connection.
+    proposal_number: u64,
+    proposed_by: BTreeMap<MemberId, u64>,
     snapshots: Snapshots<D>,
     /// The newest one that Raft wanted written.
     hard_state: HardState,
@@ -243,7 +246,14 @@ impl<D: Disk> Node<D> {
     /// Another member asks or answers.
     pub fn on_peer_call(&mut self, from: MemberId, call: PeerCall, now: Mono) -> Result<()> {
         match call {
-            PeerCall::Propose { term, payloads } => self.propose_for(from, term, payloads, now),
+            PeerCall::Propose { term, number, payloads } => {
+                // TCP brings a frame once; a replayed one must not do a write twice.
+                let newest = self.proposed_by.entry(from).or_default();
+                if number > *newest {
+                    *newest = number;
+                    self.propose_for(from, term, payloads, now);
+                }
+            }
             PeerCall::ProposeRefused { request_ids, busy: false } => self.writes.refused(&request_ids),
             PeerCall::ProposeRefused { request_ids, busy: true } => {
                 for id in request_ids {
@@ -300,6 +310,7 @@ impl<D: Disk> Node<D> {
     /// The connection from another member ended: its process may be dead.
     pub fn on_peer_lost(&mut self, peer: MemberId, now: Mono) {
         self.raft.peer_lost(peer, now);
+        self.proposed_by.remove(&peer);
         self.abort_snapshots_of(peer);
     }
 

@@ -7,7 +7,7 @@
 //! further on without a log, or a log without a tree, is a directory somebody took a part of away.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -88,6 +88,8 @@ impl<D: Disk> Node<D> {
             log,
             writes: Writes::new(first_id()),
             reads: Reads::new(first_id()),
+            proposal_number: 0,
+            proposed_by: BTreeMap::new(),
             snapshots: Snapshots::new(disk.clone(), first_id()),
             hard_state,
             waiting_batches: Vec::new(),

@@ -420,3 +420,48 @@ fn a_refused_start_creates_nothing() {
     let (_, err) = refuse(&["--data-dir", "d", "--election-timeout=1"], ("PAWL_NAME", "a,b"));
     assert!(err.contains("PAWL_NAME"), "{err}");
 }
+
+/// The whole way once: a server under etcd's name, its client, a kill, and the offline tool behind it. The
+/// client itself waits for the server to listen.
+#[test]
+fn a_server_answers_its_client_and_leaves_sound_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (client, peer) = (closed_port(), closed_port());
+    let data_dir = dir.path().join("data");
+    let etcd = dir.path().join("etcd");
+    std::os::unix::fs::symlink(PAWLD, &etcd).expect("a link");
+    let mut server = command(&etcd)
+        .args(["-name", "n1", "--log-level=error", "--data-dir"])
+        .arg(&data_dir)
+        .args(["--listen-client-urls", &format!("http://{client}")])
+        .args(["--advertise-client-urls", &format!("http://{client}")])
+        .args(["--listen-peer-urls", &format!("http://{peer}")])
+        .env("ETCD_INITIAL_ADVERTISE_PEER_URLS", format!("http://{peer}"))
+        .env("ETCD_INITIAL_CLUSTER", format!("n1=http://{peer}"))
+        .spawn()
+        .expect("the server starts");
+    let ctl = |words: &[&str]| {
+        run(pawlctl(words)
+            .args(["--command-timeout=20s"])
+            .env("ETCDCTL_ENDPOINTS", format!("http://{client}")))
+    };
+    let good = |out: &str| (0, out.to_owned(), String::new());
+    assert_eq!(ctl(&["put", "k", "v"]), good("OK\n"));
+    assert_eq!(ctl(&["put", "k", "w", "--prev-kv"]), good("OK\nk\nv\n"));
+    assert_eq!(ctl(&["get", "", "--prefix=true"]), good("k\nw\n"));
+    assert_eq!(ctl(&["get", "k", "--rev=2", "--print-value-only"]), good("v\n"));
+    assert_eq!(ctl(&["del", "k"]), good("1\n"));
+    let (exit, out, _) = ctl(&["member", "list"]);
+    assert!(
+        exit == 0 && out.ends_with(&format!(", started, n1, http://{peer}, http://{client}, false\n")),
+        "{out}"
+    );
+
+    let verify = || run(command(PAWLD).args(["util", "verify", "--data-dir"]).arg(&data_dir));
+    let (exit, _, err) = verify();
+    assert!(exit == 1 && err.contains("in use by a running server"), "{err}");
+    server.kill().expect("the server runs");
+    server.wait().expect("the server ends");
+    let (exit, out, err) = verify();
+    assert!(exit == 0 && out.ends_with("\nsound\n"), "{out} {err}");
+}

@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 
-use crate::base::{EntryId, Index};
+use crate::base::{EntryId, Index, Term};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerCall {
-    /// To the leader: propose these payloads, in this order. Each begins with the asker's [`super::Origin`], by
-    /// which the asker knows the entry again when it applies it. A lost call is found by its deadline.
-    Propose { payloads: Vec<Bytes> },
+    /// To the leader of `term`: propose these payloads, in this order, in that term or not at all. Each begins with
+    /// the asker's [`super::Origin`], by which the asker knows the entry again when it applies it. Because of the
+    /// term the asker can settle a lost call: once an entry of a later term is applied, it never happened.
+    Propose { term: Term, payloads: Vec<Bytes> },
     /// From a member that is not the leader (any more): these were not and will not be proposed.
     ProposeRefused { request_ids: Vec<u64>, busy: bool },
     /// To the leader: as of now, which index must be applied before a linearizable read may be served?
@@ -19,8 +20,8 @@ pub enum PeerCall {
     ReadIndexReply { id: u64, index: Option<Index> },
     /// The sender will stream its state as of `at`. `stream` is unique per attempt.
     SnapshotBegin { stream: u64, at: EntryId },
-    /// Chunk `number` (from 0) of the stream; `last` ends it.
-    SnapshotChunk { stream: u64, number: u64, bytes: Bytes, last: bool },
+    /// Chunk `number` (from 0) of the stream; the bytes say themselves where the stream ends.
+    SnapshotChunk { stream: u64, number: u64, bytes: Bytes },
     /// The receiver has taken everything below chunk `next`; `installed` when the state is durable and in use.
     SnapshotAck { stream: u64, next: u64, installed: bool },
     /// Either side gives the stream up; the sender may begin another one.

@@ -1,3 +1,173 @@
+//! The event loop and its sockets: the only user of mio. [`serve`] is a whole server process.
+
+mod clients;
+mod event_loop;
+mod inbound;
+mod peers;
+mod pipe;
 pub mod settings;
+mod slots;
+mod url;
+mod workers;
 
 pub use settings::Settings;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use log::{info, warn};
+use mio::net::{TcpListener, UnixStream};
+use mio::{Poll, Waker};
+
+use crate::api::{Limits, Member};
+use crate::base::ids::{cluster_id, member_id};
+use crate::base::time::MS;
+use crate::base::{Error, Result, Rng};
+use crate::io::os::{OsClock, OsDisk, OsEntropy};
+use crate::io::{Clock, Disk, Entropy};
+use crate::node::{Bootstrap, Config, Node, Opened};
+use crate::proto::line::ServerInfo;
+
+use event_loop::{EventLoop, Shell};
+use peers::Peers;
+use workers::Workers;
+
+/// Runs a member until a signal stops it (Ok) or it must not go on (Err). Sockets are bound before any file
+/// is made: a port in use leaves the directory untouched.
+pub fn serve(settings: &Settings) -> Result<()> {
+    let client_listeners = listen(&settings.listen_client)?;
+    let peer_listeners = listen(&settings.listen_peer)?;
+    raise_file_limit();
+    let failed = |e| Error::io("cannot prepare", "the event loop".as_ref(), e);
+    let poll = Poll::new().map_err(failed)?;
+    let waker = Arc::new(Waker::new(poll.registry(), event_loop::WAKER).map_err(failed)?);
+    let signals = watch_signals().map_err(failed)?;
+
+    let (clock, mut entropy) = (OsClock, OsEntropy);
+    let mut rng = Rng::new(entropy.seed());
+    let bootstrap = bootstrap(settings)?;
+    let config = node_config(settings);
+    let data_dirs = vec![config.tree_dir.clone(), config.wal_dir.clone()];
+    let reserve_bytes = RESERVE_BYTES;
+    let Opened { node, log_writer, notes, lock } =
+        Node::open(&OsDisk, config, &bootstrap, rng.next_u64(), clock.now())?;
+    for note in notes {
+        warn!("recovery: {note}");
+    }
+    info!(
+        "member {:x} of cluster {:x} serves clients on {:?}",
+        node.id(),
+        node.cluster(),
+        settings.listen_client
+    );
+
+    let mut peers = Peers::new(node.cluster(), node.id(), event_loop::PEERS, rng.next_u64());
+    peers.set_members(&event_loop::others(&node));
+    let workers = Workers::start(OsDisk, log_writer, waker)?;
+    let info = Arc::new(server_info(settings, &node));
+    let shell = Shell {
+        node,
+        clock,
+        poll,
+        workers,
+        peers,
+        info,
+        signals,
+        client_listeners,
+        peer_listeners,
+        data_dirs,
+        reserve_bytes,
+    };
+    let ended = EventLoop::new(shell)?.run();
+    drop(lock);
+    ended
+}
+
+/// With less room than this, puts are refused: what is under way, and deletes, still fit.
+const RESERVE_BYTES: u64 = 48 << 20;
+
+fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
+    let bind = |&address: &SocketAddr| {
+        TcpListener::bind(address).map_err(|e| Error::Refused(format!("cannot listen on {address}: {e}")))
+    };
+    addresses.iter().map(bind).collect()
+}
+
+/// Ten thousand connections need as many descriptors: take what the hard limit allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!("cannot raise the limit of open files: {error}");
+    }
+}
+
+fn watch_signals() -> std::io::Result<UnixStream> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    reader.set_nonblocking(true)?;
+    Ok(UnixStream::from_std(reader))
+}
+
+/// Ids as etcd derives them, from the flags.
+fn bootstrap(settings: &Settings) -> Result<Bootstrap> {
+    let member = |(name, urls): &(String, Vec<String>)| Member {
+        id: member_id(urls, &settings.initial_cluster_token),
+        name: name.clone(),
+        peer_urls: urls.clone(),
+        client_urls: Vec::new(),
+        learner: false,
+    };
+    let mut members: Vec<Member> = settings.initial_cluster.iter().map(member).collect();
+    members.sort_by_key(|member| member.id);
+    let ids: Vec<u64> = members.iter().map(|member| member.id).collect();
+    let Some(me) = members.iter().find(|member| member.name == settings.name) else {
+        return Err(Error::Refused(format!("{} is not in the initial cluster", settings.name)));
+    };
+    Ok(Bootstrap { cluster: cluster_id(&ids), member: me.id, members })
+}
+
+fn node_config(settings: &Settings) -> Config {
+    let member_dir = settings.data_dir.join("member");
+    let wal_dir = settings.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
+    Config {
+        name: settings.name.clone(),
+        client_urls: settings.advertise_client_urls.clone(),
+        tree_dir: member_dir,
+        wal_dir,
+        wal_segment_bytes: WAL_SEGMENT_BYTES,
+        heartbeat_interval: settings.heartbeat_interval_ms * MS,
+        election_timeout: settings.election_timeout_ms * MS,
+        pre_vote: settings.pre_vote,
+        lease_reads: settings.lease_reads,
+        catchup_entries: settings.snapshot_catchup_entries,
+        checkpoint_entries: settings.snapshot_count,
+        quota_bytes: settings.quota_backend_bytes,
+        limits: limits(settings),
+    }
+}
+
+const WAL_SEGMENT_BYTES: u64 = 64 << 20;
+
+fn limits(settings: &Settings) -> Limits {
+    Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops }
+}
+
+fn server_info<D: Disk>(settings: &Settings, node: &Node<D>) -> ServerInfo {
+    ServerInfo {
+        cluster: node.cluster(),
+        member: node.id(),
+        version: env!("CARGO_PKG_VERSION"),
+        limits: limits(settings),
+        config: settings.effective.clone(),
+    }
+}
+
+/// Where the tree file of a data directory is: the offline tools look there.
+pub fn tree_path(data_dir: &std::path::Path) -> PathBuf {
+    data_dir.join("member").join("tree")
+}

@@ -1,1 +1,440 @@
+//! One member: Raft, log, store and the requests in flight, joined. Still no sockets, no clock, no threads.
+//!
+//! The shell feeds events in ([`Node::on_call`], [`Node::on_message`], ...), then takes one [`Node::turn`], then
+//! does what the [`Output`] says: sends, hands batches to the log writer, jobs to the housekeeper, replies to
+//! connections. Everything that may block is in those batches and jobs; they come back as values. The simulator
+//! does the same with simulated edges, so it runs this very code.
+//!
+//! Promises kept here:
+//! - A message that claims durability (a vote, an acknowledgement) is held until the batch that it depends
+//!   on is on disk. The core says which ones: `Ready::messages_after`.
+//! - A client is answered when this member has applied its write, which is after a quorum has it on disk.
+//! - Segments of the log go only below what the *older* of the tree's two meta pages covers, so that a
+//!   damaged newest meta page still finds its log.
+//!
+//! Left out: changes of the membership (the core knows joint quorums, but nothing proposes a change yet);
+//! big ranges in slices (a range is answered in one turn).
 
+mod reads;
+mod snapshots;
+mod startup;
+mod status;
+mod turn;
+mod writes;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use bytes::BytesMut;
+
+use crate::api::{
+    Body, Call, Command, ConnId, Fault, Header, Limits, Origin, PeerCall, Reply, Request, Tag, command,
+};
+use crate::base::time::{MS, Nanos, SECOND};
+use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
+use crate::btree::{Checkpoint, CheckpointDone};
+use crate::io::Disk;
+use crate::raft::{Entry, HardState, Message, Raft, Refused};
+use crate::store::Store;
+use crate::wal::{Batch, Chore, ChoreDone, Log, Written};
+
+use reads::{Question, Read, Reads};
+use snapshots::Snapshots;
+use writes::{Asker, Writes};
+
+pub use startup::{Bootstrap, Opened};
+
+/// The settings of one member that matter behind the sockets.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub name: String,
+    pub client_urls: Vec<String>,
+    /// Where the tree file lives, and the segments.
+    pub tree_dir: PathBuf,
+    pub wal_dir: PathBuf,
+    pub wal_segment_bytes: u64,
+    pub heartbeat_interval: Nanos,
+    pub election_timeout: Nanos,
+    pub pre_vote: bool,
+    pub lease_reads: bool,
+    /// Entries kept in the log behind the applied index.
+    pub catchup_entries: u64,
+    /// Applied entries after which a checkpoint is due.
+    pub checkpoint_entries: u64,
+    /// Bytes in use at which puts are refused.
+    pub quota_bytes: Option<u64>,
+    pub limits: Limits,
+}
+
+impl Config {
+    /// etcd's rule: five seconds, and time for two elections.
+    fn request_timeout(&self) -> Nanos {
+        5 * SECOND + 2 * self.election_timeout
+    }
+}
+
+/// Dirty pages in memory at which a checkpoint is due.
+const CHECKPOINT_DIRTY_BYTES: u64 = 16 << 20;
+
+/// A checkpoint is due this long after the first change, however small: a restart then replays little.
+const CHECKPOINT_AFTER: Nanos = 5 * SECOND;
+
+/// Requests that may wait, and their bytes: beyond it clients are told `BUSY`.
+const WAITING_MAX: usize = 64 << 10;
+const WAITING_BYTES_MAX: usize = 256 << 20;
+
+/// Entries applied in one turn: about a millisecond of work.
+const APPLY_ENTRIES_MAX: usize = 2_048;
+
+/// Work for the housekeeping thread.
+pub enum Job<D: Disk> {
+    Chore(Chore<D>),
+    Checkpoint(Checkpoint<D>),
+    Snapshot(snapshots::Work<D>),
+}
+
+/// Its results.
+pub enum Done {
+    Chore(ChoreDone),
+    Checkpoint(CheckpointDone),
+    Snapshot(snapshots::WorkDone),
+}
+
+impl<D: Disk> Job<D> {
+    /// Blocks. Runs on the housekeeping thread, jobs in the order in which they were given.
+    pub fn run(self) -> Result<Done> {
+        match self {
+            Job::Chore(chore) => Ok(Done::Chore(chore.run())),
+            Job::Checkpoint(checkpoint) => checkpoint.run().map(Done::Checkpoint),
+            Job::Snapshot(work) => Ok(Done::Snapshot(work.run())),
+        }
+    }
+}
+
+/// A message for another member.
+#[derive(Clone, Debug)]
+pub enum Outbound {
+    Raft(Message),
+    Call { to: MemberId, call: PeerCall },
+}
+
+impl Outbound {
+    pub fn to(&self) -> MemberId {
+        match self {
+            Outbound::Raft(message) => message.to,
+            Outbound::Call { to, .. } => *to,
+        }
+    }
+}
+
+/// What one turn wants done.
+pub struct Output<D: Disk> {
+    pub replies: Vec<Reply>,
+    pub messages: Vec<Outbound>,
+    /// For the log writer, which is idle: all of these with one sync.
+    pub batches: Vec<Batch>,
+    pub jobs: Vec<Job<D>>,
+    /// There is more to do than one turn should: take another one at once.
+    pub again: bool,
+}
+
+/// One member of the cluster.
+pub struct Node<D: Disk> {
+    config: Config,
+    cluster: ClusterId,
+    id: MemberId,
+    now: Mono,
+    raft: Raft,
+    log: Log<D>,
+    store: Store<D>,
+    writes: Writes,
+    reads: Reads,
+    snapshots: Snapshots<D>,
+    /// The newest one that Raft wanted written.
+    hard_state: HardState,
+    /// Batches that wait for the log writer, and whether it is at work.
+    waiting_batches: Vec<Batch>,
+    log_writer_busy: bool,
+    /// The newest batch made, and the newest one known to be on disk.
+    batch_number: u64,
+    durable_number: u64,
+    /// Messages that wait for a batch.
+    held: VecDeque<(u64, Vec<Message>)>,
+    /// Which Ready each batch that is not on disk yet completes.
+    unconfirmed: VecDeque<(u64, u64)>,
+    /// Committed, not applied.
+    committed: VecDeque<Entry>,
+    applied_term: Term,
+    entries_since_checkpoint: u64,
+    checkpoint_due: Mono,
+    /// Free bytes of the file systems, as last told by the shell, were too few to go on writing.
+    disk_full: bool,
+    /// No chores before this: the disk was full.
+    chores_at: Mono,
+    next_publish: Mono,
+    /// Damage or a failed disk, found where no error could be returned: the next turn does.
+    failure: Option<Error>,
+    stopping: Option<Mono>,
+    output: Output<D>,
+    /// Reused for the payloads of a turn.
+    payloads: BytesMut,
+}
+
+impl<D: Disk> Node<D> {
+    /// A client asks. `now` was read after the request's bytes were.
+    pub fn on_call(&mut self, conn: ConnId, call: Call, now: Mono) {
+        let Call::Request { tag, request } = call else {
+            return; // A cancelled request still happens: nothing here streams yet.
+        };
+        let deadline = now + self.config.request_timeout();
+        match request {
+            Request::Status => self.reply(conn, tag, Body::Status(Box::new(self.status()))),
+            Request::Range(range) if range.serializable => self.answer_range(conn, tag, &range),
+            Request::Range(range) => self.wait_to_read(conn, tag, Question::Range(range), deadline),
+            Request::MemberList { serializable: true } => self.answer_members(conn, tag),
+            Request::MemberList { serializable: false } => {
+                self.wait_to_read(conn, tag, Question::Members, deadline);
+            }
+            Request::Put(put) => {
+                if self.is_full() {
+                    self.fail(conn, tag, Fault::no_space());
+                } else {
+                    self.write(Asker::Client { conn, tag }, &Command::Put(put), deadline);
+                }
+            }
+            Request::Delete(delete) => {
+                self.write(Asker::Client { conn, tag }, &Command::Delete(delete), deadline);
+            }
+        }
+    }
+
+    fn wait_to_read(&mut self, conn: ConnId, tag: Tag, question: Question, deadline: Mono) {
+        if self.reads.waiting() >= WAITING_MAX {
+            return self.fail(conn, tag, Fault::busy());
+        }
+        let after = self.writes.newest_open(conn);
+        self.reads.push(Read { conn, tag, question, after, deadline });
+    }
+
+    fn write(&mut self, asker: Asker, command: &Command, deadline: Mono) {
+        let (bytes, count) = self.writes.load();
+        if count >= WAITING_MAX || bytes >= WAITING_BYTES_MAX {
+            if let Asker::Client { conn, tag } = asker {
+                self.fail(conn, tag, Fault::busy());
+            }
+            return;
+        }
+        let origin = Origin { member: self.id, request_id: self.writes.next_id() };
+        command::encode(origin, command, &mut self.payloads);
+        let payload = self.payloads.split().freeze();
+        self.writes.push(asker, payload, deadline);
+    }
+
+    /// The connection is gone. Its writes still happen; their answers go nowhere.
+    pub fn on_disconnect(&mut self, conn: ConnId) {
+        self.reads.forget(conn);
+    }
+
+    /// Another member's Raft speaks.
+    pub fn on_message(&mut self, message: Message, now: Mono) {
+        self.raft.step(message, now, &self.log);
+    }
+
+    /// Another member asks or answers.
+    pub fn on_peer_call(&mut self, from: MemberId, call: PeerCall, now: Mono) -> Result<()> {
+        match call {
+            PeerCall::Propose { term, payloads } => self.propose_for(from, term, payloads, now),
+            PeerCall::ProposeRefused { request_ids, busy: false } => self.writes.refused(&request_ids),
+            PeerCall::ProposeRefused { request_ids, busy: true } => {
+                for id in request_ids {
+                    self.end_write(id, Body::Fault(Fault::busy()));
+                }
+            }
+            PeerCall::ReadIndex { id } => self.read_index_for(from, id, now),
+            PeerCall::ReadIndexReply { id, index } => {
+                self.reads.answered(id, index, now + READ_RETRY);
+            }
+            PeerCall::SnapshotBegin { .. }
+            | PeerCall::SnapshotChunk { .. }
+            | PeerCall::SnapshotAck { .. }
+            | PeerCall::SnapshotAbort { .. } => self.on_snapshot_call(from, call, now)?,
+        }
+        Ok(())
+    }
+
+    fn propose_for(&mut self, from: MemberId, term: Term, payloads: Vec<bytes::Bytes>, now: Mono) {
+        let ids = |payloads: &[bytes::Bytes]| {
+            payloads.iter().filter_map(|p| command::origin(p)).map(|origin| origin.request_id).collect()
+        };
+        let refuse = |busy, payloads: &[bytes::Bytes]| Outbound::Call {
+            to: from,
+            call: PeerCall::ProposeRefused { request_ids: ids(payloads), busy },
+        };
+        if self.raft.standing().term != term {
+            self.output.messages.push(refuse(false, &payloads));
+            return;
+        }
+        match self.raft.propose(payloads.clone(), now, &self.log) {
+            Ok(()) => {}
+            Err(Refused::Busy) => self.output.messages.push(refuse(true, &payloads)),
+            Err(Refused::NotLeader { .. } | Refused::Transferring) => {
+                self.output.messages.push(refuse(false, &payloads));
+            }
+        }
+    }
+
+    fn read_index_for(&mut self, from: MemberId, their_id: u64, now: Mono) {
+        let started = self.reads.ask_for(from, their_id).is_some_and(|id| {
+            let accepted = self.raft.read_index(id, now).is_ok();
+            if !accepted {
+                self.reads.take_remote(id);
+            }
+            accepted
+        });
+        if !started {
+            let call = PeerCall::ReadIndexReply { id: their_id, index: None };
+            self.output.messages.push(Outbound::Call { to: from, call });
+        }
+    }
+
+    /// The connection from another member ended: its process may be dead.
+    pub fn on_peer_lost(&mut self, peer: MemberId, now: Mono) {
+        self.raft.peer_lost(peer, now);
+        self.abort_snapshots_of(peer);
+    }
+
+    /// The log writer is done with the batches of an earlier output, and idle.
+    pub fn on_written(&mut self, written: Written) {
+        self.log_writer_busy = false;
+        self.durable_number = written.number;
+        self.log.written(written);
+        let mut ready_number = None;
+        while let Some(&(batch, ready)) = self.unconfirmed.front()
+            && batch <= self.durable_number
+        {
+            ready_number = Some(ready);
+            self.unconfirmed.pop_front();
+        }
+        if let Some(number) = ready_number {
+            self.raft.persisted(number, &self.log);
+        }
+    }
+
+    /// The housekeeper is done with a job.
+    pub fn on_done(&mut self, done: Done, now: Mono) -> Result<()> {
+        match done {
+            Done::Chore(done) => self.chore_done(done, now),
+            Done::Checkpoint(done) => {
+                self.store.end_checkpoint(done)?;
+                self.go_on_receiving()
+            }
+            Done::Snapshot(done) => self.on_snapshot_work(done, now),
+        }
+    }
+
+    fn chore_done(&mut self, done: ChoreDone, now: Mono) -> Result<()> {
+        match self.log.chore_done(done) {
+            Err(failure) if failure.is_no_space() => {
+                // The newest segment still has room. Nothing is lost yet, and trying again at once would not help.
+                self.disk_full = true;
+                self.chores_at = now + CHORE_RETRY;
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => {
+                self.raft.log_fetched();
+                Ok(())
+            }
+        }
+    }
+
+    /// The shell looked: there is, or is not, enough room on the disks to go on writing.
+    pub fn on_disk_space(&mut self, full: bool) {
+        self.disk_full = full;
+    }
+
+    /// Puts are refused; deletes are not, for they make room.
+    fn is_full(&self) -> bool {
+        self.disk_full || self.config.quota_bytes.is_some_and(|quota| self.store.bytes_in_use() >= quota)
+    }
+
+    /// Begins to stop: leadership is handed over first. The shell asks [`Node::may_exit`] until it is true.
+    pub fn stop(&mut self, now: Mono) {
+        if self.stopping.is_none() {
+            self.stopping = Some(now);
+            if self.leads() && self.raft.membership().voters.len() > 1 {
+                // Refused if nobody could take over: then the others elect after a timeout.
+                let _ = self.raft.transfer(0, now);
+            }
+        }
+    }
+
+    /// Whether leadership is with another member (or nobody else could take it in time).
+    pub fn handed_over(&self, now: Mono) -> bool {
+        let Some(since) = self.stopping else { return false };
+        let standing = self.raft.standing();
+        let alone = self.raft.membership().voters.len() <= 1;
+        alone
+            || (standing.leader != self.id && standing.leader != 0)
+            || now >= since + 2 * self.config.election_timeout
+    }
+
+    /// Nothing is owed any more: the process may end.
+    pub fn may_exit(&self, now: Mono) -> bool {
+        self.handed_over(now) && self.writes.is_empty() && self.reads.waiting() == 0
+    }
+
+    /// The last checkpoint before a clean exit, so that the next start replays nothing; None while one runs.
+    pub fn final_checkpoint(&mut self) -> Result<Option<Checkpoint<D>>> {
+        self.store.begin_checkpoint()
+    }
+
+    pub fn checkpoint_running(&self) -> bool {
+        self.store.checkpoint_running()
+    }
+
+    pub fn leads(&self) -> bool {
+        self.raft.standing().leader == self.id
+    }
+
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            cluster: self.cluster,
+            member: self.id,
+            revision: self.store.revision(),
+            term: self.raft.standing().term,
+        }
+    }
+
+    fn reply(&mut self, conn: ConnId, tag: Tag, body: Body) {
+        let header = self.header();
+        self.output.replies.push(Reply { conn, tag, header, body, more: false });
+    }
+
+    fn fail(&mut self, conn: ConnId, tag: Tag, fault: Fault) {
+        self.reply(conn, tag, Body::Fault(fault));
+    }
+
+    /// A write is over.
+    fn end_write(&mut self, id: u64, body: Body) {
+        if let Some(write) = self.writes.take(id)
+            && let Asker::Client { conn, tag } = write.asker
+        {
+            self.reply(conn, tag, body);
+        }
+    }
+}
+
+/// Housekeeping that found the disk full is tried again after this.
+const CHORE_RETRY: Nanos = SECOND;
+
+/// A read index that could not be had is asked for again after this.
+const READ_RETRY: Nanos = 20 * MS;

@@ -39,6 +39,30 @@ pub struct Membership {
     pub learners: Vec<MemberId>,
 }
 
+impl Membership {
+    /// Counts in elections and commits (in one of the two sets at least).
+    pub fn is_voter(&self, id: MemberId) -> bool {
+        self.voters.contains(&id) || self.outgoing.contains(&id)
+    }
+
+    pub fn contains(&self, id: MemberId) -> bool {
+        self.is_voter(id) || self.learners.contains(&id)
+    }
+
+    /// Everybody once, in the order of ids.
+    pub fn all(&self) -> Vec<MemberId> {
+        let mut all = [&self.voters[..], &self.outgoing, &self.learners].concat();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether `id` alone decides everything.
+    pub fn is_only_voter(&self, id: MemberId) -> bool {
+        self.voters == [id] && self.outgoing.iter().all(|&other| other == id)
+    }
+}
+
 /// A message between two cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -71,13 +95,15 @@ pub enum MessageBody {
         previous: EntryId,
         entries: Vec<Entry>,
         commit: Index,
-        /// Echoed by the reply. Rises with every message of a leader: says which send a lease or a read
-        /// index may count from.
+        /// Echoed by the reply, and says which send a lease or a read index may count from: messages of one
+        /// round left at or after the time that the leader noted for it. Never used twice by one leader.
+        /// 0: news of `commit` alone, no answer is wanted.
         round: u64,
     },
     /// All of the leader's log up to `matched` is durable here.
     AppendAccepted {
         matched: Index,
+        /// 0: answers no round (a snapshot was installed).
         round: u64,
     },
     /// The log does not hold `previous`. `hint`: the greatest entry here that may still match (thesis §5.3's
@@ -112,12 +138,18 @@ pub enum LogGap {
     NotNow,
 }
 
-/// Everything to be done after a step. Number `n` is acknowledged by `persisted(n)`, and all before with it.
+/// Everything to be done after a step.
 ///
-/// The contract: `messages_now` may leave at once and carry no claim of durability (a leader's appends
-/// travel while its own disk works). `hard_state` and `entries` must be durable before `persisted(n)` is
-/// called and before any of `messages_after` leaves (votes, acknowledgements). `entries` may begin at or
-/// before the log's last index: then the old entries from there on are replaced.
+/// The contract:
+/// 1. `messages_now` may leave at once: they claim no durability that is not there (a leader's appends travel
+///    while its own disk works).
+/// 2. If [`Ready::has_writes`], `hard_state` and `entries` are written as one batch, synced, and acknowledged by
+///    `persisted(number)`, which acknowledges all numbers before it too. `entries` may begin at or before the
+///    log's last index: then the old entries from there on are replaced. The [`LogView`] shows the batch as soon
+///    as it was handed over, before it is durable.
+/// 3. `messages_after` (votes, acknowledgements) leave once `number` is persisted. A Ready that has nothing to
+///    write repeats the number of the last write; where that one is persisted already, the list is empty.
+/// 4. `committed` entries are applied in order and acknowledged by `applied`. They are durable here.
 #[derive(Debug, Default)]
 pub struct Ready {
     pub number: u64,
@@ -131,6 +163,13 @@ pub struct Ready {
     pub reads: Vec<ReadReady>,
     /// These members need a snapshot of the state at or after the index.
     pub snapshots: Vec<(MemberId, Index)>,
+}
+
+impl Ready {
+    /// Whether there is a batch for the log, to be acknowledged by `persisted(number)`.
+    pub fn has_writes(&self) -> bool {
+        self.hard_state.is_some() || !self.entries.is_empty()
+    }
 }
 
 /// The answer to a read-index request; `index` is None where leadership was lost or could not be confirmed.

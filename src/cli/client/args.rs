@@ -1,0 +1,456 @@
+//! The client's command line: etcdctl's words, parsed by clap (its conventions are etcdctl's: two dashes,
+//! one-letter forms, global flags anywhere, unique beginnings of command names).
+
+use std::ffi::OsString;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::Failure;
+use crate::base::time::{Nanos, SECOND};
+use crate::cli::go;
+use crate::cli::output::Format;
+use crate::cli::values::Environment;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "pawlctl",
+    about = "Talks to a Pawl server",
+    infer_subcommands = true,
+    disable_version_flag = true
+)]
+#[command(disable_help_subcommand = false, arg_required_else_help = true)]
+pub struct Line {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Servers to ask, tried in turn [default: 127.0.0.1:2379]
+    #[arg(long, global = true, value_name = "HOST:PORT,...")]
+    endpoints: Vec<String>,
+    /// Time for one command [default: 5s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    command_timeout: Option<Nanos>,
+    /// Time to connect to one server [default: 2s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    dial_timeout: Option<Nanos>,
+    /// simple, json, fields or table [default: simple]
+    #[arg(short, long, global = true, value_name = "FORMAT")]
+    write_out: Option<String>,
+    /// Print keys and values as \xHH
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    hex: Option<bool>,
+    #[command(flatten)]
+    tolerated: Tolerated,
+    #[command(flatten)]
+    missing: Missing,
+}
+
+/// Flags of etcdctl that change nothing here.
+#[derive(Debug, Args)]
+struct Tolerated {
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    debug: Option<String>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    insecure_transport: Option<String>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    insecure_discovery: Option<String>,
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true)]
+    insecure_skip_tls_verify: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    keepalive_time: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    keepalive_timeout: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    max_request_bytes: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    max_recv_bytes: Option<String>,
+}
+
+/// Flags of etcdctl that ask for what is not there yet. To go on without them could send a secret in the
+/// clear or ask the wrong server.
+#[derive(Debug, Args)]
+struct Missing {
+    #[arg(long, global = true, hide = true)]
+    cacert: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    cert: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    key: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    user: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    password: Option<String>,
+    #[arg(short, long, global = true, hide = true)]
+    discovery_srv: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    discovery_srv_name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Sets a key; the value comes from standard input if it is not given
+    Put(Put),
+    /// Reads a key or a range of keys
+    Get(Get),
+    /// Deletes a key or a range of keys
+    Del(Del),
+    /// Reads the cluster's members
+    #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
+    Member(Member),
+    /// Asks servers about themselves
+    // No `help` below it, or `endpoint he` would be ambiguous.
+    #[command(infer_subcommands = true, arg_required_else_help = true, disable_help_subcommand = true)]
+    Endpoint(Endpoint),
+    /// Prints the version of this client
+    Version(Rest),
+}
+
+/// Words that etcdctl accepts and passes over.
+#[derive(Debug, Args)]
+pub struct Rest {
+    #[arg(hide = true)]
+    rest: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Put {
+    /// Behind `--` they may begin with a dash
+    #[arg(value_name = "KEY [VALUE]")]
+    pub words: Vec<OsString>,
+    /// Lease to attach, in hex
+    #[arg(long, default_value = "0", value_name = "ID")]
+    pub lease: String,
+    /// Print what was there before
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub prev_kv: Option<bool>,
+    /// Keep the value that is there
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub ignore_value: Option<bool>,
+    /// Keep the lease that is attached
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub ignore_lease: Option<bool>,
+}
+
+/// Which keys: `key`, `key end`, `key --prefix`, `key --from-key`.
+#[derive(Debug, Args)]
+pub struct Keys {
+    /// The end is not included
+    #[arg(value_name = "KEY [END]")]
+    pub words: Vec<OsString>,
+    /// All keys that begin so
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub prefix: Option<bool>,
+    /// All keys at or after this one
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub from_key: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct Get {
+    #[command(flatten)]
+    pub keys: Keys,
+    /// l: linearizable; s: serializable, from this server alone and possibly stale
+    #[arg(long, default_value = "l", value_name = "l|s")]
+    pub consistency: String,
+    /// ASCEND or DESCEND
+    #[arg(long, default_value = "", value_name = "ORDER")]
+    pub order: String,
+    /// CREATE, KEY, MODIFY, VALUE or VERSION
+    #[arg(long, default_value = "", value_name = "FIELD")]
+    pub sort_by: String,
+    /// At most so many keys; 0 = all
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub limit: i64,
+    /// As of this revision; 0 = now
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub rev: i64,
+    /// Without values
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub keys_only: Option<bool>,
+    /// Only how many; needs -w fields
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub count_only: Option<bool>,
+    /// Without keys; needs -w simple
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub print_value_only: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct Del {
+    #[command(flatten)]
+    pub keys: Keys,
+    /// Print what was deleted
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub prev_kv: Option<bool>,
+    /// Accepted: a range is always deleted at once
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    range: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Member {
+    /// Lists the members
+    List(Rest),
+}
+
+#[derive(Debug, Args)]
+pub struct Endpoint {
+    /// Ask every member of the cluster
+    #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub cluster: Option<bool>,
+    #[command(subcommand)]
+    pub command: EndpointCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EndpointCommand {
+    /// Does each server answer a linearizable read?
+    Health(Rest),
+    /// What each server says of itself
+    Status(Rest),
+}
+
+/// What etcdctl has and this client has not yet.
+const NOT_YET: &[&str] = &[
+    "alarm",
+    "auth",
+    "check",
+    "compaction",
+    "completion",
+    "defrag",
+    "downgrade",
+    "elect",
+    "lease",
+    "lock",
+    "make-mirror",
+    "move-leader",
+    "role",
+    "snapshot",
+    "txn",
+    "user",
+    "watch",
+];
+const MEMBER_NOT_YET: &[&str] = &["add", "promote", "remove", "update"];
+
+/// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
+#[derive(Debug)]
+pub struct Options {
+    pub endpoints: Vec<String>,
+    pub command_timeout: Nanos,
+    pub dial_timeout: Nanos,
+    pub format: Format,
+    pub hex: bool,
+}
+
+/// Text for standard output instead of a command: help.
+pub struct Help(pub String);
+
+/// Reads `words` (without the program's name).
+pub fn read(
+    program: &str,
+    words: &[OsString],
+    environment: &Environment,
+) -> Result<Result<(Options, Command), Help>, Failure> {
+    let command = Line::command().bin_name(program.to_owned());
+    let argv = std::iter::once(OsString::from(program)).chain(words.iter().cloned());
+    let line =
+        command.try_get_matches_from(argv).and_then(|mut matches| Line::from_arg_matches_mut(&mut matches));
+    match line {
+        Ok(Line { globals, command }) => Ok(Ok((globals.options(environment)?, command))),
+        Err(error) => explain(program, error).map(Err),
+    }
+}
+
+/// clap's findings in etcdctl's terms: help is no error, and an error is one line.
+fn explain(program: &str, error: clap::Error) -> Result<Help, Failure> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned(),
+        _ => None,
+    };
+    let hint = |kind| context(kind).map_or(String::new(), |near| format!("; did you mean {near}?"));
+    let line = match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            return Ok(Help(format!("{}\n", error.to_string().trim_end())));
+        }
+        ErrorKind::InvalidSubcommand => {
+            let word = context(ContextKind::InvalidSubcommand).unwrap_or_default();
+            if !word.is_empty() && NOT_YET.iter().chain(MEMBER_NOT_YET).any(|known| known.starts_with(&word))
+            {
+                return Err(Failure::Feature(format!("the command {word} is not available yet")));
+            }
+            format!("unknown command {word:?} for {program:?}{}", hint(ContextKind::SuggestedSubcommand))
+        }
+        ErrorKind::UnknownArgument => {
+            let word = context(ContextKind::InvalidArg).unwrap_or_default();
+            format!("unknown flag: {word}{}", hint(ContextKind::SuggestedArg))
+        }
+        _ => {
+            let text = error.to_string();
+            text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        }
+    };
+    Err(Failure::Usage(line))
+}
+
+impl Globals {
+    fn options(self, environment: &Environment) -> Result<Options, Failure> {
+        self.missing.refuse()?;
+        let variable = |name: &str| {
+            ["PAWLCTL_", "ETCDCTL_"].iter().map(|prefix| format!("{prefix}{name}")).find_map(|name| {
+                environment.get(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
+            })
+        };
+        let time = |given: Option<Nanos>, name: &str, default: Nanos| match (given, variable(name)) {
+            (Some(given), _) => Ok(given),
+            (None, Some((name, text))) => {
+                duration(text).map_err(|why| Failure::Usage(format!("{name}: {why}")))
+            }
+            (None, None) => Ok(default),
+        };
+        let endpoints = match (self.endpoints.is_empty(), variable("ENDPOINTS")) {
+            (false, _) => self.endpoints,
+            (true, Some((_, text))) => vec![text.clone()],
+            (true, None) => vec!["127.0.0.1:2379".into()],
+        };
+        let endpoints =
+            endpoints.iter().flat_map(|list| list.split(',')).map(|item| item.trim().to_owned()).collect();
+        let format = self.write_out.or(variable("WRITE_OUT").map(|(_, text)| text.clone()));
+        let hex = match (self.hex, variable("HEX")) {
+            (Some(hex), _) => hex,
+            (None, Some((name, text))) => {
+                boolean(text).map_err(|why| Failure::Usage(format!("{name}: {why}")))?
+            }
+            (None, None) => false,
+        };
+        Ok(Options {
+            endpoints,
+            command_timeout: time(self.command_timeout, "COMMAND_TIMEOUT", 5 * SECOND)?,
+            dial_timeout: time(self.dial_timeout, "DIAL_TIMEOUT", 2 * SECOND)?,
+            format: format
+                .map_or(Ok(Format::Simple), |word| Format::parse(&word).map_err(Failure::Feature))?,
+            hex,
+        })
+    }
+}
+
+impl Missing {
+    fn refuse(&self) -> Result<(), Failure> {
+        let Missing { cacert, cert, key, user, password, discovery_srv, discovery_srv_name } = self;
+        let missing = if cacert.is_some() || cert.is_some() || key.is_some() {
+            "TLS is"
+        } else if user.is_some() || password.is_some() {
+            "authentication is"
+        } else if discovery_srv.is_some() || discovery_srv_name.is_some() {
+            "discovery by DNS is"
+        } else {
+            return Ok(());
+        };
+        Err(Failure::Feature(format!("{missing} not available yet")))
+    }
+}
+
+fn duration(text: &str) -> Result<Nanos, String> {
+    go::parse_duration(text).ok_or_else(|| format!("expected a duration such as 5s or 300ms, found {text:?}"))
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    go::parse_bool(text).ok_or_else(|| format!("expected true or false, found {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str, environment: &[(&str, &str)]) -> Result<(Options, Command), String> {
+        let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+        let environment = environment.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        match read("etcdctl", &words, &environment) {
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(Help(text))) => Err(text),
+            Err(failure) => Err(format!("{} {}", failure.exit(), failure)),
+        }
+    }
+
+    #[test]
+    fn clap_agrees_with_itself() {
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_from_everywhere() {
+        let endpoints = |words, env: &[(&str, &str)]| parse(words, env).unwrap().0.endpoints;
+        assert_eq!(endpoints("get a", &[]), ["127.0.0.1:2379"]);
+        assert_eq!(endpoints("--endpoints=a:1,b:2 get a", &[]), ["a:1", "b:2"]);
+        assert_eq!(endpoints("get a --endpoints a:1 --endpoints http://b:2", &[]), ["a:1", "http://b:2"]);
+        assert_eq!(endpoints("--endpoints a:1 get a --endpoints b:2", &[]), ["b:2"]); // the nearer one
+        let both = [("ETCDCTL_ENDPOINTS", "e:1"), ("PAWLCTL_ENDPOINTS", "p:1,p:2")];
+        assert_eq!(endpoints("get a", &both), ["p:1", "p:2"]);
+        assert_eq!(endpoints("get a", &both[..1]), ["e:1"]);
+        assert_eq!(endpoints("get a --endpoints f:1", &both), ["f:1"]);
+    }
+
+    #[test]
+    fn timeouts_and_formats() {
+        let (options, _) = parse("put a b --command-timeout=1m30s -w json --hex --debug", &[]).unwrap();
+        assert_eq!((options.command_timeout, options.dial_timeout), (90 * SECOND, 2 * SECOND));
+        assert!(options.format == Format::Json && options.hex);
+        let (options, _) = parse("get a", &[("ETCDCTL_DIAL_TIMEOUT", "1s"), ("ETCDCTL_API", "3")]).unwrap();
+        assert_eq!(options.dial_timeout, SECOND);
+        assert!(
+            parse("get a", &[("PAWLCTL_DIAL_TIMEOUT", "1")]).unwrap_err().contains("PAWLCTL_DIAL_TIMEOUT")
+        );
+        assert_eq!(parse("get a -w xml", &[]).unwrap_err(), "4 unsupported output format");
+    }
+
+    #[test]
+    fn booleans_and_beginnings() {
+        let Command::Get(get) = parse("ge --prefix=true --keys-only=0 --print-value-only k", &[]).unwrap().1
+        else {
+            panic!("ge is get");
+        };
+        assert_eq!(
+            (get.keys.prefix, get.keys_only, get.print_value_only),
+            (Some(true), Some(false), Some(true))
+        );
+        assert!(matches!(parse("mem l", &[]).unwrap().1, Command::Member(Member::List(_))));
+        let Command::Endpoint(endpoint) = parse("endp he --cluster", &[]).unwrap().1 else {
+            panic!("endpoint")
+        };
+        assert!(endpoint.cluster == Some(true) && matches!(endpoint.command, EndpointCommand::Health(_)));
+        let Command::Put(put) = parse("put -- -a --prefix", &[]).unwrap().1 else { panic!("put") };
+        assert_eq!(put.words, ["-a", "--prefix"]);
+    }
+
+    #[test]
+    fn complaints_are_one_line() {
+        for (words, line) in [
+            ("bogus", "1 unknown command \"bogus\" for \"etcdctl\""),
+            ("pit a b", "1 unknown command \"pit\" for \"etcdctl\"; did you mean put?"),
+            ("watch a", "4 the command watch is not available yet"),
+            ("member add x", "4 the command add is not available yet"),
+            ("get a --bogus", "1 unknown flag: --bogus"),
+            ("get a --prefxi", "1 unknown flag: --prefxi; did you mean --prefix?"),
+            ("get a --limit=x", "1 invalid value 'x' for '--limit <LIMIT>': invalid digit found in string"),
+            (
+                "get a --prefix=maybe",
+                "1 invalid value 'maybe' for '--prefix[=<BOOL>]': expected true or false, found \"maybe\"",
+            ),
+            ("get a --cacert ca.pem", "4 TLS is not available yet"),
+            ("get a --user root:secret", "4 authentication is not available yet"),
+        ] {
+            assert_eq!(parse(words, &[]).unwrap_err(), line, "{words}");
+        }
+        for words in ["", "help", "get --help", "member", "endpoint", "-h"] {
+            assert!(parse(words, &[]).unwrap_err().contains("Usage: etcdctl"), "{words:?}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Replies of the line protocol become the vocabulary of `api`. None means that the reply has another shape
+//! than the protocol promises.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::api::{KeyValue, Member, RangeResult, Status};
+use crate::base::Revision;
+use crate::cli::resp::Value;
+
+/// Ids use all 64 bits, a RESP integer only 63 and a sign: they may come as text or wrapped.
+pub fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Integer(number) => Some(number.cast_unsigned()),
+        Value::Bulk(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        Value::Simple(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Bulk(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        Value::Simple(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn texts(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::Array(items) => items.iter().map(text).collect(),
+        _ => None,
+    }
+}
+
+/// True where the protocol says 1 or true.
+fn flag(value: &Value) -> Option<bool> {
+    match (number(value), text(value).as_deref()) {
+        (Some(number), _) => Some(number != 0),
+        (None, Some(word)) => crate::cli::go::parse_bool(word),
+        _ => None,
+    }
+}
+
+/// Names and values in turn. What this client does not know is left alone, so that servers may say more.
+struct Map<'a>(BTreeMap<String, &'a Value>);
+
+impl<'a> Map<'a> {
+    fn new(value: &'a Value) -> Option<Map<'a>> {
+        let Value::Array(items) = value else { return None };
+        let pairs = items.chunks(2).map(|pair| match pair {
+            [name, value] => Some((text(name)?, value)),
+            _ => None,
+        });
+        Some(Map(pairs.collect::<Option<_>>()?))
+    }
+
+    fn value(&self, name: &str) -> Option<&'a Value> {
+        self.0.get(name).copied()
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        number(self.value(name)?)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        text(self.value(name)?)
+    }
+}
+
+/// `[key, value, create, mod, version, lease]`; a null value (KEYS) is an empty one.
+fn key_value(value: &Value) -> Option<KeyValue> {
+    let Value::Array(parts) = value else { return None };
+    let [key, value, create, modified, version, lease] = parts.as_slice() else { return None };
+    let bytes = |value: &Value| match value {
+        Value::Bulk(bytes) => Some(Bytes::from(bytes.clone())),
+        Value::Null => Some(Bytes::new()),
+        _ => None,
+    };
+    Some(KeyValue {
+        key: bytes(key)?,
+        value: bytes(value)?,
+        create_revision: number(create)?,
+        mod_revision: number(modified)?,
+        version: number(version)?,
+        lease: number(lease)?.cast_signed(),
+    })
+}
+
+fn key_values(value: &Value) -> Option<Vec<KeyValue>> {
+    match value {
+        Value::Array(items) => items.iter().map(key_value).collect(),
+        _ => None,
+    }
+}
+
+/// The revision, or `[revision, previous kv or null]`.
+pub fn put(reply: &Value) -> Option<(Revision, Option<KeyValue>)> {
+    match reply {
+        Value::Array(parts) => match parts.as_slice() {
+            [revision, Value::Null] => Some((number(revision)?, None)),
+            [revision, previous] => Some((number(revision)?, Some(key_value(previous)?))),
+            _ => None,
+        },
+        revision => Some((number(revision)?, None)),
+    }
+}
+
+pub fn range(reply: &Value) -> Option<RangeResult> {
+    let map = Map::new(reply)?;
+    Some(RangeResult {
+        revision: map.number("revision")?,
+        count: map.number("count")?,
+        more: flag(map.value("more")?)?,
+        kvs: key_values(map.value("kvs")?)?,
+    })
+}
+
+/// How many, or the map `revision, deleted, prevs`.
+pub fn delete(reply: &Value) -> Option<(u64, Vec<KeyValue>)> {
+    match reply {
+        Value::Array(_) => {
+            let map = Map::new(reply)?;
+            Some((map.number("deleted")?, key_values(map.value("prevs")?)?))
+        }
+        deleted => Some((number(deleted)?, Vec::new())),
+    }
+}
+
+pub fn status(reply: &Value) -> Option<Status> {
+    let map = Map::new(reply)?;
+    Some(Status {
+        member_id: map.number("member_id")?,
+        cluster_id: map.number("cluster_id")?,
+        name: map.text("name")?,
+        version: map.text("version")?,
+        leader: map.number("leader")?,
+        term: map.number("term")?,
+        commit_index: map.number("commit_index")?,
+        applied_index: map.number("applied_index")?,
+        revision: map.number("revision")?,
+        compact_revision: map.number("compact_revision")?,
+        db_size: map.number("db_size")?,
+        db_size_in_use: map.number("db_size_in_use")?,
+        learner: flag(map.value("learner")?)?,
+        errors: texts(map.value("errors")?)?,
+    })
+}
+
+pub fn members(reply: &Value) -> Option<Vec<Member>> {
+    let Value::Array(items) = reply else { return None };
+    let member = |item: &Value| {
+        let map = Map::new(item)?;
+        Some(Member {
+            id: map.number("id")?,
+            name: map.text("name")?,
+            peer_urls: texts(map.value("peer_urls")?)?,
+            client_urls: texts(map.value("client_urls")?)?,
+            learner: flag(map.value("learner")?)?,
+        })
+    };
+    items.iter().map(member).collect()
+}

@@ -1,0 +1,214 @@
+//! Asks servers in turn until one has answered, and never does a thing twice that should be done once.
+//!
+//! A command may be sent again when nothing can have happened (the connection was refused, or the server
+//! said so), or when it changes nothing. A write whose answer is lost may or may not have happened: only
+//! the person at the keyboard can know whether to repeat it, so it ends in an error that says so.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use super::Failure;
+use crate::api::Header;
+use crate::base::time::{MS, Mono, Nanos};
+use crate::cli::resp::{Connection, Value, put_request};
+use crate::cli::url::Url;
+use crate::io::Clock;
+use crate::io::os::OsClock;
+
+/// One command in the words of the line protocol.
+pub struct Question {
+    pub words: Vec<Vec<u8>>,
+    /// It changes nothing, so it may be asked twice.
+    pub repeatable: bool,
+}
+
+impl Question {
+    pub fn read(words: Vec<Vec<u8>>) -> Question {
+        Question { words, repeatable: true }
+    }
+
+    pub fn write(words: Vec<Vec<u8>>) -> Question {
+        Question { words, repeatable: false }
+    }
+}
+
+/// How long to try, and how often.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    pub dial_timeout: Nanos,
+    pub deadline: Mono,
+    /// Try again after a round in which no server could be asked.
+    pub rounds: bool,
+}
+
+const PAUSE_MIN: Nanos = 50 * MS;
+const PAUSE_MAX: Nanos = 500 * MS;
+
+/// Asks `endpoints` in turn; the first answer.
+pub fn ask(
+    endpoints: &[String],
+    question: &Question,
+    patience: Patience,
+) -> Result<(Header, Value), Failure> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let mut last = Failure::Usage("no endpoints".into());
+        for endpoint in endpoints {
+            match ask_one(endpoint, question, patience) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) if may_ask_again(&failure, question.repeatable) => last = failure,
+                Err(failure) => return Err(failure),
+            }
+        }
+        let now = OsClock.now();
+        if !patience.rounds || now + pause >= patience.deadline {
+            return Err(last);
+        }
+        wait(pause);
+        pause = (2 * pause).min(PAUSE_MAX);
+    }
+}
+
+/// Whether to go on to the next server, or to this one again.
+fn may_ask_again(failure: &Failure, repeatable: bool) -> bool {
+    match failure {
+        Failure::NotSent { .. } => true,
+        Failure::NoAnswer { .. } => repeatable,
+        Failure::Fault { code, .. } => match code.as_str() {
+            "NOLEADER" | "BUSY" | "LOADING" => true,
+            "TIMEOUT" | "SHUTDOWN" | "CORRUPT" => repeatable,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn ask_one(endpoint: &str, question: &Question, patience: Patience) -> Result<(Header, Value), Failure> {
+    let not_sent = |why: io::Error| Failure::NotSent { endpoint: endpoint.into(), why: plain(&why) };
+    let mut connection = connect(endpoint, patience, not_sent)?;
+    // Both in one packet: the header costs no round trip.
+    let mut bytes = Vec::new();
+    put_request(&[b"HEADER".to_vec(), b"ON".to_vec()], &mut bytes);
+    put_request(&question.words, &mut bytes);
+    let no_answer = |why: io::Error| match why.kind() {
+        io::ErrorKind::InvalidData => {
+            Failure::Protocol(format!("{endpoint} does not speak the line protocol: {why}"))
+        }
+        _ if question.repeatable => {
+            Failure::NoAnswer { endpoint: endpoint.into(), why: plain(&why), write: false }
+        }
+        _ => Failure::NoAnswer { endpoint: endpoint.into(), why: plain(&why), write: true },
+    };
+    connection.send(&bytes).map_err(no_answer)?;
+    let switched = connection.receive().map_err(no_answer)?;
+    if let Value::Error(text) = switched {
+        return Err(Failure::fault(endpoint, &text));
+    }
+    let answer = connection.receive().map_err(no_answer)?;
+    split_header(endpoint, answer)
+}
+
+fn connect(
+    endpoint: &str,
+    patience: Patience,
+    not_sent: impl Fn(io::Error) -> Failure,
+) -> Result<Connection, Failure> {
+    let mut last = io::Error::other("the name has no address");
+    for address in resolve(endpoint, &not_sent)? {
+        match Connection::open(address, patience.dial_timeout, patience.deadline) {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error,
+        }
+    }
+    Err(not_sent(last))
+}
+
+/// `host:port`, with or without `http://`.
+fn resolve(endpoint: &str, not_sent: impl Fn(io::Error) -> Failure) -> Result<Vec<SocketAddr>, Failure> {
+    let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
+    let url = Url::parse(&text).map_err(|why| Failure::Usage(format!("endpoint {why}")))?;
+    Ok((url.host.as_str(), url.port).to_socket_addrs().map_err(not_sent)?.collect())
+}
+
+/// `[[cluster, member, revision, term], reply]`; errors come bare.
+fn split_header(endpoint: &str, answer: Value) -> Result<(Header, Value), Failure> {
+    let odd = || Failure::Protocol(format!("{endpoint} sent an answer without a header"));
+    let mut parts = match answer {
+        Value::Error(text) => return Err(Failure::fault(endpoint, &text)),
+        Value::Array(parts) => parts.into_iter(),
+        _ => return Err(odd()),
+    };
+    let (Some(Value::Array(header)), Some(reply), None) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(odd());
+    };
+    if let Value::Error(text) = reply {
+        return Err(Failure::fault(endpoint, &text));
+    }
+    let numbers: Option<Vec<u64>> = header.iter().map(super::reply::number).collect();
+    match numbers.as_deref() {
+        Some(&[cluster, member, revision, term]) => Ok((Header { cluster, member, revision, term }, reply)),
+        _ => Err(odd()),
+    }
+}
+
+/// An error of the operating system without its number.
+fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::TimedOut => "timed out".into(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => "the connection was closed".into(),
+        _ => error.to_string(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client of one command has nothing else to do meanwhile")]
+fn wait(nanos: Nanos) {
+    std::thread::sleep(std::time::Duration::from_nanos(nanos));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_safe_is_asked_again() {
+        let fault = |code: &str| Failure::fault("e", &format!("{code} text"));
+        let not_sent = Failure::NotSent { endpoint: "e".into(), why: "connection refused".into() };
+        let no_answer = Failure::NoAnswer { endpoint: "e".into(), why: "timed out".into(), write: true };
+        for (failure, write, read) in [
+            (&not_sent, true, true),
+            (&no_answer, false, true),
+            (&fault("NOLEADER"), true, true),
+            (&fault("BUSY"), true, true),
+            (&fault("TIMEOUT"), false, true),
+            (&fault("SHUTDOWN"), false, true),
+            (&fault("COMPACTED"), false, false),
+            (&fault("ERR"), false, false),
+            (&Failure::Protocol("?".into()), false, false),
+        ] {
+            assert_eq!(
+                (may_ask_again(failure, false), may_ask_again(failure, true)),
+                (write, read),
+                "{failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn answers_without_a_header_are_refused() {
+        let number = |n: &str| Value::Bulk(n.into());
+        let header =
+            Value::Array(vec![number("18446744073709551615"), Value::Integer(-1), number("3"), number("4")]);
+        let answer = Value::Array(vec![header.clone(), Value::Null]);
+        let expected = Header { cluster: u64::MAX, member: u64::MAX, revision: 3, term: 4 };
+        assert_eq!(split_header("e", answer).unwrap(), (expected, Value::Null));
+        for answer in [
+            Value::Null,
+            Value::Array(vec![header.clone()]),
+            Value::Array(vec![Value::Array(vec![]), Value::Null]),
+            Value::Array(vec![header, Value::Null, Value::Null]),
+        ] {
+            assert!(matches!(split_header("e", answer), Err(Failure::Protocol(_))));
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Values become [`Settings`], or one line that says which two of them do not fit. Pure: nothing has been
+//! created, bound or resolved when a start is refused.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::flag::Effect;
+use super::flag_table;
+use super::url::Url;
+use super::values::{Refusal, Values};
+use crate::base::limits;
+use crate::net::Settings;
+
+/// etcd's default quota, and its bound of the election timeout.
+const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
+
+/// Checks `values` against each other. `ipv6_loopback`: whether this machine has one.
+pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Refusal> {
+    let name = checked_name(values)?;
+    let (heartbeat_interval_ms, election_timeout_ms) = checked_timers(values)?;
+    if values.is_given("listen-client-urls") && !values.is_given("advertise-client-urls") {
+        return Err(Refusal::value(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ));
+    }
+    let listen_client = listen(values, "listen-client-urls", ipv6_loopback)?;
+    let listen_peer = listen(values, "listen-peer-urls", ipv6_loopback)?;
+    if let Some(both) =
+        listen_client.iter().find(|address| address.port() != 0 && listen_peer.contains(address))
+    {
+        return Err(Refusal::value(format!(
+            "--listen-client-urls and --listen-peer-urls both listen on {both}: expected different ports"
+        )));
+    }
+    let advertise_client = advertise(values, "advertise-client-urls")?;
+    let advertise_peer = advertise(values, "initial-advertise-peer-urls")?;
+    let initial_cluster = checked_cluster(values, &name, &advertise_peer)?;
+    let texts = |urls: Vec<Url>| urls.into_iter().map(|url| url.text).collect();
+
+    Ok(Settings {
+        data_dir: data_dir(values, &name),
+        wal_dir: Some(values.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        name,
+        listen_client,
+        listen_peer,
+        advertise_client_urls: texts(advertise_client),
+        initial_advertise_peer_urls: texts(advertise_peer),
+        initial_cluster,
+        initial_cluster_token: values.text("initial-cluster-token").into(),
+        join_existing: values.text("initial-cluster-state") == "existing",
+        heartbeat_interval_ms,
+        election_timeout_ms,
+        pre_vote: values.bool("pre-vote"),
+        lease_reads: values.bool("lease-reads"),
+        snapshot_catchup_entries: values.count("snapshot-catchup-entries"),
+        snapshot_count: values.count("snapshot-count"),
+        quota_backend_bytes: match values.number("quota-backend-bytes") {
+            0 => Some(QUOTA_BYTES_DEFAULT),
+            quota => u64::try_from(quota).ok(),
+        },
+        max_request_bytes: usize::try_from(values.count("max-request-bytes")).expect("bounded by the table"),
+        max_txn_ops: usize::try_from(values.count("max-txn-ops")).unwrap_or(usize::MAX),
+        effective: effective(values),
+    })
+}
+
+/// A name is also a word of `--initial-cluster`, so it may not contain what separates words there.
+fn checked_name(values: &Values) -> Result<String, Refusal> {
+    let name = values.text("name");
+    if name.is_empty() || name.contains([',', '=']) || name.contains(char::is_control) {
+        let source = values.source("name");
+        return Err(Refusal::value(format!(
+            "{source}: expected a name without commas and equal signs, found {name:?}"
+        )));
+    }
+    Ok(name.into())
+}
+
+fn checked_timers(values: &Values) -> Result<(u64, u64), Refusal> {
+    let heartbeat = values.count("heartbeat-interval");
+    let election = values.count("election-timeout");
+    if 5 * heartbeat > election {
+        return Err(Refusal::value(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{heartbeat}ms]"
+        )));
+    }
+    assert!(election <= ELECTION_TIMEOUT_MS_MAX, "the table bounds --election-timeout");
+    Ok((heartbeat, election))
+}
+
+fn urls(values: &Values, flag: &str) -> Result<Vec<Url>, Refusal> {
+    Url::parse_list(values.text(flag))
+        .map_err(|why| Refusal::value(format!("{}: {why}", values.source(flag))))
+}
+
+fn listen(values: &Values, flag: &str, ipv6_loopback: bool) -> Result<Vec<SocketAddr>, Refusal> {
+    let mut addresses = Vec::new();
+    for url in urls(values, flag)? {
+        let found = url
+            .listen_addresses(ipv6_loopback)
+            .map_err(|why| Refusal::value(format!("{}: {why}", values.source(flag))))?;
+        // `http://localhost:1,http://[::1]:1` names one address twice without repeating itself.
+        addresses
+            .extend(found.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
+    }
+    Ok(addresses)
+}
+
+/// What others are told must be somewhere that they can go to.
+fn advertise(values: &mut Values, flag: &str) -> Result<Vec<Url>, Refusal> {
+    let urls = urls(values, flag)?;
+    for url in &urls {
+        if url.port == 0 {
+            return Err(Refusal::value(format!(
+                "{}: {url}: nobody can connect to port 0",
+                values.source(flag)
+            )));
+        }
+        if url.is_unspecified() {
+            let warning = format!("{}: {url} cannot be reached from another machine", values.source(flag));
+            values.warnings.push(warning);
+        }
+    }
+    Ok(urls)
+}
+
+/// The initial members by name. This member must be among them under the URLs that it advertises, or its
+/// id would differ from the one that the others compute for it.
+fn checked_cluster(
+    values: &Values,
+    name: &str,
+    advertise_peer: &[Url],
+) -> Result<Vec<(String, Vec<String>)>, Refusal> {
+    let text = values.text("initial-cluster");
+    let source = values.source("initial-cluster");
+    let refuse = |why: String| Err(Refusal::value(format!("{source}: {why}")));
+    if text.is_empty() {
+        let urls = advertise_peer.iter().map(|url| url.text.clone()).collect();
+        return Ok(vec![(name.into(), urls)]);
+    }
+    let members = match parse_cluster(text) {
+        Ok(members) => members,
+        Err(why) => return refuse(why),
+    };
+    if members.len() > limits::MEMBERS_MAX {
+        return refuse(format!("{} members: expected at most {}", members.len(), limits::MEMBERS_MAX));
+    }
+    let Some((_, own)) = members.iter().find(|(member, _)| member == name) else {
+        let names: Vec<&str> = members.iter().map(|(member, _)| member.as_str()).collect();
+        return refuse(format!("couldn't find local name {name:?} among {}", names.join(", ")));
+    };
+    let covers = |a: &[Url], b: &[Url]| b.iter().all(|url| a.iter().any(|other| other.same_place(url)));
+    if !covers(own, advertise_peer) || !covers(advertise_peer, own) {
+        let list = |urls: &[Url]| urls.iter().map(|url| url.text.as_str()).collect::<Vec<_>>().join(",");
+        return refuse(format!(
+            "{name}={} does not match --initial-advertise-peer-urls={}",
+            list(own),
+            list(advertise_peer)
+        ));
+    }
+    Ok(members
+        .into_iter()
+        .map(|(member, urls)| (member, urls.into_iter().map(|url| url.text).collect()))
+        .collect())
+}
+
+/// `name=url` pairs; a member with two URLs is there twice. Sorted by name.
+fn parse_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
+    let mut members: Vec<(String, Vec<Url>)> = Vec::new();
+    for pair in text.split(',') {
+        let Some((name, url)) = pair.trim().split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err(format!("expected name=url pairs, found {pair:?}"));
+        };
+        let url = Url::parse(url)?;
+        for (other, urls) in &members {
+            if urls.iter().any(|known| known.same_place(&url)) {
+                return Err(format!("{url} belongs to {other} and to {name}"));
+            }
+        }
+        match members.iter_mut().find(|(member, _)| member == name) {
+            Some((_, urls)) => urls.push(url),
+            None => members.push((name.into(), vec![url])),
+        }
+    }
+    members.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(members)
+}
+
+/// etcd's default, because whoever puts Pawl in etcd's place expects it there.
+fn data_dir(values: &mut Values, name: &str) -> PathBuf {
+    let given = values.text("data-dir");
+    if !given.is_empty() {
+        return given.into();
+    }
+    let default = format!("{name}.etcd");
+    values.warnings.push(format!("--data-dir is not set: using {default} in the working directory"));
+    default.into()
+}
+
+fn effective(values: &Values) -> Vec<(String, String)> {
+    flag_table::listed()
+        .filter(|flag| flag.effect == Effect::Applies && !matches!(flag.name, "help" | "version"))
+        .map(|flag| (flag.name.to_owned(), values.text(flag.name).to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::ffi::OsString;
+
+    use super::*;
+
+    fn check(words: &str) -> Result<(Settings, Vec<String>), Refusal> {
+        let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
+        let mut values = Values::read(&words, &BTreeMap::new())?;
+        let settings = settings(&mut values, false)?;
+        Ok((settings, values.warnings))
+    }
+
+    fn complaint(words: &str) -> String {
+        let refusal = check(words).unwrap_err();
+        assert_eq!(refusal.exit, 1, "{words}");
+        assert!(!refusal.line.contains('\n'), "one line: {:?}", refusal.line);
+        refusal.line
+    }
+
+    #[test]
+    fn the_defaults_are_etcds() {
+        let (settings, warnings) = check("").unwrap();
+        assert_eq!(settings.name, "default");
+        assert_eq!(settings.data_dir, PathBuf::from("default.etcd"));
+        assert_eq!(settings.listen_client, ["127.0.0.1:2379".parse().unwrap()]);
+        assert_eq!(settings.listen_peer, ["127.0.0.1:2380".parse().unwrap()]);
+        assert_eq!(settings.initial_cluster, [("default".into(), vec!["http://localhost:2380".into()])]);
+        assert_eq!((settings.heartbeat_interval_ms, settings.election_timeout_ms), (100, 1000));
+        assert_eq!(settings.quota_backend_bytes, Some(2 << 30));
+        assert!(settings.pre_vote && settings.lease_reads && !settings.join_existing);
+        assert_eq!(warnings, ["--data-dir is not set: using default.etcd in the working directory"]);
+        assert!(settings.effective.contains(&("snapshot-count".into(), "10000".into())));
+        assert!(!settings.effective.iter().any(|(name, _)| name == "max-wals"));
+    }
+
+    #[test]
+    fn a_member_of_three() {
+        let (settings, warnings) = check(
+            "--name n2 --data-dir /d --wal-dir=/w --initial-cluster n3=http://c:2380,n1=http://a:2380,n2=http://127.0.0.1:2380 \
+             --initial-advertise-peer-urls http://localhost:2380 --listen-client-urls http://0.0.0.0:1 \
+             --advertise-client-urls http://b:1 --quota-backend-bytes=-1 --lease-reads=false",
+        )
+        .unwrap();
+        let names: Vec<&str> = settings.initial_cluster.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["n1", "n2", "n3"]);
+        assert_eq!(settings.wal_dir, Some(PathBuf::from("/w")));
+        assert_eq!(settings.quota_backend_bytes, None);
+        assert!(!settings.lease_reads);
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    /// A name alone makes a cluster of its own, as in etcd.
+    #[test]
+    fn a_single_member_needs_no_cluster_flag() {
+        let (settings, _) = check("--name s1 --initial-advertise-peer-urls http://h:1,http://h:2").unwrap();
+        assert_eq!(settings.initial_cluster, [("s1".into(), vec!["http://h:1".into(), "http://h:2".into()])]);
+    }
+
+    #[test]
+    fn values_that_do_not_fit() {
+        let cases = [
+            (
+                "--election-timeout 499",
+                "--election-timeout[499ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+            ),
+            (
+                "--heartbeat-interval 201",
+                "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[201ms]",
+            ),
+            (
+                "--election-timeout 50001",
+                "--election-timeout: expected a number from 1 to 50000, found \"50001\"",
+            ),
+            (
+                "--listen-client-urls http://127.0.0.1:1",
+                "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+            ),
+            (
+                "--listen-peer-urls http://example.com:1",
+                "--listen-peer-urls: expected an IP address or localhost in a URL to listen on, found http://example.com:1",
+            ),
+            (
+                "--listen-peer-urls https://127.0.0.1:1",
+                "--listen-peer-urls: https://127.0.0.1:1: TLS is not available yet: use http://",
+            ),
+            (
+                "--listen-peer-urls http://127.0.0.1:1,http://localhost:1",
+                "--listen-peer-urls: http://localhost:1 is there twice",
+            ),
+            (
+                "--listen-peer-urls http://127.0.0.1:2379",
+                "--listen-client-urls and --listen-peer-urls both listen on 127.0.0.1:2379: expected different ports",
+            ),
+            ("--listen-peer-urls=", "--listen-peer-urls: \"\" has no scheme: expected http://host:port"),
+            (
+                "--initial-cluster n1=http://a:1",
+                "--initial-cluster: couldn't find local name \"default\" among n1",
+            ),
+            (
+                "--initial-cluster default=http://a:1",
+                "--initial-cluster: default=http://a:1 does not match --initial-advertise-peer-urls=http://localhost:2380",
+            ),
+            (
+                "--initial-cluster default=http://localhost:2380,b=http://127.0.0.1:2380",
+                "--initial-cluster: http://127.0.0.1:2380 belongs to default and to b",
+            ),
+            (
+                "--initial-cluster http://a:1",
+                "--initial-cluster: expected name=url pairs, found \"http://a:1\"",
+            ),
+            (
+                "--initial-cluster =http://a:1",
+                "--initial-cluster: expected name=url pairs, found \"=http://a:1\"",
+            ),
+            ("--name a,b", "--name: expected a name without commas and equal signs, found \"a,b\""),
+            ("--name=", "--name: expected a name without commas and equal signs, found \"\""),
+            (
+                "--advertise-client-urls http://a:0",
+                "--advertise-client-urls: http://a:0: nobody can connect to port 0",
+            ),
+            (
+                "--max-request-bytes 67108865",
+                "--max-request-bytes: expected a number from 1 to 67108864, found \"67108865\"",
+            ),
+            (
+                "--discovery-srv example.com",
+                "--discovery-srv: discovery by DNS is not available yet: use --initial-cluster",
+            ),
+        ];
+        for (words, line) in cases {
+            assert_eq!(complaint(words), line, "{words}");
+        }
+    }
+
+    #[test]
+    fn an_unreachable_advertisement_is_warned_of() {
+        let (_, warnings) = check("--data-dir d --advertise-client-urls http://0.0.0.0:2379").unwrap();
+        assert_eq!(
+            warnings,
+            ["--advertise-client-urls: http://0.0.0.0:2379 cannot be reached from another machine"]
+        );
+    }
+}

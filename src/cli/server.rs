@@ -1,0 +1,66 @@
+//! `pawld` without a subcommand: check everything, then serve.
+
+use std::ffi::OsString;
+
+use super::values::{Environment, Refusal, Values};
+use super::{Console, Role, help, logging, rules, version};
+use crate::net;
+
+/// Runs the server until it stops; the exit code.
+pub fn run(program: &str, words: &[OsString], environment: &Environment, console: &mut Console) -> u8 {
+    let start = match prepare(program, words, environment) {
+        Ok(start) => start,
+        Err(Refusal { exit, line }) => {
+            console.complain(&format!("{program}: {line}"));
+            return exit;
+        }
+    };
+    match start {
+        Start::Print(text) => {
+            console.print(text.as_bytes());
+            0
+        }
+        Start::Serve { settings, log_level, warnings } => {
+            logging::start(&log_level);
+            announce(&settings, &warnings);
+            match net::serve(&settings) {
+                Ok(()) => 0,
+                Err(error) => {
+                    log::error!("stopped: {error}");
+                    1
+                }
+            }
+        }
+    }
+}
+
+enum Start {
+    Print(String),
+    Serve { settings: Box<net::Settings>, log_level: String, warnings: Vec<String> },
+}
+
+fn prepare(program: &str, words: &[OsString], environment: &Environment) -> Result<Start, Refusal> {
+    let mut values = Values::read(words, environment)?;
+    if values.bool("help") {
+        return Ok(Start::Print(help::server(program)));
+    }
+    if values.bool("version") {
+        return Ok(Start::Print(version::text(Role::Server, program)));
+    }
+    let settings = Box::new(rules::settings(&mut values, has_ipv6_loopback())?);
+    Ok(Start::Serve { settings, log_level: values.text("log-level").into(), warnings: values.warnings })
+}
+
+/// Some containers have no IPv6 at all; there `localhost` means 127.0.0.1 alone.
+fn has_ipv6_loopback() -> bool {
+    std::net::UdpSocket::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+fn announce(settings: &net::Settings, warnings: &[String]) {
+    let pairs: Vec<String> =
+        settings.effective.iter().map(|(name, value)| logging::pair(name, value)).collect();
+    log::info!("starting version={} {}", version::PAWL, pairs.join(" "));
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+}

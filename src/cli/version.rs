@@ -1,0 +1,31 @@
+//! Version texts. Scripts cut the second or third word of a line out of them, so under etcd's names the
+//! lines are etcd's, and say whose interface this is *and* that it is Pawl.
+
+use super::Role;
+
+/// The release of etcd whose interface this one speaks.
+pub const ETCD: &str = "3.5.0";
+/// Of that interface, as etcdctl prints it.
+const API: &str = "3.5";
+pub const PAWL: &str = env!("CARGO_PKG_VERSION");
+
+/// `3.5.0+pawl.0.1.0`: a semantic version that compares as etcd's and is not mistaken for it.
+pub fn etcd_compatible() -> String {
+    format!("{ETCD}+pawl.{PAWL}")
+}
+
+/// `program`: the name that was typed, without directories.
+pub fn text(role: Role, program: &str) -> String {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let api = format!("API version: {API}\n");
+    match (role, program.starts_with("etcd")) {
+        (Role::Server, true) => {
+            format!("etcd Version: {}\nPawl Version: {PAWL}\nOS/Arch: {os}/{arch}\n", etcd_compatible())
+        }
+        (Role::Server, false) => {
+            format!("{program} version: {PAWL}\netcd Version: {}\nOS/Arch: {os}/{arch}\n", etcd_compatible())
+        }
+        (Role::Client | Role::Offline, true) => format!("{program} version: {}\n{api}", etcd_compatible()),
+        (Role::Client | Role::Offline, false) => format!("{program} version: {PAWL}\n{api}"),
+    }
+}

@@ -1,0 +1,521 @@
+//! The loop: wait for an event, collect everything that is ready, take one turn of the node, send what it
+//! says. One thread owns all protocol state; it never waits for a disk.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{error, info, warn};
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::{Events, Interest, Poll, Token};
+
+use super::clients::Client;
+use super::inbound::{Inbound, Said};
+use super::peers::Peers;
+use super::pipe::{Pipe, READ_BYTES};
+use super::slots::Slots;
+use super::workers::{Finished, Work, Workers};
+use crate::api::{Call, ConnId, Reply};
+use crate::base::limits::MEMBERS_MAX;
+use crate::base::time::{MS, Nanos, SECOND};
+use crate::base::{Error, MemberId, Mono, Result};
+use crate::io::{Clock, Disk};
+use crate::node::{Job, Node, Output};
+use crate::proto::line::ServerInfo;
+
+pub(super) const WAKER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const LISTENERS: usize = 16;
+pub(super) const PEERS: usize = 1_024;
+const INBOUND: usize = 2_048;
+const CLIENTS: usize = 1 << 20;
+const _: () = assert!(PEERS + MEMBERS_MAX < INBOUND);
+
+/// Connections taken from one listener in one turn.
+const ACCEPT_MAX: usize = 512;
+
+/// No more connections for this long after the process ran out of file descriptors.
+const ACCEPT_PAUSE: Nanos = 100 * MS;
+
+/// A dialling member must greet within this.
+const GREETING: Nanos = 5 * SECOND;
+
+/// How often the free space of the disks is looked at.
+const SPACE_EVERY: Nanos = 2 * SECOND;
+
+/// After leadership is handed over, forwarded requests are refused for this long instead of lost.
+const FAREWELL: Nanos = 200 * MS;
+
+pub(super) struct Shell<D: Disk, C: Clock> {
+    pub(super) node: Node<D>,
+    pub(super) clock: C,
+    pub(super) poll: Poll,
+    pub(super) workers: Workers<D>,
+    pub(super) peers: Peers,
+    pub(super) info: Arc<ServerInfo>,
+    /// One byte per signal.
+    pub(super) signals: UnixStream,
+    pub(super) client_listeners: Vec<TcpListener>,
+    pub(super) peer_listeners: Vec<TcpListener>,
+    /// Where free space matters, and how little of it is too little.
+    pub(super) data_dirs: Vec<PathBuf>,
+    pub(super) reserve_bytes: u64,
+}
+
+/// The running loop.
+pub(super) struct EventLoop<D: Disk, C: Clock> {
+    shell: Shell<D, C>,
+    clients: Slots<Client>,
+    inbound: Slots<Inbound>,
+    /// Connections with something to do, by slot: input to read or decode, output to send.
+    busy_clients: Vec<usize>,
+    busy_inbound: Vec<usize>,
+    accept_after: Mono,
+    accept_ready: bool,
+    space_at: Mono,
+    space_asked: bool,
+    /// An incomplete request or greeting is looked for no more often than this.
+    patience_at: Mono,
+    stopping: Option<Stopping>,
+    buffer: Vec<u8>,
+    calls: Vec<Call>,
+    said: Vec<Said>,
+}
+
+/// How far a clean stop has come.
+struct Stopping {
+    /// When leadership was with another member; None = not yet.
+    handed_over_at: Option<Mono>,
+    /// The last checkpoint is under way or done.
+    last_checkpoint: bool,
+}
+
+impl<D: Disk, C: Clock> EventLoop<D, C> {
+    pub(super) fn new(shell: Shell<D, C>) -> Result<EventLoop<D, C>> {
+        let mut this = EventLoop {
+            shell,
+            clients: Slots::new(),
+            inbound: Slots::new(),
+            busy_clients: Vec::new(),
+            busy_inbound: Vec::new(),
+            accept_after: Mono(0),
+            accept_ready: true,
+            space_at: Mono(0),
+            space_asked: false,
+            patience_at: Mono::NEVER,
+            stopping: None,
+            buffer: vec![0; READ_BYTES],
+            calls: Vec::new(),
+            said: Vec::new(),
+        };
+        this.register().map_err(|e| Error::io("cannot watch the sockets of", "this process".as_ref(), e))?;
+        Ok(this)
+    }
+
+    fn register(&mut self) -> std::io::Result<()> {
+        let registry = self.shell.poll.registry();
+        registry.register(&mut self.shell.signals, SIGNALS, Interest::READABLE)?;
+        let listeners = self.shell.client_listeners.iter_mut().chain(&mut self.shell.peer_listeners);
+        for (number, listener) in listeners.enumerate() {
+            registry.register(listener, Token(LISTENERS + number), Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Runs until the member is stopped (Ok) or must not go on (Err).
+    pub(super) fn run(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(4_096);
+        let mut again = true;
+        loop {
+            self.wait(&mut events, again)?;
+            for event in &events {
+                self.on_event(event);
+            }
+            let now = self.shell.clock.now();
+            self.accept(now);
+            self.read_peers(now)?;
+            self.read_clients();
+            self.take_results()?;
+            let now = self.shell.clock.now();
+            let output = self.shell.node.turn(now)?;
+            again = output.again;
+            self.carry_out(output, now)?;
+            again |= self.flush();
+            self.keep_time(now);
+            if self.advance_stop(now)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sleeps until something happens, or not at all if there is work left.
+    fn wait(&mut self, events: &mut Events, again: bool) -> Result<()> {
+        let now = self.shell.clock.now();
+        let again = again || !self.busy_clients.is_empty() || !self.busy_inbound.is_empty();
+        let timeout = if again { Some(0) } else { self.deadline().0.checked_sub(now.0).or(Some(0)) };
+        if timeout != Some(0) {
+            self.shell.workers.going_to_sleep();
+            if let Some(finished) = self.shell.workers.next() {
+                self.shell.workers.woke();
+                self.take_result(finished)?;
+                return self.poll(events, Some(Duration::ZERO));
+            }
+        }
+        let result = self.poll(events, timeout.map(Duration::from_nanos));
+        self.shell.workers.woke();
+        result
+    }
+
+    fn poll(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<()> {
+        match self.shell.poll.poll(events, timeout) {
+            Err(e) if e.kind() != ErrorKind::Interrupted => {
+                Err(Error::io("cannot poll", "sockets".as_ref(), e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn deadline(&self) -> Mono {
+        let accept = if self.accept_ready { self.accept_after } else { Mono::NEVER };
+        let stop = if self.stopping.is_some() { self.shell.clock.now() + 10 * MS } else { Mono::NEVER };
+        let space = if self.space_asked { Mono::NEVER } else { self.space_at };
+        [self.shell.node.deadline(), self.shell.peers.deadline(), accept, space, self.patience_at, stop]
+            .into_iter()
+            .min()
+            .expect("the list is not empty")
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match event.token() {
+            WAKER => {}
+            SIGNALS => self.on_signal(),
+            token if token.0 >= CLIENTS => {
+                if let Some(client) = self.clients.at(token.0 - CLIENTS) {
+                    client.pipe.on_event(event);
+                    self.busy_clients.push(token.0 - CLIENTS);
+                }
+            }
+            token if token.0 >= INBOUND => {
+                if let Some(inbound) = self.inbound.at(token.0 - INBOUND) {
+                    inbound.pipe.on_event(event);
+                    self.busy_inbound.push(token.0 - INBOUND);
+                }
+            }
+            token if self.shell.peers.owns(token) => self.shell.peers.on_event(event),
+            _ => self.accept_ready = true,
+        }
+    }
+
+    fn on_signal(&mut self) {
+        let mut bytes = [0; 16];
+        while let Ok(count) = self.shell.signals.read(&mut bytes)
+            && count > 0
+        {
+            if self.stopping.is_some() {
+                warn!("a second signal: ending at once");
+                std::process::exit(1);
+            }
+            info!("a signal to stop: handing over leadership");
+            self.shell.node.stop(self.shell.clock.now());
+            self.stopping = Some(Stopping { handed_over_at: None, last_checkpoint: false });
+        }
+    }
+
+    fn accept(&mut self, now: Mono) {
+        if !self.accept_ready || now < self.accept_after {
+            return;
+        }
+        self.accept_ready = false;
+        for number in 0..self.shell.client_listeners.len() {
+            for _ in 0..ACCEPT_MAX {
+                let accepted = self.shell.client_listeners[number].accept();
+                match self.accepted(accepted, now) {
+                    Some(stream) => self.add_client(stream),
+                    None => break,
+                }
+            }
+        }
+        for number in 0..self.shell.peer_listeners.len() {
+            for _ in 0..ACCEPT_MAX {
+                let accepted = self.shell.peer_listeners[number].accept();
+                match self.accepted(accepted, now) {
+                    Some(stream) => self.add_inbound(stream, now),
+                    None => break,
+                }
+            }
+        }
+    }
+
+    /// A connection, or None when this listener has no more for now.
+    fn accepted(
+        &mut self,
+        accepted: std::io::Result<(TcpStream, SocketAddr)>,
+        now: Mono,
+    ) -> Option<TcpStream> {
+        match accepted {
+            Ok((stream, _)) => {
+                // More may wait behind the budget of a turn.
+                self.accept_ready = true;
+                Some(stream)
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+            Err(e) => {
+                // Out of descriptors, or the caller hung up: the rest stays in the queue of the listener.
+                warn!("cannot accept a connection: {e}");
+                self.accept_ready = true;
+                self.accept_after = now + ACCEPT_PAUSE;
+                None
+            }
+        }
+    }
+
+    fn add_client(&mut self, mut stream: TcpStream) {
+        let (slot, id) = self.clients.reserve();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.stopping.is_some()
+            || self.shell.poll.registry().register(&mut stream, Token(CLIENTS + slot), interest).is_err()
+        {
+            return self.clients.free(slot);
+        }
+        // Answers are written whole; a failure only makes them slower.
+        let _ = stream.set_nodelay(true);
+        self.clients.fill(slot, Client::new(id, Pipe::new(stream)));
+    }
+
+    fn add_inbound(&mut self, mut stream: TcpStream, now: Mono) {
+        let (slot, _) = self.inbound.reserve();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if self.inbound.len() > 4 * MEMBERS_MAX
+            || self.shell.poll.registry().register(&mut stream, Token(INBOUND + slot), interest).is_err()
+        {
+            return self.inbound.free(slot);
+        }
+        let _ = stream.set_nodelay(true);
+        self.inbound.fill(slot, Inbound::new(Pipe::new(stream), now));
+        self.patience_at = self.patience_at.min(now + GREETING);
+    }
+
+    /// Reads what members say, and hands it to the node.
+    fn read_peers(&mut self, now: Mono) -> Result<()> {
+        for id in self.shell.peers.read(&mut self.buffer, now) {
+            self.shell.node.on_peer_lost(id, now);
+        }
+        let busy = std::mem::take(&mut self.busy_inbound);
+        for slot in busy {
+            self.read_inbound(slot, now)?;
+        }
+        Ok(())
+    }
+
+    fn read_inbound(&mut self, slot: usize, now: Mono) -> Result<()> {
+        let Some(inbound) = self.inbound.at(slot) else { return Ok(()) };
+        if inbound.pipe.is_readable() {
+            inbound.pipe.read(&mut self.buffer);
+        }
+        let (cluster, me) = (self.shell.node.cluster(), self.shell.node.id());
+        let peers = &self.shell.peers;
+        let mut more = inbound.take(cluster, me, |id| peers.knows(id), &mut self.said);
+        more |= inbound.pipe.is_readable();
+        inbound.pipe.flush();
+        let from = inbound.from;
+        let gone = (inbound.pipe.ended && !more) || inbound.pipe.broken;
+        for said in self.said.drain(..) {
+            match said {
+                Said::Message(message) => self.shell.node.on_message(message, now),
+                Said::Call(from, call) => self.shell.node.on_peer_call(from, call, now)?,
+            }
+        }
+        if gone {
+            self.inbound.free(slot);
+            if let Some(id) = from {
+                self.shell.node.on_peer_lost(id, now);
+            }
+        } else if more {
+            self.busy_inbound.push(slot);
+        }
+        Ok(())
+    }
+
+    /// Reads and decodes what clients ask, one read each, and hands it to the node.
+    fn read_clients(&mut self) {
+        let busy = std::mem::take(&mut self.busy_clients);
+        for slot in busy {
+            self.read_client(slot);
+        }
+    }
+
+    fn read_client(&mut self, slot: usize) {
+        let Some(client) = self.clients.at(slot) else { return };
+        if client.listens() && client.pipe.is_readable() {
+            client.pipe.read(&mut self.buffer);
+        }
+        if client.listens() {
+            // Read the clock after the bytes: a lease must not answer for a request that came later.
+            let now = self.shell.clock.now();
+            client.decode(&self.shell.info, &mut self.calls, now);
+            self.patience_at = self.patience_at.min(client.deadline());
+            let id = client.id;
+            for call in self.calls.drain(..) {
+                self.shell.node.on_call(id, call, now);
+            }
+        }
+        self.clients.mark(slot);
+    }
+
+    fn take_results(&mut self) -> Result<()> {
+        while let Some(finished) = self.shell.workers.next() {
+            self.take_result(finished)?;
+        }
+        Ok(())
+    }
+
+    fn take_result(&mut self, finished: Finished) -> Result<()> {
+        let now = self.shell.clock.now();
+        match finished {
+            Finished::Written(written) => self.shell.node.on_written(written?),
+            Finished::Job(done) => self.shell.node.on_done(done?, now)?,
+            Finished::Resolved { peer, addresses } => {
+                self.shell.peers.resolved(peer, &addresses, self.shell.poll.registry(), now);
+            }
+            Finished::FreeBytes(free) => {
+                self.space_asked = false;
+                if let Some(free) = free {
+                    self.shell.node.on_disk_space(free < self.shell.reserve_bytes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the turn decided.
+    fn carry_out(&mut self, output: Output<D>, now: Mono) -> Result<()> {
+        if !output.batches.is_empty() {
+            self.shell.workers.write(output.batches);
+        }
+        for message in &output.messages {
+            if let Some((from, refusal)) = self.shell.peers.send(message) {
+                // Not at once again: the peer is away, and its next event will come.
+                self.shell.node.on_peer_call(from, refusal, now)?;
+            }
+        }
+        for job in output.jobs {
+            self.shell.workers.ask(Work::Job(job));
+        }
+        for reply in output.replies {
+            self.answer(reply);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        if let Some((slot, client)) = self.clients.by_id(reply.conn) {
+            client.encode(reply);
+            self.clients.mark(slot);
+        }
+    }
+
+    /// Sends what is queued. True if a connection that was held up can be decoded again.
+    fn flush(&mut self) -> bool {
+        self.shell.peers.flush();
+        let mut again = false;
+        for slot in self.clients.take_marked() {
+            let Some(client) = self.clients.at(slot) else { continue };
+            client.pipe.flush();
+            if client.is_over() {
+                let id = client.id;
+                self.clients.free(slot);
+                self.shell.node.on_disconnect(id);
+            } else if client.wants_decoding() || (client.listens() && client.pipe.is_readable()) {
+                self.busy_clients.push(slot);
+                again = true;
+            }
+        }
+        again
+    }
+
+    /// Everything that is due by the clock and not by the node.
+    fn keep_time(&mut self, now: Mono) {
+        for (peer, host) in self.shell.peers.tick(self.shell.poll.registry(), now) {
+            self.shell.workers.ask(Work::Resolve { peer, host });
+        }
+        self.shell.peers.flush();
+        if now >= self.space_at && !self.space_asked {
+            self.space_at = now + SPACE_EVERY;
+            self.space_asked = true;
+            self.shell.workers.ask(Work::FreeBytes { dirs: self.shell.data_dirs.clone() });
+        }
+        if now >= self.patience_at {
+            self.lose_patience(now);
+        }
+    }
+
+    /// Closes connections whose greeting or request has been incomplete for too long.
+    fn lose_patience(&mut self, now: Mono) {
+        self.patience_at = Mono::NEVER;
+        for slot in self.inbound.used() {
+            let Some(inbound) = self.inbound.at(slot) else { continue };
+            if inbound.from.is_none() && inbound.since + GREETING <= now {
+                self.inbound.free(slot);
+            } else if inbound.from.is_none() {
+                self.patience_at = self.patience_at.min(inbound.since + GREETING);
+            }
+        }
+        for slot in self.clients.used() {
+            let Some(client) = self.clients.at(slot) else { continue };
+            client.give_up_if_late(now);
+            self.patience_at = self.patience_at.min(client.deadline());
+            self.clients.mark(slot);
+        }
+    }
+
+    /// One step further in a clean stop. True when the process may end.
+    fn advance_stop(&mut self, now: Mono) -> Result<bool> {
+        let Some(stopping) = &mut self.stopping else { return Ok(false) };
+        if stopping.handed_over_at.is_none() {
+            if !self.shell.node.handed_over(now) {
+                return Ok(false);
+            }
+            stopping.handed_over_at = Some(now);
+            for slot in self.clients.used() {
+                let Some(client) = self.clients.at(slot) else { continue };
+                client.stop_listening();
+                self.clients.mark(slot);
+            }
+        }
+        let since = stopping.handed_over_at.unwrap_or(now);
+        let settled = self.shell.node.may_exit(now) && self.clients.len() == 0 && now >= since + FAREWELL;
+        if !settled && now < since + 2 * SECOND {
+            return Ok(false);
+        }
+        match stopping.last_checkpoint {
+            false => {
+                if let Some(checkpoint) = self.shell.node.final_checkpoint()? {
+                    self.shell.workers.ask(Work::Job(Job::Checkpoint(checkpoint)));
+                }
+                stopping.last_checkpoint = true;
+            }
+            true => return Ok(!self.shell.node.checkpoint_running()),
+        }
+        Ok(false)
+    }
+}
+
+/// Peer URLs of every other member.
+pub(super) fn others<D: Disk>(node: &Node<D>) -> BTreeMap<MemberId, Vec<String>> {
+    let others = node.members().iter().filter(|member| member.id != node.id());
+    others.map(|member| (member.id, member.peer_urls.clone())).collect()
+}
+
+/// Says why the process ends, in one line that an operator can act on.
+pub(super) fn last_words(failure: &Error) {
+    error!("stopping: {failure}");
+}
+
+/// Names a connection for [`crate::api`].
+pub(super) fn conn_id(generation: u32, slot: usize) -> ConnId {
+    u64::from(generation) << 32 | slot as u64
+}

@@ -1,0 +1,260 @@
+//! Connections between members. Every member dials every other and speaks on the connection it dialled; what
+//! others say arrives on the connections they dialled. Two one-way connections cost a socket more than one
+//! shared one, and save the question which of two simultaneous dials wins.
+//!
+//! Nothing is lost by dropping a message here: Raft sends again, and forwarded requests have deadlines. So
+//! a queue has a bound, and what does not fit is dropped.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use log::{info, warn};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::pipe::Pipe;
+use super::url;
+use crate::api::PeerCall;
+use crate::base::time::{MS, Nanos};
+use crate::base::{ClusterId, MemberId, Mono, Rng};
+use crate::node::Outbound;
+use crate::proto::peer::{self, Frame, Hello};
+
+/// Bytes that may wait for one peer. A snapshot's window and a full window of appends fit.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Redialling: after a failure, doubling, up to the longest.
+const RETRY_FIRST: Nanos = 20 * MS;
+const RETRY_LONGEST: Nanos = 500 * MS;
+
+/// A connection must be welcomed within this.
+const HANDSHAKE: Nanos = 2_000 * MS;
+
+/// A dialled peer.
+struct Peer {
+    id: MemberId,
+    hosts: Vec<String>,
+    /// Which of the hosts is tried next.
+    turn: usize,
+    state: State,
+    retry_after: Nanos,
+    /// The last complaint, so that a peer that stays away is named once and not twice a second.
+    complained: bool,
+}
+
+enum State {
+    Waiting {
+        until: Mono,
+    },
+    Resolving,
+    /// Hello is sent, or will be when the socket is connected.
+    Dialled {
+        pipe: Pipe,
+        since: Mono,
+    },
+    Up {
+        pipe: Pipe,
+    },
+}
+
+/// All dialled peers.
+pub(super) struct Peers {
+    peers: Vec<Peer>,
+    first_token: usize,
+    hello: Hello,
+    rng: Rng,
+}
+
+impl Peers {
+    /// Peers are registered under `first_token ..= first_token + MEMBERS_MAX`.
+    pub(super) fn new(cluster: ClusterId, me: MemberId, first_token: usize, seed: u64) -> Peers {
+        let hello = Hello::new(cluster, me, 0);
+        Peers { peers: Vec::new(), first_token, hello, rng: Rng::new(seed) }
+    }
+
+    /// The members to talk to, this one left out.
+    pub(super) fn set_members(&mut self, members: &BTreeMap<MemberId, Vec<String>>) {
+        assert!(self.peers.is_empty(), "the membership is fixed in this version");
+        for (&id, urls) in members {
+            let hosts = urls.iter().filter_map(|url| url::host_port(url)).map(String::from).collect();
+            let state = State::Waiting { until: Mono(0) };
+            self.peers.push(Peer { id, hosts, turn: 0, state, retry_after: RETRY_FIRST, complained: false });
+        }
+    }
+
+    pub(super) fn knows(&self, id: MemberId) -> bool {
+        self.peers.iter().any(|peer| peer.id == id)
+    }
+
+    pub(super) fn owns(&self, token: Token) -> bool {
+        (self.first_token..self.first_token + self.peers.len()).contains(&token.0)
+    }
+
+    /// When [`tick`](Self::tick) should run again.
+    pub(super) fn deadline(&self) -> Mono {
+        let due = |peer: &Peer| match &peer.state {
+            State::Waiting { until } => *until,
+            State::Dialled { since, .. } => *since + HANDSHAKE,
+            State::Resolving | State::Up { .. } => Mono::NEVER,
+        };
+        self.peers.iter().map(due).min().unwrap_or(Mono::NEVER)
+    }
+
+    /// Dials whoever is due. Returns the names that must be resolved first.
+    pub(super) fn tick(&mut self, registry: &Registry, now: Mono) -> Vec<(MemberId, String)> {
+        let mut resolve = Vec::new();
+        for position in 0..self.peers.len() {
+            match &self.peers[position].state {
+                State::Waiting { until } if *until <= now => {
+                    let peer = &mut self.peers[position];
+                    let host = peer.hosts[peer.turn % peer.hosts.len()].clone();
+                    peer.turn += 1;
+                    match url::literal(&host) {
+                        Some(address) => self.dial(position, address, registry, now),
+                        None => {
+                            self.peers[position].state = State::Resolving;
+                            resolve.push((self.peers[position].id, host));
+                        }
+                    }
+                }
+                State::Dialled { since, .. } if *since + HANDSHAKE <= now => {
+                    self.failed(position, "no answer to the greeting", now);
+                }
+                _ => {}
+            }
+        }
+        resolve
+    }
+
+    pub(super) fn resolved(&mut self, id: MemberId, found: &[SocketAddr], registry: &Registry, now: Mono) {
+        let Some(position) = self.peers.iter().position(|peer| peer.id == id) else { return };
+        if !matches!(self.peers[position].state, State::Resolving) {
+            return;
+        }
+        match found.first() {
+            Some(&address) => self.dial(position, address, registry, now),
+            None => self.failed(position, "its name cannot be resolved", now),
+        }
+    }
+
+    fn dial(&mut self, position: usize, address: SocketAddr, registry: &Registry, now: Mono) {
+        let token = Token(self.first_token + position);
+        let dialled = TcpStream::connect(address).and_then(|mut stream| {
+            registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            Ok(stream)
+        });
+        match dialled {
+            Ok(stream) => {
+                let mut pipe = Pipe::new(stream);
+                pipe.wait_until_writable();
+                let hello = Hello { to: self.peers[position].id, ..self.hello };
+                peer::encode(&Frame::Hello(hello), &mut pipe.output);
+                self.peers[position].state = State::Dialled { pipe, since: now };
+            }
+            Err(error) => self.failed(position, &error.to_string(), now),
+        }
+    }
+
+    fn failed(&mut self, position: usize, why: &str, now: Mono) {
+        let peer = &mut self.peers[position];
+        if !peer.complained {
+            warn!("peer {:x} at {} is not reachable: {why}", peer.id, peer.hosts.join(", "));
+            peer.complained = true;
+        }
+        let jitter = self.rng.below(peer.retry_after / 2 + 1);
+        peer.state = State::Waiting { until: now + peer.retry_after + jitter };
+        peer.retry_after = (peer.retry_after * 2).min(RETRY_LONGEST);
+    }
+
+    pub(super) fn on_event(&mut self, event: &mio::event::Event) {
+        let position = event.token().0 - self.first_token;
+        if let State::Dialled { pipe, .. } | State::Up { pipe } = &mut self.peers[position].state {
+            pipe.on_event(event);
+        }
+    }
+
+    /// Reads what peers answer to the greeting, and notices who is gone. Returns the members whose connection
+    /// ended after it had been up.
+    pub(super) fn read(&mut self, buffer: &mut [u8], now: Mono) -> Vec<MemberId> {
+        let mut lost = Vec::new();
+        for position in 0..self.peers.len() {
+            let peer = &mut self.peers[position];
+            let (State::Dialled { pipe, .. } | State::Up { pipe }) = &mut peer.state else { continue };
+            while pipe.is_readable() && pipe.input.len() < buffer.len() {
+                pipe.read(buffer);
+            }
+            let gone = pipe.ended || pipe.broken;
+            let answer = peer::decode_greeting(&mut pipe.input);
+            let was_up = matches!(peer.state, State::Up { .. });
+            match answer {
+                Ok(Some(Frame::Welcome(_))) if !was_up && !gone => self.welcomed(position),
+                Ok(Some(Frame::Refused { why })) => self.failed(position, &format!("it refuses: {why}"), now),
+                Ok(Some(_)) => self.failed(position, "it speaks out of turn", now),
+                Err(fault) => self.failed(position, &format!("it speaks another language: {fault}"), now),
+                Ok(None) if gone => {
+                    self.failed(position, if was_up { "the connection ended" } else { "no connection" }, now);
+                }
+                Ok(None) => continue,
+            }
+            if was_up {
+                lost.push(self.peers[position].id);
+            }
+        }
+        lost
+    }
+
+    fn welcomed(&mut self, position: usize) {
+        let peer = &mut self.peers[position];
+        let waiting = State::Waiting { until: Mono::NEVER };
+        let State::Dialled { pipe, .. } = std::mem::replace(&mut peer.state, waiting) else {
+            unreachable!("only a dialled peer is welcomed");
+        };
+        // Small messages matter here; a failure only makes them slower.
+        let _ = pipe.stream.set_nodelay(true);
+        info!("peer {:x} is connected", peer.id);
+        peer.complained = false;
+        peer.retry_after = RETRY_FIRST;
+        peer.state = State::Up { pipe };
+    }
+
+    /// Queues a message. What cannot be sent is dropped; if it was a request that would otherwise wait for
+    /// its deadline, the answer that says so is returned.
+    pub(super) fn send(&mut self, outbound: &Outbound) -> Option<(MemberId, PeerCall)> {
+        let to = outbound.to();
+        let up = self.peers.iter_mut().find(|peer| peer.id == to).and_then(|peer| match &mut peer.state {
+            State::Up { pipe } if pipe.output.len() < QUEUE_BYTES_MAX => Some(pipe),
+            _ => None,
+        });
+        match (up, outbound) {
+            (Some(pipe), Outbound::Raft(message)) => peer::encode_message(message, &mut pipe.output),
+            (Some(pipe), Outbound::Call { call, .. }) => peer::encode_call(call, &mut pipe.output),
+            (None, Outbound::Call { call, .. }) => return refusal(call).map(|refusal| (to, refusal)),
+            (None, Outbound::Raft(_)) => {}
+        }
+        None
+    }
+
+    pub(super) fn flush(&mut self) {
+        for peer in &mut self.peers {
+            if let State::Dialled { pipe, .. } | State::Up { pipe } = &mut peer.state {
+                pipe.flush();
+            }
+        }
+    }
+}
+
+/// What the addressee would have answered to a request that cannot reach it.
+fn refusal(call: &PeerCall) -> Option<PeerCall> {
+    match call {
+        PeerCall::Propose { payloads, .. } => {
+            let origins = payloads.iter().filter_map(|payload| crate::api::command::origin(payload));
+            let request_ids = origins.map(|origin| origin.request_id).collect();
+            Some(PeerCall::ProposeRefused { request_ids, busy: false })
+        }
+        PeerCall::ReadIndex { id } => Some(PeerCall::ReadIndexReply { id: *id, index: None }),
+        PeerCall::SnapshotBegin { stream, .. } | PeerCall::SnapshotChunk { stream, .. } => {
+            Some(PeerCall::SnapshotAbort { stream: *stream })
+        }
+        _ => None,
+    }
+}

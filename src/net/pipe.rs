@@ -1,0 +1,94 @@
+//! One TCP connection's bytes, both ways: what was read and not yet understood, what was said and not yet
+//! sent. Sockets are edge-triggered, so what was seen ready is remembered until it would block.
+
+use std::io::{ErrorKind, Read, Write};
+
+use bytes::{Buf, BytesMut};
+use mio::net::TcpStream;
+
+/// The loop reads through one buffer of this size, so that ten thousand silent connections hold none.
+pub(super) const READ_BYTES: usize = 256 << 10;
+
+/// An emptied buffer that has grown beyond this is given back.
+const KEEP_BYTES: usize = 16 << 10;
+
+pub(super) struct Pipe {
+    pub(super) stream: TcpStream,
+    pub(super) input: BytesMut,
+    pub(super) output: BytesMut,
+    readable: bool,
+    writable: bool,
+    /// The other side will send no more.
+    pub(super) ended: bool,
+    /// Nothing more can be sent or received.
+    pub(super) broken: bool,
+}
+
+impl Pipe {
+    pub(super) fn new(stream: TcpStream) -> Pipe {
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        Pipe { stream, input, output, readable: false, writable: true, ended: false, broken: false }
+    }
+
+    /// A socket that is still connecting takes no bytes: the first writable event says when.
+    pub(super) fn wait_until_writable(&mut self) {
+        self.writable = false;
+    }
+
+    pub(super) fn on_event(&mut self, event: &mio::event::Event) {
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable();
+    }
+
+    /// Whether a read may yield something.
+    pub(super) fn is_readable(&self) -> bool {
+        self.readable && !self.ended && !self.broken
+    }
+
+    /// One read. How many bytes came.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> usize {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => {
+                    self.ended = true;
+                    return 0;
+                }
+                Ok(count) => {
+                    // A short read has emptied the socket: the next byte makes a new event.
+                    self.readable = count == buffer.len();
+                    self.input.extend_from_slice(&buffer[..count]);
+                    return count;
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return 0;
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.broken = true;
+                    return 0;
+                }
+            }
+        }
+    }
+
+    /// Sends as much as the socket takes. True if some of it is left.
+    pub(super) fn flush(&mut self) -> bool {
+        while !self.output.is_empty() && self.writable && !self.broken {
+            match self.stream.write(&self.output) {
+                Ok(0) => self.broken = true,
+                Ok(count) => self.output.advance(count),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.broken = true,
+            }
+        }
+        if self.output.is_empty() && self.output.capacity() > KEEP_BYTES {
+            self.output = BytesMut::new();
+        }
+        if self.input.is_empty() && self.input.capacity() > KEEP_BYTES {
+            self.input = BytesMut::new();
+        }
+        !self.output.is_empty()
+    }
+}

@@ -1,0 +1,212 @@
+//! From a data directory to a member: lock, open the tree, open the log, replay from applied + 1.
+//!
+//! Order of the first start, so that a crash anywhere in it leaves a directory that starts:
+//!   1. the tree file is made, durable under its name;
+//!   2. the log is made (its first segment carries the same identity).
+//! A tree at applied index 0 without a log is therefore a start that was cut short, and is finished; a tree
+//! further on without a log, or a log without a tree, is a directory somebody took a part of away.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use bytes::BytesMut;
+
+use super::reads::Reads;
+use super::snapshots::Snapshots;
+use super::writes::Writes;
+use super::{Config, Node, Output};
+use crate::api::Member;
+use crate::base::{ClusterId, Error, MemberId, Mono, Result, Rng};
+use crate::io::Disk;
+use crate::raft::{self, LogView, Membership, Raft, Start};
+use crate::store::{Identity, Options, Store};
+use crate::wal::{self, LogWriter};
+
+/// What a first start writes into the directory; on later starts, what it must agree with.
+#[derive(Clone, Debug)]
+pub struct Bootstrap {
+    pub cluster: ClusterId,
+    pub member: MemberId,
+    /// Sorted by id. The same on every initial member: it is part of the state at index 0.
+    pub members: Vec<Member>,
+}
+
+/// A member ready to run, and the other half of its log.
+pub struct Opened<D: Disk> {
+    pub node: Node<D>,
+    pub log_writer: LogWriter<D>,
+    /// What recovery found and did, a line each.
+    pub notes: Vec<String>,
+    /// Held as long as the process uses the directory.
+    pub lock: Box<dyn Any + Send>,
+}
+
+const TREE: &str = "tree";
+const LOCK: &str = "lock";
+
+/// Pages of a new tree file: the unit in which a file system caches.
+const PAGE_BYTES: usize = 4096;
+
+impl<D: Disk> Node<D> {
+    /// Opens or makes the directory. Blocks: called before the loop runs.
+    pub fn open(disk: &D, config: Config, bootstrap: &Bootstrap, seed: u64, now: Mono) -> Result<Opened<D>> {
+        let lock = lock_directory(disk, &config)?;
+        let mut rng = Rng::new(seed);
+        let store = open_store(disk, &config, bootstrap, rng.next_u64())?;
+        let options = wal::Options {
+            segment_bytes: config.wal_segment_bytes,
+            cluster: bootstrap.cluster,
+            member: bootstrap.member,
+            salt: rng.next_u64() as u32,
+        };
+        let applied = store.applied();
+        let wal::Opened { mut log, mut writer, hard_state, notes: log_notes } =
+            wal::open(disk, &config.wal_dir, options, applied.index)?;
+        let mut notes = store.notes().to_vec();
+        notes.extend(log_notes);
+        let mut batch_number = 0;
+        if log.term(applied.index) != Some(applied.term) {
+            // A snapshot was installed, and the process ended before the log was told.
+            notes.push(format!(
+                "the log ends at {}, the tree at {applied}: the log goes on from there",
+                log.last()
+            ));
+            batch_number = 1;
+            let written = writer.write(vec![log.reset(batch_number, applied, hard_state)])?;
+            log.written(written);
+        }
+        let raft = start_raft(&config, bootstrap.member, &store, &log, hard_state, rng.next_u64(), now);
+        // Ids of requests must differ from those before a restart: 62 random bits to begin with.
+        let mut first_id = || rng.next_u64() >> 2;
+        let node = Node {
+            cluster: bootstrap.cluster,
+            id: bootstrap.member,
+            now,
+            raft,
+            log,
+            writes: Writes::new(first_id()),
+            reads: Reads::new(first_id()),
+            snapshots: Snapshots::new(disk.clone(), first_id()),
+            hard_state,
+            waiting_batches: Vec::new(),
+            log_writer_busy: false,
+            batch_number,
+            durable_number: batch_number,
+            held: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            committed: VecDeque::new(),
+            applied_term: applied.term,
+            store,
+            entries_since_checkpoint: 0,
+            checkpoint_due: Mono::NEVER,
+            disk_full: false,
+            chores_at: Mono(0),
+            next_publish: Mono(0),
+            failure: None,
+            stopping: None,
+            output: Output {
+                replies: Vec::new(),
+                messages: Vec::new(),
+                batches: Vec::new(),
+                jobs: Vec::new(),
+                again: true,
+            },
+            payloads: BytesMut::new(),
+            config,
+        };
+        Ok(Opened { node, log_writer: writer, notes, lock })
+    }
+}
+
+fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Send>> {
+    for dir in [&config.tree_dir, &config.wal_dir] {
+        disk.create_dir_all(dir).map_err(|e| Error::io("cannot make the directory", dir, e))?;
+    }
+    let path = config.tree_dir.join(LOCK);
+    disk.lock(&path).map_err(|e| match e.kind() {
+        ErrorKind::WouldBlock => Error::Refused(format!(
+            "{} is in use by another process (it holds {})",
+            config.tree_dir.display(),
+            path.display()
+        )),
+        _ => Error::io("cannot lock", &path, e),
+    })
+}
+
+fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, file_id: u64) -> Result<Store<D>> {
+    let path = tree_path(config);
+    let failed = |e| Error::io("cannot look for", &path, e);
+    if !disk.exists(&path).map_err(failed)? {
+        refuse_orphaned_log(disk, config)?;
+        let identity = Identity { cluster: bootstrap.cluster, member: bootstrap.member };
+        return Store::create(disk, &path, identity, &bootstrap.members, tree_options(file_id));
+    }
+    let store = Store::open(disk, &path)?;
+    let found = store.identity();
+    let ours = Identity { cluster: bootstrap.cluster, member: bootstrap.member };
+    if found != ours {
+        return Err(Error::Refused(format!(
+            "{} belongs to member {:x} of cluster {:x}; the flags say member {:x} of cluster {:x}",
+            config.tree_dir.display(),
+            found.member,
+            found.cluster,
+            ours.member,
+            ours.cluster
+        )));
+    }
+    Ok(store)
+}
+
+pub(super) fn tree_path(config: &Config) -> PathBuf {
+    config.tree_dir.join(TREE)
+}
+
+/// `file_id` is random: no other tree file has it.
+pub(super) fn tree_options(file_id: u64) -> Options {
+    Options { page_bytes: PAGE_BYTES, file_id }
+}
+
+fn refuse_orphaned_log<D: Disk>(disk: &D, config: &Config) -> Result<()> {
+    let names = disk.list(&config.wal_dir).map_err(|e| Error::io("cannot list", &config.wal_dir, e))?;
+    if names.iter().any(|name| name.ends_with(".wal")) {
+        return Err(Error::Refused(format!(
+            "{} holds a log, but {} holds no tree: restore the tree file, or start with an empty directory",
+            config.wal_dir.display(),
+            config.tree_dir.display()
+        )));
+    }
+    Ok(())
+}
+
+fn start_raft<D: Disk>(
+    config: &Config,
+    id: MemberId,
+    store: &Store<D>,
+    log: &wal::Log<D>,
+    hard_state: raft::HardState,
+    seed: u64,
+    now: Mono,
+) -> Raft {
+    let settings = raft::Config {
+        election_timeout: config.election_timeout,
+        heartbeat_interval: config.heartbeat_interval,
+        lease: config.election_timeout / 2,
+        lease_reads: config.lease_reads,
+        pre_vote: config.pre_vote,
+        ..raft::Config::new(id, seed)
+    };
+    let membership = membership(store.members());
+    Raft::new(settings, Start { hard_state, membership, applied: store.applied() }, log, now)
+}
+
+/// The members of the store as the core wants them.
+pub(super) fn membership(members: &[Member]) -> Membership {
+    let ids = |learner: bool| {
+        let mut ids: Vec<MemberId> = members.iter().filter(|m| m.learner == learner).map(|m| m.id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    Membership { voters: ids(false), outgoing: Vec::new(), learners: ids(true) }
+}

@@ -1,0 +1,51 @@
+//! What a member says of itself.
+
+use super::Node;
+use crate::api::{Fault, Range, RangeResult, Status};
+use crate::base::{Result, Revision};
+use crate::io::Disk;
+
+impl<D: Disk> Node<D> {
+    pub fn status(&self) -> Status {
+        let standing = self.raft.standing();
+        let mut errors = Vec::new();
+        if standing.leader == 0 {
+            errors.push("etcdserver: no leader".into());
+        }
+        if self.is_full() {
+            errors.push(format!("memberID:{} alarm:NOSPACE", self.id));
+        }
+        let (db_size, db_size_in_use) = self.store.size_bytes();
+        Status {
+            member_id: self.id,
+            cluster_id: self.cluster,
+            name: self.config.name.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            leader: standing.leader,
+            term: standing.term,
+            commit_index: standing.commit,
+            applied_index: self.store.applied().index,
+            revision: self.store.revision(),
+            compact_revision: self.store.compact_revision(),
+            db_size,
+            db_size_in_use,
+            learner: self.raft.membership().learners.contains(&self.id),
+            errors,
+        }
+    }
+
+    /// The store's revision as applied here.
+    pub fn revision(&self) -> Revision {
+        self.store.revision()
+    }
+
+    /// This member's state, possibly behind the others': for checks beside the protocol.
+    pub fn range(&self, range: &Range) -> Result<Result<RangeResult, Fault>> {
+        self.store.range(range)
+    }
+
+    /// Every member and where it listens for others, as the store has it.
+    pub fn members(&self) -> &[crate::api::Member] {
+        self.store.members()
+    }
+}

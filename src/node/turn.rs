@@ -1,0 +1,303 @@
+//! The order of one turn: collect, then act.
+
+use super::{
+    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output,
+    Question, READ_RETRY,
+};
+use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
+use crate::base::time::{MS, SECOND};
+use crate::base::{Error, Mono, Result};
+use crate::io::Disk;
+use crate::raft::{Entry, EntryKind, Ready, Refused};
+
+impl<D: Disk> Node<D> {
+    /// Everything that the events since the last turn make due. `now` was read after them.
+    pub fn turn(&mut self, now: Mono) -> Result<Output<D>> {
+        self.now = now;
+        if now >= self.raft.deadline() {
+            self.raft.tick(now, &self.log);
+        }
+        self.expire();
+        self.publish();
+        self.send_writes();
+        self.ask_for_read_index();
+        self.take_readies()?;
+        self.apply()?;
+        // What was applied may settle writes that a former leader lost, and let Raft go on.
+        self.send_writes();
+        self.take_readies()?;
+        self.serve_reads();
+        self.stream_snapshots()?;
+        self.keep_house()?;
+        self.write_log();
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(self.take_output()),
+        }
+    }
+
+    /// When the next turn is due if nothing happens before.
+    pub fn deadline(&self) -> Mono {
+        let checkpoint = if self.store.checkpoint_running() { Mono::NEVER } else { self.checkpoint_due };
+        let publish = if self.is_published() { Mono::NEVER } else { self.next_publish };
+        [
+            self.raft.deadline(),
+            self.writes.deadline().unwrap_or(Mono::NEVER),
+            self.reads.deadline(self.read_patience()),
+            self.snapshots.deadline(),
+            checkpoint,
+            publish,
+        ]
+        .into_iter()
+        .min()
+        .expect("the list is not empty")
+    }
+
+    fn take_output(&mut self) -> Output<D> {
+        let stalled = self.snapshots.installing();
+        let again =
+            self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
+        let empty = Output {
+            replies: Vec::new(),
+            messages: Vec::new(),
+            batches: Vec::new(),
+            jobs: Vec::new(),
+            again: false,
+        };
+        let mut output = std::mem::replace(&mut self.output, empty);
+        output.again = again;
+        output
+    }
+
+    fn expire(&mut self) {
+        while let Some((write, perhaps)) = self.writes.expired(self.now) {
+            if let Asker::Client { conn, tag } = write.asker {
+                let fault = if perhaps { Fault::timeout() } else { Fault::no_leader() };
+                self.fail(conn, tag, fault);
+            }
+        }
+        self.reads.give_up_attempts(self.now - self.read_patience());
+        for read in self.reads.expired(self.now) {
+            self.fail(read.conn, read.tag, Fault::no_leader());
+        }
+    }
+
+    /// How long an attempt at a read index may stay unanswered.
+    fn read_patience(&self) -> u64 {
+        (self.config.election_timeout / 2).max(50 * MS)
+    }
+
+    /// A member tells the cluster its name and client URLs, until it sees them applied.
+    fn publish(&mut self) {
+        if self.is_published() || self.now < self.next_publish || self.raft.standing().leader == 0 {
+            return;
+        }
+        self.next_publish = self.now + 5 * SECOND;
+        let command = Command::Publish {
+            member: self.id,
+            name: self.config.name.clone(),
+            client_urls: self.config.client_urls.clone(),
+        };
+        self.write(Asker::Member, &command, self.now + 5 * SECOND);
+    }
+
+    fn is_published(&self) -> bool {
+        self.store.members().iter().any(|member| {
+            member.id == self.id
+                && member.name == self.config.name
+                && member.client_urls == self.config.client_urls
+        })
+    }
+
+    /// Writes go to the leader: this member's own core, or over the wire.
+    fn send_writes(&mut self) {
+        if !self.writes.has_unsent() {
+            return;
+        }
+        let standing = self.raft.standing();
+        if standing.leader == 0 || (self.leads() && self.raft.transferring()) {
+            return;
+        }
+        let payloads = self.writes.send_in(standing.term);
+        if payloads.is_empty() {
+            return;
+        }
+        if standing.leader != self.id {
+            let call = PeerCall::Propose { term: standing.term, payloads };
+            self.output.messages.push(Outbound::Call { to: standing.leader, call });
+            return;
+        }
+        let ids: Vec<u64> =
+            payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
+        match self.raft.propose(payloads, self.now, &self.log) {
+            Ok(()) => {}
+            Err(Refused::Busy) => {
+                for id in ids {
+                    self.end_write(id, Body::Fault(Fault::busy()));
+                }
+            }
+            Err(Refused::NotLeader { .. } | Refused::Transferring) => self.writes.refused(&ids),
+        }
+    }
+
+    fn ask_for_read_index(&mut self) {
+        let leader = self.raft.standing().leader;
+        if leader == 0 {
+            return;
+        }
+        while let Some(id) = self.reads.ask(self.now) {
+            if leader != self.id {
+                self.output.messages.push(Outbound::Call { to: leader, call: PeerCall::ReadIndex { id } });
+            } else if self.raft.read_index(id, self.now).is_err() {
+                self.reads.answered(id, None, self.now + READ_RETRY);
+            }
+        }
+    }
+
+    /// Takes all that Raft wants done.
+    fn take_readies(&mut self) -> Result<()> {
+        self.release_held();
+        while let Some(ready) = self.raft.ready(&self.log) {
+            self.take_ready(ready)?;
+        }
+        Ok(())
+    }
+
+    fn take_ready(&mut self, ready: Ready) -> Result<()> {
+        let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } =
+            ready;
+        self.output.messages.extend(messages_now.into_iter().map(Outbound::Raft));
+        if hard_state.is_some() || !entries.is_empty() {
+            self.hard_state = hard_state.unwrap_or(self.hard_state);
+            self.batch_number += 1;
+            self.waiting_batches.push(self.log.append(self.batch_number, hard_state, entries));
+            self.unconfirmed.push_back((self.batch_number, number));
+        }
+        if !messages_after.is_empty() {
+            self.held.push_back((self.batch_number, messages_after));
+        }
+        self.release_held();
+        self.committed.extend(committed);
+        for read in reads {
+            match self.reads.take_remote(read.id) {
+                Some((to, id)) => {
+                    let call = PeerCall::ReadIndexReply { id, index: read.index };
+                    self.output.messages.push(Outbound::Call { to, call });
+                }
+                None => self.reads.answered(read.id, read.index, self.now + READ_RETRY),
+            }
+        }
+        for (peer, at_least) in snapshots {
+            self.begin_snapshot(peer, at_least);
+        }
+        Ok(())
+    }
+
+    /// Claims of durability leave once they are true.
+    pub(super) fn release_held(&mut self) {
+        while self.held.front().is_some_and(|(number, _)| *number <= self.durable_number) {
+            let (_, messages) = self.held.pop_front().expect("the front was just seen");
+            self.output.messages.extend(messages.into_iter().map(Outbound::Raft));
+        }
+    }
+
+    /// Applies committed entries in order, as many as a turn should.
+    fn apply(&mut self) -> Result<()> {
+        if self.snapshots.installing() {
+            return Ok(()); // The store is about to be replaced by a later state.
+        }
+        for _ in 0..APPLY_ENTRIES_MAX {
+            let Some(entry) = self.committed.pop_front() else { break };
+            if entry.id.index <= self.store.applied().index {
+                continue; // An installed snapshot covers it.
+            }
+            self.apply_entry(entry)?;
+        }
+        self.raft.applied(self.store.applied().index);
+        self.log.drop_held(self.store.applied().index + 1);
+        Ok(())
+    }
+
+    fn apply_entry(&mut self, entry: Entry) -> Result<()> {
+        let Entry { id, kind, payload } = entry;
+        assert!(kind == EntryKind::Normal, "nothing proposes membership entries in this version");
+        if self.checkpoint_due == Mono::NEVER {
+            self.checkpoint_due = self.now + CHECKPOINT_AFTER;
+        }
+        self.entries_since_checkpoint += 1;
+        if payload.is_empty() {
+            self.store.apply(id, None)?;
+        } else {
+            let (origin, command) = command::decode(payload)
+                .map_err(|why| Error::Refused(format!("entry {id} cannot be applied: {}", why.0)))?;
+            let body = self.store.apply(id, Some(&command))?;
+            if origin.member == self.id {
+                self.end_write(origin.request_id, body);
+            }
+        }
+        if id.term > self.applied_term {
+            self.applied_term = id.term;
+            self.writes.settle(id.term);
+        }
+        Ok(())
+    }
+
+    fn serve_reads(&mut self) {
+        if self.reads.waiting() == 0 || self.snapshots.installing() {
+            return;
+        }
+        let ready = self.reads.ready(self.store.applied().index, |id| self.writes.is_open(id));
+        for read in ready {
+            match read.question {
+                Question::Range(range) => self.answer_range(read.conn, read.tag, &range),
+                Question::Members => self.answer_members(read.conn, read.tag),
+            }
+        }
+    }
+
+    pub(super) fn answer_range(&mut self, conn: ConnId, tag: Tag, range: &Range) {
+        match self.store.range(range) {
+            Ok(Ok(result)) => self.reply(conn, tag, Body::Range(result)),
+            Ok(Err(fault)) => self.fail(conn, tag, fault),
+            Err(damage) => {
+                // The client learns that this member cannot answer; the member stops with the details.
+                self.fail(conn, tag, Fault::new(Code::Corrupt, "etcdserver: corrupt cluster"));
+                self.failure = Some(damage);
+            }
+        }
+    }
+
+    pub(super) fn answer_members(&mut self, conn: ConnId, tag: Tag) {
+        let members = self.store.members().to_vec();
+        self.reply(conn, tag, Body::Members(members));
+    }
+
+    /// Checkpoints, release of the log's head, chores.
+    fn keep_house(&mut self) -> Result<()> {
+        let due = self.now >= self.checkpoint_due
+            || self.store.dirty_bytes() >= CHECKPOINT_DIRTY_BYTES
+            || self.entries_since_checkpoint >= self.config.checkpoint_entries;
+        if due && !self.store.checkpoint_running() && !self.snapshots.installing() {
+            self.checkpoint_due = Mono::NEVER;
+            self.entries_since_checkpoint = 0;
+            if let Some(checkpoint) = self.store.begin_checkpoint()? {
+                self.output.jobs.push(Job::Checkpoint(checkpoint));
+            }
+        }
+        let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
+        let sent = self.snapshots.oldest_sent().unwrap_or(catchup);
+        self.log.release(self.store.durable_applied().min(catchup).min(sent) + 1);
+        if self.now >= self.chores_at {
+            self.output.jobs.extend(self.log.chores().into_iter().map(Job::Chore));
+        }
+        Ok(())
+    }
+
+    /// While one batch syncs, the next one gathers: that is all there is to group commit.
+    fn write_log(&mut self) {
+        if !self.log_writer_busy && !self.waiting_batches.is_empty() {
+            self.log_writer_busy = true;
+            self.output.batches = std::mem::take(&mut self.waiting_batches);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Writes that this member accepted and that wait for their log entry to be applied here.
+//!
+//! A write gets a request id, travels to the leader inside its payload (see `api::command::Origin`), and is
+//! answered when this member applies the entry that carries it. Between the two, anything can happen to the
+//! leader. What makes the outcome *known* again is the term: a write is sent to the leader of one term and may
+//! be proposed in that term only. So once an entry of a later term is applied here, every write sent in an
+//! earlier term and not applied yet never will be, and it is sent again. Nothing is doubled, and a client of
+//! a surviving member does not notice that the leader died, as long as the deadline allows.
+//!
+//! Until then nothing is sent in the new term: the writes that one connection pipelined keep their order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::api::{ConnId, Tag};
+use crate::base::{Mono, Term};
+
+/// Who waits for the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Client {
+        conn: ConnId,
+        tag: Tag,
+    },
+    /// The member itself: nobody is told.
+    Member,
+}
+
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) asker: Asker,
+    payload: Bytes,
+    /// The term in which it was last sent to a leader; None = it certainly is in nobody's log.
+    sent_in: Option<Term>,
+    deadline: Mono,
+}
+
+/// The table. Ids rise by one, and so do deadlines, so it is a queue with holes.
+#[derive(Debug)]
+pub(super) struct Writes {
+    /// The id of the queue's front.
+    first_id: u64,
+    queue: VecDeque<Option<Write>>,
+    /// Not sent, in order.
+    unsent: VecDeque<u64>,
+    /// The term of the last send, and how many sent ones are open.
+    sent_term: Term,
+    sent_open: usize,
+    bytes: usize,
+    /// The newest write of each connection: a read that was pipelined behind it waits for it.
+    newest_of: BTreeMap<ConnId, u64>,
+}
+
+impl Writes {
+    /// `first_id` must not have been used before by this member, also not before a restart: a seeded dice
+    /// throw over 63 bits.
+    pub(super) fn new(first_id: u64) -> Writes {
+        Writes {
+            first_id,
+            queue: VecDeque::new(),
+            unsent: VecDeque::new(),
+            sent_term: 0,
+            sent_open: 0,
+            bytes: 0,
+            newest_of: BTreeMap::new(),
+        }
+    }
+
+    /// Bytes and number of the writes that wait.
+    pub(super) fn load(&self) -> (usize, usize) {
+        (self.bytes, self.queue.len())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The id that the next [`push`](Self::push) will give: it must be inside the payload.
+    pub(super) fn next_id(&self) -> u64 {
+        self.first_id + self.queue.len() as u64
+    }
+
+    pub(super) fn push(&mut self, asker: Asker, payload: Bytes, deadline: Mono) {
+        let id = self.next_id();
+        self.bytes += payload.len();
+        if let Asker::Client { conn, .. } = asker {
+            self.newest_of.insert(conn, id);
+        }
+        self.unsent.push_back(id);
+        self.queue.push_back(Some(Write { asker, payload, sent_in: None, deadline }));
+    }
+
+    /// The newest write of a connection that still waits.
+    pub(super) fn newest_open(&self, conn: ConnId) -> Option<u64> {
+        self.newest_of.get(&conn).copied().filter(|&id| self.is_open(id))
+    }
+
+    pub(super) fn is_open(&self, id: u64) -> bool {
+        self.slot(id).is_some_and(|index| self.queue[index].is_some())
+    }
+
+    fn slot(&self, id: u64) -> Option<usize> {
+        let index = usize::try_from(id.checked_sub(self.first_id)?).ok()?;
+        (index < self.queue.len()).then_some(index)
+    }
+
+    /// What may be sent to the leader of `term` now: all that is unsent, unless writes of an earlier term are
+    /// still unsettled. They count as sent from here on.
+    pub(super) fn send_in(&mut self, term: Term) -> Vec<Bytes> {
+        if self.sent_open > 0 && self.sent_term != term {
+            return Vec::new();
+        }
+        self.sent_term = term;
+        let mut payloads = Vec::with_capacity(self.unsent.len());
+        while let Some(id) = self.unsent.pop_front() {
+            let Some(index) = self.slot(id) else { continue };
+            let Some(write) = &mut self.queue[index] else { continue };
+            write.sent_in = Some(term);
+            self.sent_open += 1;
+            payloads.push(write.payload.clone());
+        }
+        payloads
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// An entry of `term` was applied: whatever was sent in an earlier term and is still here was lost.
+    pub(super) fn settle(&mut self, term: Term) {
+        if self.sent_open == 0 || self.sent_term >= term {
+            return;
+        }
+        for write in self.queue.iter_mut().flatten() {
+            write.sent_in = None;
+        }
+        self.sent_open = 0;
+        self.rebuild_unsent();
+    }
+
+    /// The leader refused these: they are in nobody's log.
+    pub(super) fn refused(&mut self, ids: &[u64]) {
+        for &id in ids {
+            let Some(index) = self.slot(id) else { continue };
+            let Some(write) = &mut self.queue[index] else { continue };
+            if write.sent_in.take().is_some() {
+                self.sent_open -= 1;
+            }
+        }
+        self.rebuild_unsent();
+    }
+
+    fn rebuild_unsent(&mut self) {
+        let unsent = |write: &Option<Write>| write.as_ref().is_some_and(|write| write.sent_in.is_none());
+        self.unsent =
+            (self.first_id..).zip(&self.queue).filter(|(_, write)| unsent(write)).map(|(id, _)| id).collect();
+    }
+
+    /// The write is over: applied, refused for good, or expired.
+    pub(super) fn take(&mut self, id: u64) -> Option<Write> {
+        let index = self.slot(id)?;
+        let write = self.queue[index].take()?;
+        self.bytes -= write.payload.len();
+        if write.sent_in.is_some() {
+            self.sent_open -= 1;
+        }
+        if let Asker::Client { conn, .. } = write.asker
+            && self.newest_of.get(&conn) == Some(&id)
+        {
+            self.newest_of.remove(&conn);
+        }
+        while let Some(None) = self.queue.front() {
+            self.queue.pop_front();
+            self.first_id += 1;
+        }
+        Some(write)
+    }
+
+    /// The next write whose deadline has passed, and whether it may have happened.
+    pub(super) fn expired(&mut self, now: Mono) -> Option<(Write, bool)> {
+        let deadline = self.deadline()?;
+        if deadline > now {
+            return None;
+        }
+        let write = self.take(self.first_id).expect("the front of the queue is open");
+        let perhaps = write.sent_in.is_some();
+        Some((write, perhaps))
+    }
+
+    /// When the oldest write gives up.
+    pub(super) fn deadline(&self) -> Option<Mono> {
+        self.queue.front().map(|write| write.as_ref().expect("the front of the queue is open").deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(count: u64) -> Writes {
+        let mut writes = Writes::new(100);
+        for tag in 0..count {
+            let payload = Bytes::from(vec![tag as u8]);
+            writes.push(Asker::Client { conn: 1, tag }, payload, Mono(1_000 + tag));
+        }
+        writes
+    }
+
+    #[test]
+    fn what_an_earlier_term_lost_is_sent_again_in_order() {
+        let mut writes = table(3);
+        assert_eq!(writes.send_in(5), [&[0][..], &[1], &[2]]);
+        assert!(writes.take(100).is_some(), "the first one was applied");
+        writes.push(Asker::Member, Bytes::from_static(b"x"), Mono(2_000));
+        assert!(writes.send_in(6).is_empty(), "the fate of two writes of term 5 is open");
+        writes.settle(5);
+        assert!(writes.send_in(6).is_empty(), "an entry of the same term settles nothing");
+        writes.settle(6);
+        assert_eq!(writes.send_in(6), [&[1][..], &[2], b"x"]);
+    }
+
+    #[test]
+    fn what_was_refused_is_sent_again() {
+        let mut writes = table(2);
+        writes.send_in(5);
+        writes.refused(&[100, 101, 999]);
+        assert_eq!(writes.send_in(6), [&[0][..], &[1]]);
+    }
+
+    #[test]
+    fn deadlines_pass_in_order_and_say_whether_it_may_have_happened() {
+        let mut writes = table(1);
+        writes.send_in(5);
+        writes.push(Asker::Member, Bytes::new(), Mono(1_500));
+        assert!(writes.expired(Mono(999)).is_none());
+        assert!(writes.expired(Mono(2_000)).is_some_and(|(_, perhaps)| perhaps));
+        assert!(writes.expired(Mono(2_000)).is_some_and(|(_, perhaps)| !perhaps));
+        assert!(writes.is_empty());
+        assert_eq!(writes.load(), (0, 0));
+    }
+
+    #[test]
+    fn a_read_waits_for_the_writes_before_it() {
+        let mut writes = table(2);
+        assert_eq!(writes.newest_open(1), Some(101));
+        assert_eq!(writes.newest_open(2), None);
+        writes.take(101);
+        assert_eq!(writes.newest_open(1), None);
+        assert!(writes.is_open(100) && !writes.is_open(101));
+    }
+}

@@ -1,0 +1,239 @@
+//! The words of a request become a request of `api`. Options are read by the table's grammar; what is said
+//! of a wrong word names its position and never repeats it, because it may be a value or a password.
+
+use super::frame::Words;
+use super::reply::Shape;
+use super::table::{Argument, OPTIONS, Opt, Run, Spec};
+use crate::api::{Code, Delete, Fault, Order, Put, Range, Request, SortBy, Span};
+
+/// The greatest number that any option takes: etcd's are signed.
+const NUMBER_MAX: u64 = i64::MAX as u64;
+
+/// A command found in the table, with where its arguments begin.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    pub spec: &'static Spec,
+    pub container: Option<&'static Spec>,
+    pub words: &'a Words,
+    /// The word behind the name.
+    pub first: usize,
+}
+
+impl Call<'_> {
+    pub fn count(&self) -> usize {
+        self.words.count() - self.first
+    }
+
+    /// Checks the number of words against the table.
+    pub fn check_count(&self) -> Result<(), Fault> {
+        let (least, most) = self.spec.words();
+        if self.count() < least || most.is_some_and(|most| self.count() > most) {
+            return Err(self.fault("wrong number of words"));
+        }
+        Ok(())
+    }
+
+    /// An error that ends in the command's grammar.
+    pub fn fault(&self, what: &str) -> Fault {
+        Fault::new(Code::Err, format!("{what}; usage: {}", self.spec.usage(self.container)))
+    }
+
+    fn fault_at(&self, word: usize, what: &str) -> Fault {
+        self.fault(&format!("word {} {what}", word + 1))
+    }
+}
+
+/// The options of one request.
+struct Given {
+    seen: u32,
+    values: [u64; OPTIONS],
+}
+
+impl Given {
+    fn has(&self, option: Opt) -> bool {
+        self.seen & 1 << option as u8 != 0
+    }
+
+    /// The number of a `Number`, the position of an `Either` or `Choice`; 0 where it was not given.
+    fn value(&self, option: Opt) -> u64 {
+        self.values[option as usize]
+    }
+}
+
+/// Requests that the node answers with one reply. None: the command is not one of them.
+pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
+    let words = call.words;
+    let first = call.first;
+    Ok(Some(match call.spec.run {
+        Run::Put => put(call)?,
+        Run::Get => {
+            let given = options(call, first + 1)?;
+            let mut range = Range::new(Span::Key(words.share(first)));
+            range.revision = given.value(Opt::Rev);
+            range.serializable = given.has(Opt::Serializable);
+            (Request::Range(range), Shape::Value)
+        }
+        Run::Set => {
+            let put = Put { key: words.share(first), value: words.share(first + 1), ..Put::default() };
+            (Request::Put(put), Shape::Ok)
+        }
+        Run::Range => range(call)?,
+        Run::Del => {
+            let (span, next) = span(call)?;
+            let prev_kv = options(call, next)?.has(Opt::Prev);
+            let shape = if prev_kv { Shape::DeletedKvs } else { Shape::Deleted };
+            (Request::Delete(Delete { span, prev_kv }), shape)
+        }
+        Run::DbSize => {
+            let mut range = Range::new(Span::Prefix(bytes::Bytes::new()));
+            range.count_only = true;
+            (Request::Range(range), Shape::Count)
+        }
+        Run::Status => (Request::Status, Shape::Status),
+        Run::MemberList => {
+            let serializable = options(call, first)?.has(Opt::Serializable);
+            (Request::MemberList { serializable }, Shape::Members)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// The read behind one key of EXISTS.
+pub fn exists(words: &Words, word: usize) -> Request {
+    let mut range = Range::new(Span::Key(words.share(word)));
+    range.count_only = true;
+    Request::Range(range)
+}
+
+fn put(call: Call<'_>) -> Result<(Request, Shape), Fault> {
+    let given = options(call, call.first + 2)?;
+    let put = Put {
+        key: call.words.share(call.first),
+        value: call.words.share(call.first + 1),
+        lease: given.value(Opt::Lease).cast_signed(),
+        prev_kv: given.has(Opt::Prev),
+        ignore_value: given.has(Opt::KeepValue),
+        ignore_lease: given.has(Opt::KeepLease),
+    };
+    let shape = if put.prev_kv { Shape::PutPrevious } else { Shape::Revision };
+    Ok((Request::Put(put), shape))
+}
+
+fn range(call: Call<'_>) -> Result<(Request, Shape), Fault> {
+    let (span, next) = span(call)?;
+    let given = options(call, next)?;
+    let show = given.has(Opt::Show).then(|| given.value(Opt::Show));
+    let range = Range {
+        span,
+        limit: given.value(Opt::Limit),
+        revision: given.value(Opt::Rev),
+        order: if given.value(Opt::Order) == 1 { Order::Descending } else { Order::Ascending },
+        sort_by: match given.value(Opt::By) {
+            0 => SortBy::Key,
+            1 => SortBy::Version,
+            2 => SortBy::Create,
+            3 => SortBy::Mod,
+            _ => SortBy::Value,
+        },
+        serializable: given.has(Opt::Serializable),
+        keys_only: show == Some(0),
+        count_only: show == Some(1),
+        min_mod: given.value(Opt::MinMod),
+        max_mod: given.value(Opt::MaxMod),
+        min_create: given.value(Opt::MinCreate),
+        max_create: given.value(Opt::MaxCreate),
+    };
+    let shape = Shape::Range { keys_only: range.keys_only };
+    Ok((Request::Range(range), shape))
+}
+
+/// The span at the front of the arguments, and the word behind it.
+fn span(call: Call<'_>) -> Result<(Span, usize), Fault> {
+    let words = call.words;
+    let key = words.share(call.first);
+    let second = call.first + 1;
+    if second == words.count() {
+        return Ok((Span::Key(key), second));
+    }
+    if words.is(second, "TO") {
+        if second + 1 == words.count() {
+            return Err(call.fault_at(second, "is TO, behind which the end of the span must stand"));
+        }
+        return Ok((Span::Between(key, words.share(second + 1)), second + 2));
+    }
+    if words.is(second, "PREFIX") {
+        return Ok((Span::Prefix(key), second + 1));
+    }
+    if words.is(second, "FROM") {
+        return Ok((Span::From(key), second + 1));
+    }
+    Ok((Span::Key(key), second))
+}
+
+/// Reads all words from `next` on as options of the command.
+fn options(call: Call<'_>, mut next: usize) -> Result<Given, Fault> {
+    let mut given = Given { seen: 0, values: [0; OPTIONS] };
+    while next < call.words.count() {
+        let found = call.spec.arguments.iter().find_map(|argument| matched(call.words, next, argument));
+        let Some((option, value)) = found else {
+            return Err(call.fault_at(next, "is none of the options"));
+        };
+        if given.has(option) {
+            return Err(call.fault_at(next, "gives an option for the second time"));
+        }
+        let (value, used) = match value {
+            Value::Here(value) => (value, 1),
+            Value::Number => (number(call, next + 1)?, 2),
+            Value::Token(tokens) => (token(call, next + 1, tokens)?, 2),
+        };
+        given.seen |= 1 << option as u8;
+        given.values[option as usize] = value;
+        next += used;
+    }
+    Ok(given)
+}
+
+/// Where an option's value stands.
+enum Value {
+    Here(u64),
+    /// In the next word, a number.
+    Number,
+    /// In the next word, one of these.
+    Token(&'static [&'static str]),
+}
+
+fn matched(words: &Words, word: usize, argument: &Argument) -> Option<(Opt, Value)> {
+    match *argument {
+        Argument::Flag(option, token) if words.is(word, token) => Some((option, Value::Here(1))),
+        Argument::Number(option, token, _) if words.is(word, token) => Some((option, Value::Number)),
+        Argument::Choice(option, token, tokens) if words.is(word, token) => {
+            Some((option, Value::Token(tokens)))
+        }
+        Argument::Either(option, tokens) => {
+            let at = tokens.iter().position(|token| words.is(word, token))?;
+            Some((option, Value::Here(at as u64)))
+        }
+        _ => None,
+    }
+}
+
+fn number(call: Call<'_>, word: usize) -> Result<u64, Fault> {
+    let number = (word < call.words.count()).then(|| decimal(call.words.get(word))).flatten();
+    number.ok_or_else(|| call.fault_at(word, &format!("must be a decimal number from 0 to {NUMBER_MAX}")))
+}
+
+fn token(call: Call<'_>, word: usize, tokens: &[&str]) -> Result<u64, Fault> {
+    let found = (word < call.words.count())
+        .then(|| tokens.iter().position(|token| call.words.is(word, token)))
+        .flatten();
+    found.map(|at| at as u64).ok_or_else(|| call.fault_at(word, &format!("must be {}", tokens.join(" or "))))
+}
+
+/// Digits alone, up to [`NUMBER_MAX`].
+pub fn decimal(word: &[u8]) -> Option<u64> {
+    if word.is_empty() || !word.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = std::str::from_utf8(word).ok()?.parse().ok()?;
+    (number <= NUMBER_MAX).then_some(number)
+}

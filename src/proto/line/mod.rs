@@ -1,0 +1,484 @@
+//! The line protocol: RESP arrays or typed lines in, RESP2 or RESP3 out. `docs/protocol.md` says it to users.
+//!
+//! The way of a request:
+//!
+//! ```text
+//!  input -> frame (typed) -> table -> command -> Call ---> node
+//!           words            which    Request               |
+//!                              |                            v
+//!                              +--> session ---> slots <- Reply
+//!                                   answers        |
+//!                                   at once        +-> reply, info, resp -> output
+//! ```
+//!
+//! Replies leave in the order of the requests, but the node answers in the order that suits it: a read may
+//! overtake a write. Each request takes a *slot* in a queue, and a slot's number is its tag. A reply that is
+//! at the front is written straight into the output; one that is early waits in its slot. What needs no node
+//! (PING) is written at once when nothing is owed, and behind other slots when something is. A slot keeps the
+//! dialect of its own request, so `HELLO 3` changes no reply that is still owed.
+//!
+//! Keys and values are slices of the buffer they arrived in. Nothing is allocated for a request but what the
+//! queues grow by.
+//!
+//! Bounds, per connection: one incomplete request ([`frame::Parser`]), [`SLOTS_MAX`] requests in flight,
+//! [`ANSWERS_BYTES_MAX`] of answers that wait behind them, and [`OUTPUT_BYTES_MAX`] of output, behind which
+//! decoding rests until the caller has written some of it (small requests can have large answers).
+//!
+//! Left out: RESP3 attributes (client libraries break on them), replies in chunks, and requests of any other
+//! type than an array of bulk strings.
+
+mod command;
+mod frame;
+mod info;
+mod reply;
+mod resp;
+mod session;
+mod table;
+mod typed;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use self::command::Call as Asked;
+use self::frame::{Parser, Step, Words};
+use self::reply::Shape;
+use self::resp::{Dialect, Resp};
+use self::session::Session;
+use self::table::{Run, Spec};
+use super::Adapter;
+use crate::api::{Body, Call, Code, ConnId, Fault, Header, Limits, Reply, Request, Tag, validate};
+use crate::base::{ClusterId, MemberId};
+
+/// Requests of one connection that may be in flight.
+pub const SLOTS_MAX: usize = 8192;
+
+/// Answers of one connection that may wait behind requests in flight.
+pub const ANSWERS_BYTES_MAX: usize = 256 << 10;
+
+/// Decoding rests while so much output has not been written.
+pub const OUTPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Of an unknown command's name, so much is repeated in the error.
+const ECHO_BYTES_MAX: usize = 32;
+
+/// Redis's SET can do more, and means something else by it than etcd does.
+const SET_OPTIONS: &str = "SET takes a key and a value and none of Redis's options here: to let a key expire, \
+    PUT key value LEASE id; to set it only if it is or is not there, TXN (not in this version of Pawl yet)";
+
+/// What a connection must know about the server it belongs to. Made once, shared by all adapters.
+#[derive(Clone, Debug)]
+pub struct ServerInfo {
+    pub cluster: ClusterId,
+    pub member: MemberId,
+    /// The program's version, as `STATUS` reports it.
+    pub version: &'static str,
+    pub limits: Limits,
+    /// Name and value of every flag in effect, for `CONFIG GET`.
+    pub config: Vec<(String, String)>,
+}
+
+/// The line protocol's side of one connection.
+pub struct LineAdapter {
+    info: Arc<ServerInfo>,
+    conn: ConnId,
+    parser: Parser,
+    session: Session,
+    slots: VecDeque<Slot>,
+    /// The tag of the first slot; the others follow without a gap.
+    front: Tag,
+    /// Slots that wait for the node.
+    owed: usize,
+    /// The bytes of all answered slots, in their order.
+    answers: BytesMut,
+    exists: Exists,
+    /// Of the node's last reply in order: what `HEADER ON` shows before answers that need no node.
+    last_header: Header,
+    /// Decoding rests although there is input.
+    stalled: bool,
+    /// Nothing more will be decoded: QUIT, a four-letter word, or a protocol error.
+    ended: bool,
+    closing: bool,
+}
+
+/// One reply that is owed or waits for those before it.
+struct Slot {
+    shape: Shape,
+    dialect: Dialect,
+    header: bool,
+    filled: Filled,
+}
+
+enum Filled {
+    /// The node has not replied.
+    No,
+    /// It has, before its turn.
+    Early(Box<(Header, Body)>),
+    /// Written into `answers`, so many bytes.
+    Answered(usize),
+}
+
+/// The sum over the keys of one EXISTS, whose replies come out one after the other.
+#[derive(Default)]
+struct Exists {
+    found: u64,
+    fault: Option<Fault>,
+}
+
+impl LineAdapter {
+    /// `conn` is what `CLIENT ID` answers.
+    pub fn new(info: Arc<ServerInfo>, conn: ConnId) -> LineAdapter {
+        let last_header = Header { cluster: info.cluster, member: info.member, revision: 0, term: 0 };
+        LineAdapter {
+            conn,
+            parser: Parser::new(info.limits.request_bytes_max),
+            session: Session::default(),
+            slots: VecDeque::new(),
+            front: 0,
+            owed: 0,
+            answers: BytesMut::new(),
+            exists: Exists::default(),
+            last_header,
+            stalled: false,
+            ended: false,
+            closing: false,
+            info,
+        }
+    }
+
+    fn is_full(&self, output: &BytesMut) -> bool {
+        self.slots.len() >= SLOTS_MAX
+            || self.answers.len() >= ANSWERS_BYTES_MAX
+            || output.len() >= OUTPUT_BYTES_MAX
+    }
+
+    fn run(&mut self, words: &Words, calls: &mut Vec<Call>, output: &mut BytesMut) -> Result<(), Fault> {
+        if words.typed && words.count() == 1 && self.four_letters(words.get(0), calls, output) {
+            return Ok(());
+        }
+        let Some(spec) = table::find(words.get(0)) else {
+            return Err(unknown(words.get(0)));
+        };
+        let call = if spec.subcommands.is_empty() || words.count() == 1 {
+            Asked { spec, container: None, words, first: 1 }
+        } else {
+            let name = words.get(1);
+            let Some(sub) = table::find_sub(spec, name) else { return Err(unknown_sub(spec, name)) };
+            Asked { spec: sub, container: Some(spec), words, first: 2 }
+        };
+        if spec.run == Run::Set && call.count() > 2 {
+            return Err(Fault::new(Code::Err, SET_OPTIONS));
+        }
+        call.check_count()?;
+        match command::request(call)? {
+            Some((request, shape)) => self.ask(request, shape, calls),
+            None => self.run_session(call, calls, output),
+        }
+    }
+
+    /// Sends one request to the node, through the gate.
+    fn ask(&mut self, request: Request, shape: Shape, calls: &mut Vec<Call>) -> Result<(), Fault> {
+        validate::check(&request, &self.info.limits)?;
+        calls.push(Call::Request { tag: self.front + self.slots.len() as Tag, request });
+        let Session { dialect, header, .. } = self.session;
+        self.slots.push_back(Slot { shape, dialect, header, filled: Filled::No });
+        self.owed += 1;
+        Ok(())
+    }
+
+    /// Several requests for one reply: all of them pass the gate, or none is sent.
+    fn ask_exists(&mut self, words: &Words, first: usize, calls: &mut Vec<Call>) -> Result<(), Fault> {
+        for word in first..words.count() {
+            validate::check(&command::exists(words, word), &self.info.limits)?;
+        }
+        for word in first..words.count() {
+            let shape = Shape::Exists { last: word + 1 == words.count() };
+            self.ask(command::exists(words, word), shape, calls)?;
+        }
+        Ok(())
+    }
+
+    fn run_session(
+        &mut self,
+        call: Asked<'_>,
+        calls: &mut Vec<Call>,
+        output: &mut BytesMut,
+    ) -> Result<(), Fault> {
+        let (words, first) = (call.words, call.first);
+        match call.spec.run {
+            Run::Exists => self.ask_exists(words, first, calls)?,
+            Run::Info => {
+                let sections = info::Sections::named(words, first);
+                self.ask(Request::Status, Shape::Info(sections), calls)?;
+            }
+            Run::Ping if call.count() == 0 => self.answer(output, |resp, _| resp.simple("PONG")),
+            Run::Ping | Run::Echo => self.answer(output, |resp, _| resp.bulk(words.get(first))),
+            Run::Hello => {
+                self.session.hello(call)?;
+                let (conn, dialect) = (self.conn, self.session.dialect);
+                self.answer(output, |resp, info| session::write_hello(info, conn, dialect, resp));
+            }
+            Run::Header => {
+                let on = words.is(first, "ON");
+                if !on && !words.is(first, "OFF") {
+                    return Err(call.fault("HEADER is ON or OFF"));
+                }
+                self.ok(output);
+                self.session.header = on;
+            }
+            Run::Quit => {
+                self.ok(output);
+                self.close();
+            }
+            Run::Reset => {
+                self.session = Session::default();
+                self.answer(output, |resp, _| resp.simple("RESET"));
+            }
+            Run::Select => {
+                session::select(call)?;
+                self.ok(output);
+            }
+            Run::ConfigGet => {
+                let info = Arc::clone(&self.info);
+                let found = session::config_matches(&info, call)?;
+                self.answer(output, |resp, _| {
+                    resp.map(found.len());
+                    for (name, value) in found {
+                        resp.text(name);
+                        resp.text(value);
+                    }
+                });
+            }
+            Run::ClientSetName => {
+                self.session.set_name(words.get(first))?;
+                self.ok(output);
+            }
+            Run::ClientSetInfo => self.ok(output),
+            Run::ClientGetName => {
+                let name = self.session.name.clone();
+                self.answer(output, |resp, _| match name {
+                    Some(name) => resp.bulk(&name),
+                    None => resp.null(),
+                });
+            }
+            Run::ClientId => {
+                let conn = self.conn;
+                self.answer(output, |resp, _| resp.integer(conn));
+            }
+            Run::Command | Run::CommandInfo => {
+                self.answer(output, |resp, _| session::write_commands(words, first, resp));
+            }
+            Run::CommandCount => {
+                self.answer(output, |resp, _| resp.integer(table::COMMANDS.len() as u64));
+            }
+            Run::CommandDocs => self.answer(output, |resp, _| session::write_docs(words, first, resp)),
+            Run::CommandList => self.answer(output, |resp, _| session::write_names(resp)),
+            run => unreachable!("{run:?} is a request to the node or has been refused by its word count"),
+        }
+        Ok(())
+    }
+
+    /// ZooKeeper's four-letter words: bare text, then the end of the connection, which is what its monitors
+    /// wait for.
+    fn four_letters(&mut self, word: &[u8], calls: &mut Vec<Call>, output: &mut BytesMut) -> bool {
+        match word {
+            b"ruok" => {
+                let header = std::mem::replace(&mut self.session.header, false);
+                self.answer(output, |resp, _| resp.raw(b"imok"));
+                self.session.header = header;
+            }
+            b"mntr" | b"stat" => {
+                let shape = if word == b"mntr" { Shape::Mntr } else { Shape::Stat };
+                self.ask(Request::Status, shape, calls).expect("STATUS passes every gate");
+            }
+            _ => return false,
+        }
+        self.close();
+        true
+    }
+
+    fn close(&mut self) {
+        self.ended = true;
+        self.closing = true;
+    }
+
+    fn ok(&mut self, output: &mut BytesMut) {
+        self.answer(output, |resp, _| resp.simple("OK"));
+    }
+
+    /// Answers without the node: at once if nothing is owed, else behind what is.
+    fn answer(&mut self, output: &mut BytesMut, write: impl FnOnce(&mut Resp<'_>, &ServerInfo)) {
+        let Session { dialect, header, .. } = self.session;
+        let at_once = self.slots.is_empty();
+        let buffer = if at_once { output } else { &mut self.answers };
+        let before = buffer.len();
+        let mut resp = Resp::new(buffer, dialect);
+        if header && at_once {
+            resp.array(2);
+            reply::header(&self.last_header, &mut resp);
+        }
+        write(&mut resp, &self.info);
+        if !at_once {
+            // Its header is written in its turn: it shows the replies before it.
+            let filled = Filled::Answered(self.answers.len() - before);
+            self.slots.push_back(Slot { shape: Shape::Ok, dialect, header, filled });
+        }
+    }
+
+    /// An error never comes with a header: it must be seen as an error without looking inside.
+    fn refuse(&mut self, fault: &Fault, output: &mut BytesMut) {
+        let header = std::mem::replace(&mut self.session.header, false);
+        self.answer(output, |resp, _| resp.error(fault));
+        self.session.header = header;
+    }
+
+    /// Writes the node's reply for the slot that was first in the queue.
+    fn emit(&mut self, slot: &Slot, header: Header, body: Body, output: &mut BytesMut) {
+        self.last_header = header;
+        let mut resp = Resp::new(output, slot.dialect);
+        let wrap = |resp: &mut Resp<'_>| {
+            if slot.header && !slot.shape.is_raw() {
+                resp.array(2);
+                reply::header(&header, resp);
+            }
+        };
+        match (slot.shape, body) {
+            (Shape::Exists { last }, body) => {
+                match body {
+                    Body::Range(range) => self.exists.found += range.count,
+                    Body::Fault(fault) => {
+                        self.exists.fault.get_or_insert(fault);
+                    }
+                    other => panic!("the node answers a range with {other:?}"),
+                }
+                if last {
+                    let sum = std::mem::take(&mut self.exists);
+                    match sum.fault {
+                        Some(fault) => resp.error(&fault),
+                        None => {
+                            wrap(&mut resp);
+                            resp.integer(sum.found);
+                        }
+                    }
+                }
+            }
+            (_, Body::Fault(fault)) => resp.error(&fault),
+            (shape, body) => {
+                wrap(&mut resp);
+                reply::write(shape, &body, &self.info, &mut resp);
+            }
+        }
+    }
+
+    /// Writes everything at the front of the queue that is not owed any more.
+    fn flush(&mut self, output: &mut BytesMut) {
+        while let Some(slot) = self.slots.front_mut() {
+            let filled = std::mem::replace(&mut slot.filled, Filled::No);
+            match filled {
+                Filled::No => return,
+                Filled::Answered(bytes) => {
+                    if slot.header {
+                        let mut resp = Resp::new(output, slot.dialect);
+                        resp.array(2);
+                        reply::header(&self.last_header, &mut resp);
+                    }
+                    output.extend_from_slice(&self.answers.split_to(bytes));
+                    self.slots.pop_front();
+                }
+                Filled::Early(reply) => {
+                    let slot = self.slots.pop_front().expect("it was just looked at");
+                    let (header, body) = *reply;
+                    self.emit(&slot, header, body, output);
+                }
+            }
+            self.front += 1;
+        }
+    }
+}
+
+impl Adapter for LineAdapter {
+    fn decode(
+        &mut self,
+        input: &mut BytesMut,
+        calls: &mut Vec<Call>,
+        output: &mut BytesMut,
+    ) -> Result<(), Fault> {
+        self.stalled = false;
+        while !self.ended {
+            if self.is_full(output) {
+                self.stalled = !input.is_empty();
+                return Ok(());
+            }
+            match self.parser.next(input) {
+                Ok(Step::NeedMore) => return Ok(()),
+                Ok(Step::Refused(fault)) => self.refuse(&fault, output),
+                Ok(Step::Request(words)) => {
+                    if let Err(fault) = self.run(&words, calls, output) {
+                        self.refuse(&fault, output);
+                    }
+                    self.parser.recycle(words);
+                }
+                Err(fault) => {
+                    self.refuse(&fault, output);
+                    self.ended = true;
+                    input.clear();
+                    return Err(fault);
+                }
+            }
+        }
+        input.clear();
+        Ok(())
+    }
+
+    fn encode(&mut self, reply: Reply, output: &mut BytesMut) {
+        assert!(!reply.more, "no request of the line protocol has more than one reply");
+        let at = reply.tag.checked_sub(self.front).and_then(|at| usize::try_from(at).ok());
+        let Some((at, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
+            panic!("a reply to tag {}, which is owed none", reply.tag);
+        };
+        assert!(matches!(slot.filled, Filled::No), "a second reply to tag {}", reply.tag);
+        self.owed -= 1;
+        if at > 0 {
+            slot.filled = Filled::Early(Box::new((reply.header, reply.body)));
+            return;
+        }
+        let slot = self.slots.pop_front().expect("it was just looked at");
+        self.front += 1;
+        self.emit(&slot, reply.header, reply.body, output);
+        self.flush(output);
+    }
+
+    fn owed(&self) -> usize {
+        self.owed
+    }
+
+    fn stalled(&self) -> bool {
+        self.stalled
+    }
+
+    fn closing(&self) -> bool {
+        self.closing
+    }
+}
+
+fn unknown(name: &[u8]) -> Fault {
+    if let Some((name, why)) = table::absent(name) {
+        return Fault::new(Code::Err, format!("{name}: {why}"));
+    }
+    Fault::new(Code::Err, format!("unknown command '{}'; COMMAND LIST names those there are", shown(name)))
+}
+
+fn unknown_sub(container: &'static Spec, name: &[u8]) -> Fault {
+    if let Some((name, why)) = table::absent(&[container.name.as_bytes(), name].join(&b' ')) {
+        return Fault::new(Code::Err, format!("{name}: {why}"));
+    }
+    let usage = container.usage(None);
+    Fault::new(Code::Err, format!("unknown subcommand '{}'; usage: {usage}", shown(name)))
+}
+
+/// A name as it may stand in an error line: printable, and not long.
+fn shown(name: &[u8]) -> String {
+    let cut = &name[..name.len().min(ECHO_BYTES_MAX)];
+    format!("{}{}", cut.escape_ascii(), if cut.len() < name.len() { "..." } else { "" })
+}

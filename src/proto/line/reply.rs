@@ -1,0 +1,188 @@
+//! The node's replies in RESP.
+
+use super::info;
+use super::resp::Resp;
+use super::{ServerInfo, info::Sections};
+use crate::api::{Body, Header, KeyValue, Member, RangeResult, Status};
+
+/// What the asker expects to see of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// PUT: the revision.
+    Revision,
+    /// PUT PREV: `[revision, previous kv or null]`.
+    PutPrevious,
+    /// SET: `OK`.
+    Ok,
+    /// GET: the value or null.
+    Value,
+    /// RANGE: `revision, count, more, kvs`.
+    Range {
+        keys_only: bool,
+    },
+    /// DBSIZE: how many keys were counted.
+    Count,
+    /// EXISTS: one key of several; the last one brings the sum out.
+    Exists {
+        last: bool,
+    },
+    /// DEL: how many.
+    Deleted,
+    /// DEL PREV: `revision, deleted, prevs`.
+    DeletedKvs,
+    /// STATUS.
+    Status,
+    /// MEMBER LIST.
+    Members,
+    /// INFO.
+    Info(Sections),
+    /// `mntr` and `stat`, typed: text that is no RESP.
+    Mntr,
+    Stat,
+}
+
+impl Shape {
+    /// Bare text is not wrapped by `HEADER ON`.
+    pub fn is_raw(self) -> bool {
+        matches!(self, Shape::Mntr | Shape::Stat)
+    }
+}
+
+/// Writes a body that is no fault. A body that does not fit the shape is a broken promise of the node.
+pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) {
+    match (shape, body) {
+        (Shape::Revision, Body::Put { revision, .. }) => resp.integer(*revision),
+        (Shape::PutPrevious, Body::Put { revision, previous }) => {
+            resp.array(2);
+            resp.integer(*revision);
+            match previous.as_ref().and_then(Option::as_ref) {
+                Some(kv) => key_value(kv, false, resp),
+                None => resp.null(),
+            }
+        }
+        (Shape::Ok, Body::Put { .. }) => resp.simple("OK"),
+        (Shape::Value, Body::Range(range)) => match range.kvs.first() {
+            Some(kv) => resp.bulk(&kv.value),
+            None => resp.null(),
+        },
+        (Shape::Range { keys_only }, Body::Range(result)) => range(result, keys_only, resp),
+        (Shape::Count, Body::Range(range)) => resp.integer(range.count),
+        (Shape::Deleted, Body::Delete { deleted, .. }) => resp.integer(*deleted),
+        (Shape::DeletedKvs, Body::Delete { revision, deleted, previous }) => {
+            resp.map(3);
+            resp.text("revision");
+            resp.integer(*revision);
+            resp.text("deleted");
+            resp.integer(*deleted);
+            resp.text("prevs");
+            key_values(previous, false, resp);
+        }
+        (Shape::Status, Body::Status(found)) => status(found, resp),
+        (Shape::Members, Body::Members(members)) => {
+            resp.array(members.len());
+            for one in members {
+                member(one, resp);
+            }
+        }
+        (Shape::Info(sections), Body::Status(status)) => {
+            resp.text(&info::info(status, info, sections));
+        }
+        (Shape::Mntr, Body::Status(status)) => resp.raw(info::mntr(status).as_bytes()),
+        (Shape::Stat, Body::Status(status)) => resp.raw(info::stat(status).as_bytes()),
+        (shape, body) => panic!("the node answers {shape:?} with {body:?}: a reply answers what was asked"),
+    }
+}
+
+/// `[cluster id, member id, revision, term]`, the first half of a reply under `HEADER ON`.
+pub fn header(header: &Header, resp: &mut Resp<'_>) {
+    resp.array(4);
+    resp.id(header.cluster);
+    resp.id(header.member);
+    resp.integer(header.revision);
+    resp.integer(header.term);
+}
+
+fn range(range: &RangeResult, keys_only: bool, resp: &mut Resp<'_>) {
+    resp.map(4);
+    resp.text("revision");
+    resp.integer(range.revision);
+    resp.text("count");
+    resp.integer(range.count);
+    resp.text("more");
+    resp.boolean(range.more);
+    resp.text("kvs");
+    key_values(&range.kvs, keys_only, resp);
+}
+
+fn key_values(kvs: &[KeyValue], keys_only: bool, resp: &mut Resp<'_>) {
+    resp.array(kvs.len());
+    for kv in kvs {
+        key_value(kv, keys_only, resp);
+    }
+}
+
+/// `[key, value, create, mod, version, lease]`
+fn key_value(kv: &KeyValue, keys_only: bool, resp: &mut Resp<'_>) {
+    resp.array(6);
+    resp.bulk(&kv.key);
+    if keys_only {
+        resp.null();
+    } else {
+        resp.bulk(&kv.value);
+    }
+    resp.integer(kv.create_revision);
+    resp.integer(kv.mod_revision);
+    resp.integer(kv.version);
+    resp.signed(kv.lease);
+}
+
+fn status(status: &Status, resp: &mut Resp<'_>) {
+    resp.map(14);
+    resp.text("member_id");
+    resp.id(status.member_id);
+    resp.text("cluster_id");
+    resp.id(status.cluster_id);
+    resp.text("name");
+    resp.text(&status.name);
+    resp.text("version");
+    resp.text(&status.version);
+    resp.text("leader");
+    resp.id(status.leader);
+    for (name, number) in [
+        ("term", status.term),
+        ("commit_index", status.commit_index),
+        ("applied_index", status.applied_index),
+        ("revision", status.revision),
+        ("compact_revision", status.compact_revision),
+        ("db_size", status.db_size),
+        ("db_size_in_use", status.db_size_in_use),
+    ] {
+        resp.text(name);
+        resp.integer(number);
+    }
+    resp.text("learner");
+    resp.boolean(status.learner);
+    resp.text("errors");
+    texts(&status.errors, resp);
+}
+
+fn member(member: &Member, resp: &mut Resp<'_>) {
+    resp.map(5);
+    resp.text("id");
+    resp.id(member.id);
+    resp.text("name");
+    resp.text(&member.name);
+    resp.text("peer_urls");
+    texts(&member.peer_urls, resp);
+    resp.text("client_urls");
+    texts(&member.client_urls, resp);
+    resp.text("learner");
+    resp.boolean(member.learner);
+}
+
+fn texts(texts: &[String], resp: &mut Resp<'_>) {
+    resp.array(texts.len());
+    for text in texts {
+        resp.text(text);
+    }
+}

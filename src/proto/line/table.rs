@@ -1,0 +1,531 @@
+//! The one table of commands. It parses options, counts words, writes the usage lines of errors, and answers
+//! `COMMAND DOCS`, from which `redis-cli` takes its hints: what a client is shown is what is accepted.
+
+use self::Argument::{Any, Choice, Either, Flag, Many, Maybe, Number, OneOf, Span, Texts, Word};
+use self::Group::{Cluster, Session};
+use self::Kind::{Integer, Key, Pattern, Text};
+
+/// What a command is about; the groups of `HELP` in `redis-cli`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Keys,
+    Cluster,
+    Session,
+}
+
+impl Group {
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Keys => "keys",
+            Cluster => "cluster",
+            Session => "session",
+        }
+    }
+}
+
+/// Which code runs a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    Put,
+    Get,
+    Range,
+    Del,
+    Set,
+    Exists,
+    DbSize,
+    Status,
+    MemberList,
+    Info,
+    Ping,
+    Echo,
+    Hello,
+    Header,
+    Quit,
+    Reset,
+    Select,
+    ConfigGet,
+    ClientSetName,
+    ClientSetInfo,
+    ClientGetName,
+    ClientId,
+    Command,
+    CommandCount,
+    CommandDocs,
+    CommandInfo,
+    CommandList,
+    /// The subcommand decides.
+    Container,
+}
+
+/// The options that commands take. The number is the option's place in `Given`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Opt {
+    Lease,
+    Prev,
+    KeepValue,
+    KeepLease,
+    Rev,
+    Serializable,
+    Limit,
+    Show,
+    Order,
+    By,
+    MinMod,
+    MaxMod,
+    MinCreate,
+    MaxCreate,
+}
+
+/// Options there are.
+pub const OPTIONS: usize = Opt::MaxCreate as usize + 1;
+
+/// The type of a word, as `COMMAND DOCS` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Key,
+    Text,
+    Integer,
+    Pattern,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Key => "key",
+            Text => "string",
+            Integer => "integer",
+            Pattern => "pattern",
+        }
+    }
+}
+
+/// One argument. The positional ones come first, in their order; options follow in any order.
+#[derive(Clone, Copy, Debug)]
+pub enum Argument {
+    /// `name`
+    Word(&'static str, Kind),
+    /// `[name]`
+    Maybe(&'static str, Kind),
+    /// `name [name ...]`
+    Many(&'static str, Kind),
+    /// `[name ...]`
+    Any(&'static str, Kind),
+    /// `key [TO end | PREFIX | FROM]`
+    Span,
+    /// `A|B`: one of these words.
+    OneOf(&'static str, &'static [&'static str]),
+    /// `[TOKEN]`
+    Flag(Opt, &'static str),
+    /// `[TOKEN name]`, a number.
+    Number(Opt, &'static str, &'static str),
+    /// `[A|B]`
+    Either(Opt, &'static [&'static str]),
+    /// `[TOKEN A|B]`
+    Choice(Opt, &'static str, &'static [&'static str]),
+    /// `[TOKEN name ...]`, texts; read by the command's own code.
+    Texts(&'static str, &'static [&'static str]),
+}
+
+/// Where keys stand, as `COMMAND` tells it to proxies: first, last (-1: to the end), step.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys(pub i64, pub i64, pub i64);
+
+const NO_KEY: Keys = Keys(0, 0, 0);
+const ONE_KEY: Keys = Keys(1, 1, 1);
+const ALL_KEYS: Keys = Keys(1, -1, 1);
+
+/// One command, or one subcommand.
+#[derive(Debug)]
+pub struct Spec {
+    /// In capitals; a subcommand's without its container's.
+    pub name: &'static str,
+    pub run: Run,
+    pub group: Group,
+    pub summary: &'static str,
+    /// `write`, `readonly`, `fast`, ... as Redis names them.
+    pub flags: &'static [&'static str],
+    pub keys: Keys,
+    pub arguments: &'static [Argument],
+    pub subcommands: &'static [Spec],
+}
+
+const READ: &[&str] = &["readonly", "fast"];
+const WRITE: &[&str] = &["write", "fast"];
+const LOCAL: &[&str] = &["noscript", "loading", "stale", "fast"];
+
+const fn data(
+    name: &'static str,
+    run: Run,
+    flags: &'static [&'static str],
+    keys: Keys,
+    arguments: &'static [Argument],
+    summary: &'static str,
+) -> Spec {
+    Spec { name, run, group: Group::Keys, summary, flags, keys, arguments, subcommands: &[] }
+}
+
+const fn other(
+    name: &'static str,
+    run: Run,
+    group: Group,
+    arguments: &'static [Argument],
+    summary: &'static str,
+) -> Spec {
+    Spec { name, run, group, summary, flags: LOCAL, keys: NO_KEY, arguments, subcommands: &[] }
+}
+
+const fn container(
+    name: &'static str,
+    run: Run,
+    group: Group,
+    summary: &'static str,
+    subcommands: &'static [Spec],
+) -> Spec {
+    Spec { name, run, group, summary, flags: LOCAL, keys: NO_KEY, arguments: &[], subcommands }
+}
+
+/// Sorted by name.
+pub static COMMANDS: &[Spec] = &[
+    container(
+        "CLIENT",
+        Run::Container,
+        Session,
+        "Names this connection.",
+        &[
+            other("GETNAME", Run::ClientGetName, Session, &[], "The name of this connection, or null."),
+            other("ID", Run::ClientId, Session, &[], "The number of this connection."),
+            other(
+                "SETINFO",
+                Run::ClientSetInfo,
+                Session,
+                &[Word("attribute", Text), Word("value", Text)],
+                "Accepted from client libraries, which send it unasked; not used.",
+            ),
+            other("SETNAME", Run::ClientSetName, Session, &[Word("name", Text)], "Names this connection."),
+        ],
+    ),
+    container(
+        "COMMAND",
+        Run::Command,
+        Session,
+        "All commands, as Redis describes its own.",
+        &[
+            other("COUNT", Run::CommandCount, Session, &[], "How many commands there are."),
+            other("DOCS", Run::CommandDocs, Session, &[Any("command", Text)], "Summaries and arguments."),
+            other(
+                "INFO",
+                Run::CommandInfo,
+                Session,
+                &[Any("command", Text)],
+                "Words, flags and key positions.",
+            ),
+            other("LIST", Run::CommandList, Session, &[], "The names of all commands."),
+        ],
+    ),
+    container(
+        "CONFIG",
+        Run::Container,
+        Session,
+        "Reads the settings of this member.",
+        &[other(
+            "GET",
+            Run::ConfigGet,
+            Session,
+            &[Many("pattern", Pattern)],
+            "The flags in effect whose names match; * and ? are wild.",
+        )],
+    ),
+    data("DBSIZE", Run::DbSize, READ, NO_KEY, &[], "How many keys there are."),
+    data(
+        "DEL",
+        Run::Del,
+        WRITE,
+        ONE_KEY,
+        &[Span, Flag(Opt::Prev, "PREV")],
+        "Deletes a key, or all keys of a span.",
+    ),
+    other("ECHO", Run::Echo, Session, &[Word("message", Text)], "Answers the message."),
+    data(
+        "EXISTS",
+        Run::Exists,
+        READ,
+        ALL_KEYS,
+        &[Many("key", Key)],
+        "How many of these keys there are; each is a read of its own.",
+    ),
+    data(
+        "GET",
+        Run::Get,
+        READ,
+        ONE_KEY,
+        &[Word("key", Key), Number(Opt::Rev, "REV", "revision"), Flag(Opt::Serializable, "SERIALIZABLE")],
+        "The value of a key, or null.",
+    ),
+    other(
+        "HEADER",
+        Run::Header,
+        Session,
+        &[OneOf("switch", &["ON", "OFF"])],
+        "With ON, replies come as [[cluster, member, revision, term], reply].",
+    ),
+    other(
+        "HELLO",
+        Run::Hello,
+        Session,
+        &[Maybe("protover", Integer), Texts("AUTH", &["user", "password"]), Texts("SETNAME", &["name"])],
+        "Chooses RESP2 or RESP3, and says who answers.",
+    ),
+    other("INFO", Run::Info, Cluster, &[Any("section", Text)], "The state of this member as text."),
+    container(
+        "MEMBER",
+        Run::Container,
+        Cluster,
+        "The members of the cluster.",
+        &[other(
+            "LIST",
+            Run::MemberList,
+            Cluster,
+            &[Flag(Opt::Serializable, "SERIALIZABLE")],
+            "The members of the cluster.",
+        )],
+    ),
+    other("PING", Run::Ping, Session, &[Maybe("message", Text)], "PONG, or the message."),
+    data(
+        "PUT",
+        Run::Put,
+        WRITE,
+        ONE_KEY,
+        &[
+            Word("key", Key),
+            Word("value", Text),
+            Number(Opt::Lease, "LEASE", "id"),
+            Flag(Opt::Prev, "PREV"),
+            Flag(Opt::KeepValue, "KEEPVALUE"),
+            Flag(Opt::KeepLease, "KEEPLEASE"),
+        ],
+        "Sets a key and answers the revision.",
+    ),
+    other("QUIT", Run::Quit, Session, &[], "Closes the connection once all is answered."),
+    data(
+        "RANGE",
+        Run::Range,
+        READ,
+        ONE_KEY,
+        &[
+            Span,
+            Number(Opt::Limit, "LIMIT", "count"),
+            Number(Opt::Rev, "REV", "revision"),
+            Flag(Opt::Serializable, "SERIALIZABLE"),
+            Either(Opt::Show, SHOW),
+            Either(Opt::Order, ORDER),
+            Choice(Opt::By, "BY", BY),
+            Number(Opt::MinMod, "MINMOD", "revision"),
+            Number(Opt::MaxMod, "MAXMOD", "revision"),
+            Number(Opt::MinCreate, "MINCREATE", "revision"),
+            Number(Opt::MaxCreate, "MAXCREATE", "revision"),
+        ],
+        "Keys and values of a span.",
+    ),
+    other("RESET", Run::Reset, Session, &[], "Undoes HELLO, HEADER and CLIENT SETNAME."),
+    other("SELECT", Run::Select, Session, &[Word("index", Integer)], "There is one database; 0 is accepted."),
+    data(
+        "SET",
+        Run::Set,
+        WRITE,
+        ONE_KEY,
+        &[Word("key", Key), Word("value", Text)],
+        "Redis's spelling of PUT; answers OK.",
+    ),
+    other("STATUS", Run::Status, Cluster, &[], "The state of this member."),
+];
+
+/// The values of `Opt::Show`, `Opt::Order`, `Opt::By`; a `Given` holds the position.
+pub const SHOW: &[&str] = &["KEYS", "COUNT"];
+pub const ORDER: &[&str] = &["ASC", "DESC"];
+pub const BY: &[&str] = &["KEY", "VERSION", "CREATE", "MOD", "VALUE"];
+
+/// Commands that the protocol has and this version does not, or that clients of Redis try; with what to say.
+/// Sorted by name.
+pub static ABSENT: &[(&str, &str)] = &[
+    ("ALARM", NOT_YET),
+    ("AUTH", "authentication is not in this version of Pawl: every client may do everything"),
+    ("COMPACT", NOT_YET),
+    ("DEFRAG", "there is no stop-the-world defragmentation: space is given back while running"),
+    ("DISCARD", NO_MULTI),
+    ("ELECTION", NOT_YET),
+    ("EXEC", NO_MULTI),
+    ("HASHKV", NOT_YET),
+    ("LEASE", NOT_YET),
+    ("LOCK", NOT_YET),
+    ("MEMBER ADD", NOT_YET),
+    ("MEMBER PROMOTE", NOT_YET),
+    ("MEMBER REMOVE", NOT_YET),
+    ("MEMBER UPDATE", NOT_YET),
+    ("MGET", "not in this version of Pawl: send several GET in one go, or RANGE"),
+    ("MOVELEADER", NOT_YET),
+    ("MULTI", NO_MULTI),
+    ("PSUBSCRIBE", NOT_YET),
+    ("PUNSUBSCRIBE", NOT_YET),
+    ("SNAPSHOT", NOT_YET),
+    ("SUBSCRIBE", NOT_YET),
+    ("TXN", NOT_YET),
+    ("UNLOCK", NOT_YET),
+    ("UNSUBSCRIBE", NOT_YET),
+    ("UNWATCH", NOT_YET),
+    ("WATCH", NOT_YET),
+    ("WATCHPROGRESS", NOT_YET),
+];
+
+const NOT_YET: &str = "not in this version of Pawl yet";
+const NO_MULTI: &str =
+    "there is no MULTI: a transaction is one TXN command (not in this version of Pawl yet)";
+
+/// A name in capitals as one number, so that looking a command up compares integers. None: no command's name
+/// is that long, or has a zero byte (which the number could not tell from the end).
+const fn packed(name: &[u8]) -> Option<u128> {
+    if name.len() > 16 {
+        return None;
+    }
+    let mut number = 0;
+    let mut at = 0;
+    while at < 16 {
+        number <<= 8;
+        if at < name.len() {
+            if name[at] == 0 {
+                return None;
+            }
+            number |= name[at].to_ascii_uppercase() as u128;
+        }
+        at += 1;
+    }
+    Some(number)
+}
+
+static PACKED: [u128; COMMANDS.len()] = {
+    let mut numbers = [0; COMMANDS.len()];
+    let mut at = 0;
+    while at < COMMANDS.len() {
+        numbers[at] = match packed(COMMANDS[at].name.as_bytes()) {
+            Some(number) => number,
+            None => panic!("a command's name has 16 bytes at most"),
+        };
+        assert!(at == 0 || numbers[at - 1] < numbers[at], "COMMANDS is sorted by name");
+        at += 1;
+    }
+    numbers
+};
+
+/// The command of that name, whatever its case.
+pub fn find(name: &[u8]) -> Option<&'static Spec> {
+    let number = packed(name)?;
+    PACKED.binary_search(&number).ok().map(|at| &COMMANDS[at])
+}
+
+/// The subcommand of that name, whatever its case.
+pub fn find_sub(container: &'static Spec, name: &[u8]) -> Option<&'static Spec> {
+    container.subcommands.iter().find(|sub| name.eq_ignore_ascii_case(sub.name.as_bytes()))
+}
+
+/// What to say of a command that is known to be absent.
+pub fn absent(name: &[u8]) -> Option<(&'static str, &'static str)> {
+    ABSENT.iter().copied().find(|(absent, _)| name.eq_ignore_ascii_case(absent.as_bytes()))
+}
+
+impl Spec {
+    /// Fewest and most words after the name; None: as many as a request may have.
+    pub fn words(&self) -> (usize, Option<usize>) {
+        let (mut least, mut most) = (0, Some(0));
+        for argument in self.arguments {
+            let (fewest, greatest) = match argument {
+                Word(..) | OneOf(..) => (1, Some(1)),
+                Maybe(..) | Flag(..) | Either(..) => (0, Some(1)),
+                Many(..) => (1, None),
+                Any(..) => (0, None),
+                Span => (1, Some(3)),
+                Number(..) | Choice(..) => (0, Some(2)),
+                Texts(_, names) => (0, Some(1 + names.len())),
+            };
+            least += fewest;
+            most = most.zip(greatest).map(|(most, greatest)| most + greatest);
+        }
+        if !self.subcommands.is_empty() {
+            return (usize::from(self.run == Run::Container), None);
+        }
+        (least, most)
+    }
+
+    /// As Redis counts: with the name; negative where it is a minimum.
+    pub fn arity(&self, depth: usize) -> i64 {
+        let (least, most) = self.words();
+        let words = i64::try_from(least + depth).expect("a few words");
+        if most == Some(least) { words } else { -words }
+    }
+
+    /// The grammar in one line: `GET key [REV revision] [SERIALIZABLE]`. `container`: of a subcommand.
+    pub fn usage(&self, container: Option<&Spec>) -> String {
+        let mut usage = container.map_or(String::new(), |container| format!("{} ", container.name));
+        usage.push_str(self.name);
+        if !self.subcommands.is_empty() {
+            let names: Vec<&str> = self.subcommands.iter().map(|sub| sub.name).collect();
+            usage.push_str(&format!(" {}", names.join("|")));
+        }
+        for argument in self.arguments {
+            usage.push(' ');
+            usage.push_str(&match *argument {
+                Word(name, _) => name.to_string(),
+                Maybe(name, _) => format!("[{name}]"),
+                Many(name, _) => format!("{name} [{name} ...]"),
+                Any(name, _) => format!("[{name} ...]"),
+                Span => "key [TO end|PREFIX|FROM]".to_string(),
+                OneOf(_, tokens) => tokens.join("|"),
+                Flag(_, token) => format!("[{token}]"),
+                Number(_, token, name) => format!("[{token} {name}]"),
+                Either(_, tokens) => format!("[{}]", tokens.join("|")),
+                Choice(_, token, tokens) => format!("[{token} {}]", tokens.join("|")),
+                Texts(token, names) => format!("[{token} {}]", names.join(" ")),
+            });
+        }
+        usage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_any_case() {
+        for spec in COMMANDS {
+            assert!(std::ptr::eq(find(spec.name.to_ascii_lowercase().as_bytes()).unwrap(), spec));
+            assert!(spec.subcommands.is_sorted_by_key(|sub| sub.name));
+        }
+        for absent in [&b""[..], b"PU", b"PUTT", b"PUT\0", b"AVERYLONGCOMMANDNAME"] {
+            assert!(find(absent).is_none(), "{}", absent.escape_ascii());
+        }
+        assert!(ABSENT.is_sorted_by_key(|(name, _)| *name));
+        assert!(ABSENT.iter().all(|(name, _)| find(name.as_bytes()).is_none()));
+    }
+
+    #[test]
+    fn positional_arguments_come_first() {
+        for spec in COMMANDS.iter().flat_map(|spec| spec.subcommands.iter().chain([spec])) {
+            let optional = |argument: &Argument| {
+                matches!(argument, Flag(..) | Number(..) | Either(..) | Choice(..) | Texts(..))
+            };
+            assert!(spec.arguments.is_sorted_by_key(optional), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn usage_and_arity() {
+        let get = find(b"get").unwrap();
+        assert_eq!(get.usage(None), "GET key [REV revision] [SERIALIZABLE]");
+        assert_eq!(get.arity(1), -2);
+        assert_eq!(find(b"SET").unwrap().arity(1), 3);
+        assert_eq!(find(b"EXISTS").unwrap().usage(None), "EXISTS key [key ...]");
+        let config = find(b"CONFIG").unwrap();
+        assert_eq!(find_sub(config, b"get").unwrap().usage(Some(config)), "CONFIG GET pattern [pattern ...]");
+        assert_eq!(config.arity(1), -2);
+    }
+}

@@ -1,0 +1,140 @@
+//! What members ask of each other beside Raft.
+//!
+//! ```text
+//! kind u8 | fields
+//! propose:          count u32 | payload blob*
+//! propose refused:  busy u8 | count u32 | request id u64*
+//! read index:       id u64
+//! read index reply: id u64 | known u8 | index u64
+//! snapshot begin:   stream u64 | term u64 | index u64
+//! snapshot chunk:   stream u64 | number u64 | last u8 | bytes blob
+//! snapshot ack:     stream u64 | next u64 | installed u8
+//! snapshot abort:   stream u64
+//! ```
+
+use bytes::{BufMut, BytesMut};
+
+use super::{Body, KIND_CALL, framed, malformed};
+use crate::api::{Fault, PeerCall};
+use crate::base::{EntryId, Writer};
+
+const PROPOSE: u8 = 1;
+const PROPOSE_REFUSED: u8 = 2;
+const READ_INDEX: u8 = 3;
+const READ_INDEX_REPLY: u8 = 4;
+const SNAPSHOT_BEGIN: u8 = 5;
+const SNAPSHOT_CHUNK: u8 = 6;
+const SNAPSHOT_ACK: u8 = 7;
+const SNAPSHOT_ABORT: u8 = 8;
+
+/// Version, kind and origin, with which every logged command begins. It keeps what a frame decodes to in
+/// proportion to the frame.
+const PAYLOAD_BYTES_MIN: usize = 18;
+
+/// Appends the frame of a call without taking its payloads.
+pub fn encode_call(call: &PeerCall, out: &mut BytesMut) {
+    framed(KIND_CALL, out, |out| put(call, out));
+}
+
+fn put(call: &PeerCall, out: &mut BytesMut) {
+    let count = |length: usize| u32::try_from(length).expect("a call is cut by bytes long before");
+    match call {
+        PeerCall::Propose { term, payloads } => {
+            out.put_u8(PROPOSE);
+            out.put_u64_le(*term);
+            out.reserve(4 + payloads.iter().map(|payload| 4 + payload.len()).sum::<usize>());
+            out.put_u32_le(count(payloads.len()));
+            for payload in payloads {
+                out.put_blob(payload);
+            }
+        }
+        PeerCall::ProposeRefused { request_ids, busy } => {
+            out.put_u8(PROPOSE_REFUSED);
+            out.put_u8(u8::from(*busy));
+            out.put_u32_le(count(request_ids.len()));
+            for id in request_ids {
+                out.put_u64_le(*id);
+            }
+        }
+        PeerCall::ReadIndex { id } => {
+            out.put_u8(READ_INDEX);
+            out.put_u64_le(*id);
+        }
+        PeerCall::ReadIndexReply { id, index } => {
+            out.put_u8(READ_INDEX_REPLY);
+            out.put_u64_le(*id);
+            out.put_u8(u8::from(index.is_some()));
+            out.put_u64_le(index.unwrap_or(0));
+        }
+        PeerCall::SnapshotBegin { stream, at } => {
+            out.put_u8(SNAPSHOT_BEGIN);
+            out.put_u64_le(*stream);
+            out.put_u64_le(at.term);
+            out.put_u64_le(at.index);
+        }
+        PeerCall::SnapshotChunk { stream, number, bytes } => {
+            out.put_u8(SNAPSHOT_CHUNK);
+            out.put_u64_le(*stream);
+            out.put_u64_le(*number);
+            out.put_blob(bytes);
+        }
+        PeerCall::SnapshotAck { stream, next, installed } => {
+            out.put_u8(SNAPSHOT_ACK);
+            out.put_u64_le(*stream);
+            out.put_u64_le(*next);
+            out.put_u8(u8::from(*installed));
+        }
+        PeerCall::SnapshotAbort { stream } => {
+            out.put_u8(SNAPSHOT_ABORT);
+            out.put_u64_le(*stream);
+        }
+    }
+}
+
+pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
+    let kind = body.u8()?;
+    Ok(match kind {
+        PROPOSE => {
+            let term = body.u64()?;
+            let count = body.count(4 + PAYLOAD_BYTES_MIN)?;
+            let mut payloads = Vec::with_capacity(count);
+            for _ in 0..count {
+                let payload = body.blob()?;
+                if payload.len() < PAYLOAD_BYTES_MIN {
+                    return Err(malformed(format!("a proposal of {} bytes has no origin", payload.len())));
+                }
+                payloads.push(payload);
+            }
+            PeerCall::Propose { term, payloads }
+        }
+        PROPOSE_REFUSED => {
+            let busy = body.bool()?;
+            let count = body.count(8)?;
+            let mut request_ids = Vec::with_capacity(count);
+            for _ in 0..count {
+                request_ids.push(body.u64()?);
+            }
+            PeerCall::ProposeRefused { request_ids, busy }
+        }
+        READ_INDEX => PeerCall::ReadIndex { id: body.u64()? },
+        READ_INDEX_REPLY => {
+            let (id, known, index) = (body.u64()?, body.bool()?, body.u64()?);
+            if !known && index != 0 {
+                return Err(malformed(format!("an unknown read index of {index}")));
+            }
+            PeerCall::ReadIndexReply { id, index: known.then_some(index) }
+        }
+        SNAPSHOT_BEGIN => PeerCall::SnapshotBegin {
+            stream: body.u64()?,
+            at: EntryId { term: body.u64()?, index: body.u64()? },
+        },
+        SNAPSHOT_CHUNK => {
+            PeerCall::SnapshotChunk { stream: body.u64()?, number: body.u64()?, bytes: body.blob()? }
+        }
+        SNAPSHOT_ACK => {
+            PeerCall::SnapshotAck { stream: body.u64()?, next: body.u64()?, installed: body.bool()? }
+        }
+        SNAPSHOT_ABORT => PeerCall::SnapshotAbort { stream: body.u64()? },
+        other => return Err(malformed(format!("call kind {other}, which this version does not know"))),
+    })
+}

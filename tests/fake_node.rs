@@ -1,0 +1,133 @@
+//! A node for adapters to talk to: one member, one map, answers at once. Too simple to be wrong about what it
+//! stores; it knows nothing of old revisions and leases, and says so as the real one would.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use pawl::api::{
+    Body, Call, ConnId, Delete, Fault, Header, KeyValue, Member, Order, Put, Range, RangeResult, Reply,
+    Request, Span, Status,
+};
+use pawl::base::Revision;
+
+pub const CLUSTER: u64 = 0xcdf8_1819_4e3a_8c32;
+pub const MEMBER: u64 = 0x8e9e_05c5_2164_694d;
+
+pub struct FakeNode {
+    revision: Revision,
+    keys: BTreeMap<Bytes, KeyValue>,
+}
+
+impl Default for FakeNode {
+    fn default() -> FakeNode {
+        FakeNode { revision: 1, keys: BTreeMap::new() }
+    }
+}
+
+impl FakeNode {
+    pub fn answer(&mut self, conn: ConnId, call: Call) -> Reply {
+        let Call::Request { tag, request } = call else { panic!("the line protocol cancels nothing") };
+        let body = self.run(request).unwrap_or_else(Body::Fault);
+        let header = Header { cluster: CLUSTER, member: MEMBER, revision: self.revision, term: 2 };
+        Reply { conn, tag, header, body, more: false }
+    }
+
+    fn run(&mut self, request: Request) -> Result<Body, Fault> {
+        match request {
+            Request::Put(put) => self.put(put),
+            Request::Range(range) => self.range(&range).map(Body::Range),
+            Request::Delete(delete) => Ok(self.delete(&delete)),
+            Request::Status => Ok(Body::Status(Box::new(self.status()))),
+            Request::MemberList { .. } => Ok(Body::Members(vec![Member {
+                id: MEMBER,
+                name: "default".into(),
+                peer_urls: vec!["http://localhost:2380".into()],
+                client_urls: vec!["http://localhost:2379".into()],
+                learner: false,
+            }])),
+        }
+    }
+
+    fn put(&mut self, put: Put) -> Result<Body, Fault> {
+        let before = self.keys.get(&put.key).cloned();
+        if put.lease != 0 {
+            return Err(Fault::no_lease());
+        }
+        if before.is_none() && (put.ignore_value || put.ignore_lease) {
+            return Err(Fault::no_key());
+        }
+        self.revision += 1;
+        let old = before.clone().unwrap_or_default();
+        let kv = KeyValue {
+            key: put.key.clone(),
+            value: if put.ignore_value { old.value } else { put.value },
+            create_revision: if before.is_some() { old.create_revision } else { self.revision },
+            mod_revision: self.revision,
+            version: old.version + 1,
+            lease: 0,
+        };
+        self.keys.insert(put.key, kv);
+        Ok(Body::Put { revision: self.revision, previous: put.prev_kv.then_some(before) })
+    }
+
+    fn within(&self, span: &Span) -> Vec<KeyValue> {
+        let within = |key: &Bytes| match span {
+            Span::Key(one) => key == one,
+            Span::Between(from, to) => key >= from && key < to,
+            Span::Prefix(prefix) => key.starts_with(prefix),
+            Span::From(from) => key >= from,
+        };
+        self.keys.values().filter(|kv| within(&kv.key)).cloned().collect()
+    }
+
+    fn range(&self, range: &Range) -> Result<RangeResult, Fault> {
+        if range.revision > self.revision {
+            return Err(Fault::future(self.revision));
+        }
+        if range.revision != 0 && range.revision < self.revision {
+            return Err(Fault::compacted(self.revision));
+        }
+        let mut kvs = self.within(&range.span);
+        let count = kvs.len() as u64;
+        if range.order == Order::Descending {
+            kvs.reverse();
+        }
+        let most = if range.limit == 0 { usize::MAX } else { range.limit as usize };
+        let more = kvs.len() > most;
+        kvs.truncate(if range.count_only { 0 } else { most });
+        if range.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        Ok(RangeResult { revision: self.revision, count, more, kvs })
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Body {
+        let gone = self.within(&delete.span);
+        for kv in &gone {
+            self.keys.remove(&kv.key);
+        }
+        self.revision += u64::from(!gone.is_empty());
+        Body::Delete {
+            revision: self.revision,
+            deleted: gone.len() as u64,
+            previous: if delete.prev_kv { gone } else { Vec::new() },
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            member_id: MEMBER,
+            cluster_id: CLUSTER,
+            name: "default".into(),
+            version: "0.1.0".into(),
+            leader: MEMBER,
+            term: 2,
+            commit_index: 7,
+            applied_index: 6,
+            revision: self.revision,
+            db_size: 20480,
+            db_size_in_use: 16384,
+            ..Status::default()
+        }
+    }
+}

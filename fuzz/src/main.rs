@@ -1,7 +1,7 @@
 //! Mutated input for every decoder of bytes from outside, on stable Rust and without extra tools.
 //!
-//! `make fuzz`, or in here `cargo run --release -- [--seconds N] [--seed N] [TARGET]`. Inputs are drawn from
-//! `corpus/<target>/` and mutated by seeded dice: the printed seed repeats a run exactly. An input
+//! `make fuzz`, or in here `cargo run --release -- [--seconds N] [--seed N] [TARGET]`. Inputs are seeds
+//! of the target and files of `corpus/<target>/`, mutated by seeded dice: the printed seed repeats a run exactly. An input
 //! that makes its target panic is left in `artifacts/`, and the run ends.
 
 mod mutate;
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pawl::base::Rng;
+use targets::Target;
 
 /// Inputs between two looks at the clock.
 const BATCH: u32 = 256;
@@ -33,18 +34,18 @@ fn main() -> ExitCode {
     };
     let chosen: Vec<_> = targets::ALL
         .iter()
-        .filter(|(name, _)| options.target.as_deref().is_none_or(|wanted| wanted == *name))
+        .filter(|target| options.target.as_deref().is_none_or(|wanted| wanted == target.name))
         .collect();
     if chosen.is_empty() {
-        let names: Vec<_> = targets::ALL.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = targets::ALL.iter().map(|target| target.name).collect();
         eprintln!("no such target; there are: {}", names.join(" "));
         return ExitCode::from(2);
     }
     println!("seed {}", options.seed);
     let each = Duration::from_secs(options.seconds) / u32::try_from(chosen.len()).expect("a few targets");
-    for (name, target) in chosen {
-        let inputs = run(name, *target, each, options.seed);
-        println!("{name:12} {inputs:>10} inputs, none failed");
+    for target in chosen {
+        let inputs = run(target, each, options.seed);
+        println!("{:12} {inputs:>10} inputs, none failed", target.name);
     }
     ExitCode::SUCCESS
 }
@@ -67,15 +68,16 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     Ok(options)
 }
 
-fn run(name: &str, target: targets::Target, time: Duration, seed: u64) -> u64 {
+fn run(target: &Target, time: Duration, seed: u64) -> u64 {
+    let name = target.name;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let corpus = corpus(&here.join("corpus").join(name));
+    let corpus = corpus(target, &here.join("corpus").join(name));
     let artifacts = here.join("artifacts");
     fs::create_dir_all(&artifacts).expect("a directory for the artifacts");
     let artifact: PathBuf = artifacts.join(format!("{name}-{seed}"));
     let mut rng = Rng::new(seed);
     for input in &corpus {
-        target(input, &mut rng.clone());
+        (target.run)(input, &mut rng.clone());
     }
     let start = Instant::now();
     let mut inputs = 0;
@@ -84,7 +86,7 @@ fn run(name: &str, target: targets::Target, time: Duration, seed: u64) -> u64 {
             let mut input = corpus[rng.below(corpus.len() as u64) as usize].clone();
             mutate::mutate(&mut input, &corpus, &mut rng);
             let state = rng.clone();
-            let outcome = std::panic::catch_unwind(|| target(&input, &mut state.clone()));
+            let outcome = std::panic::catch_unwind(|| (target.run)(&input, &mut state.clone()));
             if outcome.is_err() {
                 fs::write(&artifact, &input).expect("the artifact can be written");
                 eprintln!("{name}: input {} failed; kept as {}", inputs, artifact.display());
@@ -96,12 +98,13 @@ fn run(name: &str, target: targets::Target, time: Duration, seed: u64) -> u64 {
     inputs
 }
 
-/// The committed inputs, sorted by name; the empty input when there are none.
-fn corpus(dir: &Path) -> Vec<Vec<u8>> {
+/// The target's seeds, and inputs that were committed because they once failed, sorted by name.
+fn corpus(target: &Target, dir: &Path) -> Vec<Vec<u8>> {
     let mut paths: Vec<PathBuf> =
         fs::read_dir(dir).map(|dir| dir.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
     paths.sort();
-    let mut inputs: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).expect("a corpus file")).collect();
+    let mut inputs = (target.seeds)();
+    inputs.extend(paths.iter().map(|path| fs::read(path).expect("a corpus file")));
     inputs.push(Vec::new());
     inputs
 }

@@ -2,7 +2,7 @@
 
 use pawl::base::Rng;
 
-const INPUT_BYTES_MAX: usize = 16 << 10;
+const INPUT_BYTES_MAX: usize = 128 << 10;
 const LENGTHS: [u32; 10] = [0, 1, 2, 127, 128, 255, 65_535, 0x7fff_ffff, 0x8000_0000, u32::MAX];
 
 /// One to eight changes in place; now and then a half of another input behind the first half of this one.

@@ -1,20 +1,25 @@
-//! One function per decoder. A target panics where the decoder breaks a promise; a refused input is fine.
+//! One target per decoder of bytes from outside. A target panics where the decoder breaks a promise; a refused
+//! input is fine. Seeds are made by the project's own encoders, so they follow the formats.
 
-use bytes::{Bytes, BytesMut};
-use pawl::api::command;
+mod files;
+mod messages;
+
 use pawl::base::Rng;
 
-/// Gets the input, and dice for whatever else it has to choose.
-pub type Target = fn(&[u8], &mut Rng);
-
-pub const ALL: &[(&str, Target)] = &[("command", logged_command)];
-
-/// What decodes must encode to something that decodes to the same.
-fn logged_command(input: &[u8], _rng: &mut Rng) {
-    let payload = Bytes::copy_from_slice(input);
-    let Ok((origin, decoded)) = command::decode(payload) else { return };
-    assert_eq!(command::origin(input), Some(origin));
-    let mut again = BytesMut::new();
-    command::encode(origin, &decoded, &mut again);
-    assert_eq!(command::decode(again.freeze()), Ok((origin, decoded)));
+/// A decoder under fire.
+pub struct Target {
+    pub name: &'static str,
+    /// Good inputs to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Gets the input, and dice for whatever else it has to choose.
+    pub run: fn(&[u8], &mut Rng),
 }
+
+pub const ALL: &[Target] = &[
+    Target { name: "command", seeds: messages::command_seeds, run: messages::command },
+    Target { name: "line", seeds: messages::line_seeds, run: messages::line },
+    Target { name: "peer", seeds: messages::peer_seeds, run: messages::peer },
+    Target { name: "snapshot", seeds: files::snapshot_seeds, run: files::snapshot },
+    Target { name: "store", seeds: files::store_seeds, run: files::store },
+    Target { name: "wal", seeds: files::wal_seeds, run: files::wal },
+];

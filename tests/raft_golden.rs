@@ -41,6 +41,10 @@ fn number(word: &str) -> u64 {
     word.parse().unwrap_or_else(|_| panic!("a number: {word}"))
 }
 
+fn milliseconds(word: &str) -> u64 {
+    number(word.strip_suffix("ms").expect("milliseconds")) * MS
+}
+
 fn show(entries: &[Entry]) -> String {
     let words: Vec<String> = entries
         .iter()
@@ -147,6 +151,10 @@ impl Stage {
             }
             // wait 300ms [n1 n2]: time passes, and these (or all) do what falls due
             "wait" => self.wait(first, &words[1..]),
+            // pass 300ms: time passes, and nobody does anything
+            "pass" => self.now = self.now + milliseconds(first),
+            // live 300ms [n3 n4]: time passes and messages arrive; those to and from n3 and n4 are lost
+            "live" => self.live(first, &words[1..]),
             // deliver [n1 [n2]]: what is under way now (from n1, to n2) arrives
             "deliver" => self.deliver(words),
             // deliver-last n1 n2: the last message from n1 to n2 overtakes the others
@@ -235,6 +243,11 @@ impl Stage {
             }
             // snapshot n1 n2: n1's state is installed at n2; both are told
             "snapshot" => self.snapshot(id(first), id(words[1])),
+            // snapshot-failed n1 n2: the stream from n1 to n2 broke
+            "snapshot-failed" => {
+                self.member(id(first)).raft().0.report_snapshot(id(words[1]), Err(()));
+                self.turns(id(first));
+            }
             // say n1 n2 TERM take over: a message out of nowhere (take-over, vote, prevote)
             "say" => self.say(id(first), id(words[1]), words),
             "status" => self.status(),
@@ -243,6 +256,7 @@ impl Stage {
     }
 
     fn cluster(&mut self, words: &[&str]) {
+        *self = Stage { out: std::mem::take(&mut self.out), ..Stage::new() };
         let voters: Vec<MemberId> = (1..=number(words[0])).collect();
         let mut learners = Vec::new();
         for word in &words[1..] {
@@ -291,7 +305,7 @@ impl Stage {
     }
 
     fn wait(&mut self, time: &str, only: &[&str]) {
-        let end = self.now + number(time.strip_suffix("ms").expect("milliseconds")) * MS;
+        let end = self.now + milliseconds(time);
         loop {
             let due = self
                 .members
@@ -309,6 +323,13 @@ impl Stage {
             }
         }
         self.now = end;
+    }
+
+    fn live(&mut self, time: &str, without: &[&str]) {
+        for _ in 0..milliseconds(time) / MS {
+            self.wait("1ms", &[]);
+            self.settle(without);
+        }
     }
 
     fn deliver(&mut self, words: &[&str]) {

@@ -275,7 +275,9 @@ impl World {
                     self.wakes[member as usize - 1] = u64::MAX;
                     let now = self.now(member);
                     self.member(member).tick(now);
-                    self.soon(member);
+                    self.turns(member);
+                    let deadline = self.member(member).raft().0.deadline();
+                    assert!(deadline > now, "n{member} is woken for what it does not do");
                 }
             }
             Event::Turn { member, life } => {

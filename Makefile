@@ -43,8 +43,8 @@ bench: ## Load a running cluster (ENDPOINT, default 127.0.0.1:2379) with redis-b
 	scripts/bench $(ENDPOINT)
 
 .PHONY: fuzz
-fuzz: ## Feed mutated input to every decoder for FUZZ_SECONDS (default 60), on stable Rust
-	$(CARGO) run --release --quiet --manifest-path fuzz/Cargo.toml -- --seconds $(FUZZ_SECONDS)
+fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default 60), on stable Rust
+	fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)

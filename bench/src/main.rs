@@ -47,7 +47,7 @@ struct Arguments {
     /// Only these systems
     #[arg(long, value_delimiter = ',', default_value = "pawl,etcd,redis,lmdb,redb")]
     systems: Vec<Name>,
-    /// How often the rows under load are measured, each time on fresh data
+    /// How often the rows under load and the engines are measured, each time on fresh data
     #[arg(long)]
     rounds: Option<usize>,
     /// Keys for memory, restart, failover and stop
@@ -97,7 +97,7 @@ impl Scale {
             failovers: pick(2, 9),
             stops: pick(1, 5),
             engine_keys: pick(100_000, 1_000_000),
-            engine_rounds: pick(1, 3),
+            engine_rounds: arguments.rounds.unwrap_or(pick(1, 3)),
         }
     }
 }

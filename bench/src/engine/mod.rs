@@ -96,6 +96,32 @@ fn shuffled(count: usize, seed: u64) -> Vec<Key> {
     keys
 }
 
+/// The stop watch of one part: by the wall, and by the processors.
+struct Watch {
+    wall: Instant,
+    processor_s: f64,
+}
+
+impl Watch {
+    fn start() -> Watch {
+        Watch { wall: Instant::now(), processor_s: processor_seconds() }
+    }
+
+    fn wall_s(&self) -> f64 {
+        self.wall.elapsed().as_secs_f64()
+    }
+
+    fn processor_us(&self) -> f64 {
+        (processor_seconds() - self.processor_s) * 1e6
+    }
+}
+
+/// Processor time of this process so far, all threads.
+fn processor_seconds() -> f64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    t.tv_sec as f64 + t.tv_nsec as f64 / 1e9
+}
+
 /// Seconds for all puts.
 fn put_all(engine: &mut impl Engine, data: &Data) -> Result<f64> {
     let mut batch = Vec::with_capacity(BATCH);
@@ -111,26 +137,29 @@ fn put_all(engine: &mut impl Engine, data: &Data) -> Result<f64> {
 fn one(engine: &mut impl Engine, name: &'static str, scale: &Scale, figures: &mut Figures) -> Result<()> {
     let data = Data::new(scale.engine_keys);
     let count = data.keys.len() as f64;
+    let watch = Watch::start();
     let put = put_all(engine, &data)?;
     figures.add("puts", name, count / put);
-    let start = Instant::now();
     engine.settle()?;
-    let settle = start.elapsed().as_secs_f64();
+    figures.add("processor time of a put, made durable", name, watch.processor_us() / count);
+    let settle = watch.wall_s() - put;
     figures.add("making it durable at the end", name, settle);
     figures.add("puts, with all of it durable at the end", name, count / (put + settle));
 
     let order = shuffled(data.keys.len(), 6);
     let mut expected = Seen::default();
     order.iter().for_each(|key| expected.look(data.value(key)));
-    let start = Instant::now();
+    let watch = Watch::start();
     let seen = engine.gets(&order)?;
-    figures.add("random gets", name, count / start.elapsed().as_secs_f64());
+    figures.add("random gets", name, count / watch.wall_s());
+    figures.add("processor time of a random get", name, watch.processor_us() / count);
     if seen != expected {
         return Err(format!("{name} read {seen:?}, expected {expected:?}").into());
     }
-    let start = Instant::now();
+    let watch = Watch::start();
     let seen = engine.scan()?;
-    figures.add("scan", name, count / start.elapsed().as_secs_f64());
+    figures.add("scan", name, count / watch.wall_s());
+    figures.add("processor time of a scanned cell", name, watch.processor_us() / count);
     if seen != expected {
         return Err(format!("{name} scanned {seen:?}, expected {expected:?}").into());
     }

@@ -43,8 +43,8 @@ bench: build ## Measure Pawl beside etcd, Redis, LMDB and redb, those that are f
 	$(CARGO) run --release --locked --manifest-path bench/Cargo.toml -- $(BENCH)
 
 .PHONY: fuzz
-fuzz: ## Feed mutated input to every decoder for FUZZ_SECONDS (default 60), on stable Rust
-	$(CARGO) run --release --quiet --manifest-path fuzz/Cargo.toml -- --seconds $(FUZZ_SECONDS)
+fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default 60), on stable Rust
+	fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)

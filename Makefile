@@ -76,7 +76,7 @@ lint:
 
 .PHONY: docs
 docs:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
 
 .PHONY: clean
 clean: ## Remove what was built and the data of the local cluster

@@ -3,35 +3,35 @@
 //! Read the modules in this order; each uses only those above it (the exact table is in
 //! `ARCHITECTURE.md`, and `tests/tidy.rs` holds the code to it).
 
-/// Vocabulary: ids, limits, errors, the checked codec, the checksum, seeded dice. Uses nothing else of ours.
+// Vocabulary: ids, limits, errors, the checked codec, the checksum, seeded dice. Uses nothing else of ours.
 pub mod base;
 
-/// The edges as traits (disk, pages, clock, entropy), their operating-system form, and the simulated disk.
+// The edges as traits (disk, pages, clock, entropy), their operating-system form, and the simulated disk.
 pub mod io;
 
-/// The one language that protocols and the node share: requests, replies, errors, logged commands.
+// The one language that protocols and the node share: requests, replies, errors, logged commands.
 pub mod api;
 
-/// Consensus: pure, without sockets, files, clocks or dice of its own.
+// Consensus: pure, without sockets, files, clocks or dice of its own.
 pub mod raft;
 
-/// The write-ahead log: segments on disk, one sync per batch.
+// The write-ahead log: segments on disk, one sync per batch.
 pub mod wal;
 
-/// The copy-on-write B+tree file, read through a mapping.
+// The copy-on-write B+tree file, read through a mapping.
 pub mod btree;
 
-/// The replicated state machine: etcd's revisions over the tree.
+// The replicated state machine: etcd's revisions over the tree.
 pub mod store;
 
-/// Joins the pure parts into one member; still no sockets and no clock.
+// Joins the pure parts into one member; still no sockets and no clock.
 pub mod node;
 
-/// Bytes to vocabulary and back: the line protocol, and the frames between members.
+// Bytes to vocabulary and back: the line protocol, and the frames between members.
 pub mod proto;
 
-/// The event loop: the only user of mio.
+// The event loop: the only user of mio.
 pub mod net;
 
-/// The command line: server, client, offline tools.
+// The command line: server, client, offline tools.
 pub mod cli;

@@ -116,9 +116,7 @@ impl Raft {
             Outcome::Won if asking => self.run(false),
             Outcome::Won => self.lead(log),
             Outcome::Lost => {
-                let tries = self.eager_tries;
                 self.become_follower(0);
-                self.eager_tries = Some(tries.unwrap_or(0));
                 self.retry_soon();
             }
         }
@@ -134,21 +132,23 @@ impl Raft {
     // ---- When to campaign
 
     /// Sets the next campaign to a short random wait that doubles with each fruitless attempt, up to the
-    /// ordinary one: at the start, after the leader's connection was lost, and after a lost election, nobody is
-    /// there to be disturbed. Among `n` voters a wait is one of about `2n` slots.
+    /// ordinary one: at the start, and after the leader's connection was lost, nobody is there to be disturbed.
+    /// Among `n` voters a wait is one of about `2n` slots.
     pub(super) fn retry_soon(&mut self) {
         let common = &mut self.common;
         let voters = common.membership.voters.len().max(1) as u64;
         let slot = common.config.slot();
-        let tries = self.eager_tries.unwrap_or(u32::MAX).min(16);
-        let wait = common.rng.between(slot, 2 * voters * slot) << tries;
         let from = common.now.max(common.promise_until);
-        if wait < common.config.election_timeout {
-            self.eager_tries = Some(tries + 1);
-            self.election_at = from + wait;
-        } else {
-            self.eager_tries = None;
-            self.election_at = from + common.patience();
+        let short = self.eager_tries.map(|tries| common.rng.between(slot, 2 * voters * slot) << tries);
+        match short.filter(|wait| *wait < common.config.election_timeout) {
+            Some(wait) => {
+                self.eager_tries = self.eager_tries.map(|tries| tries + 1);
+                self.election_at = from + wait;
+            }
+            None => {
+                self.eager_tries = None;
+                self.election_at = from + common.patience();
+            }
         }
     }
 
@@ -212,6 +212,7 @@ impl Raft {
         if granted && common.vote == 0 {
             self.become_follower(0);
             self.common.vote = from;
+            self.election_at = self.common.now + self.common.patience();
         }
         self.common.send_after(from, MessageBody::VoteReply { granted });
     }
@@ -222,7 +223,6 @@ impl Raft {
     pub(super) fn adopt_term(&mut self, term: Term) {
         assert!(term > self.common.term, "terms only rise: {} to {term}", self.common.term);
         let asked = matches!(self.role, RoleState::PreCandidate(_));
-        let tries = self.eager_tries;
         self.become_follower(0);
         self.common.term = term;
         self.common.vote = 0;
@@ -230,19 +230,22 @@ impl Raft {
         self.deferred.clear();
         if asked {
             // It asked because it misses a leader: it goes on to ask, now with the right term.
-            self.eager_tries = tries;
             self.retry_soon();
         }
     }
 
     /// Follows `leader` (0: not known yet) in the present term.
+    ///
+    /// A follower's next campaign stays where it was. A candidate that cannot win raises everybody's term; if
+    /// that made the others wait anew, one with a short log could keep those who can win from ever trying.
     pub(super) fn become_follower(&mut self, leader: MemberId) {
         if let RoleState::Leader(old) = &mut self.role {
             old.fail_reads(&mut self.common);
         }
+        if !matches!(self.role, RoleState::Follower) {
+            self.election_at = self.common.now + self.common.patience();
+        }
         self.role = RoleState::Follower;
         self.common.leader = leader;
-        self.eager_tries = None;
-        self.election_at = self.common.now + self.common.patience();
     }
 }

@@ -499,6 +499,11 @@ impl Raft {
         self.common.config.id
     }
 
+    /// Term and vote as of now, for a shell that resets the log (a Ready brings every change of them anyway).
+    pub fn hard_state(&self) -> HardState {
+        self.common.hard_state()
+    }
+
     /// The end of the log, durable or not.
     pub fn last(&self) -> EntryId {
         self.common.log.last()

@@ -428,8 +428,13 @@ impl Leader {
             PeerState::Probe | PeerState::Replicate => peer.next - 1,
             PeerState::Snapshot => peer.matched,
         };
-        // Where the log before `next` is released, a heartbeat still shows who leads.
-        let previous = if common.log.term(previous, view).is_some() { previous } else { 0 };
+        // Where the log before `next` is released, a heartbeat still shows who leads. It cannot show whether
+        // what was sent before arrived, so a pipeline must not rely on it.
+        let held = common.log.term(previous, view).is_some();
+        let previous = if held { previous } else { 0 };
+        if !held && peer.state == PeerState::Replicate {
+            peer.probe_from(0);
+        }
         self.send_append(common, position, previous, Vec::new(), view);
     }
 

@@ -353,8 +353,7 @@ impl<D: Disk> Incoming<D> {
                 &format!("{} cells with digest {:016x}", self.cell_count, self.digest.value()),
             ));
         }
-        tree.set_user(&self.complete_state().encode());
-        // A checkpoint that is running took the record as it was before.
+        // A checkpoint that is running has taken the record as it was before.
         let checkpoints_left = if tree.checkpoint_running() { 3 } else { 2 };
         self.stage = Stage::Completing { checkpoints_left };
         Ok(())
@@ -382,8 +381,10 @@ impl<D: Disk> Incoming<D> {
     }
 }
 
-/// Setting the record makes the tree changed, so that there is a checkpoint to do.
+/// A record that changes makes the tree changed. The second time it would be the same, and there would be
+/// nothing to do: so it is taken away first.
 fn completing_checkpoint<D: Disk>(tree: &mut Tree<D>, user: &[u8]) -> Result<Checkpoint<D>> {
+    tree.set_user(&[]);
     tree.set_user(user);
     Ok(tree.begin_checkpoint()?.expect("a tree whose record was set has something to write"))
 }
@@ -414,7 +415,10 @@ pub fn create<D: Disk>(
 
 /// Removes the file of a creation or an installation that did not get to its end.
 pub fn remove_leftover<D: Disk>(disk: &D, path: &Path) -> Result<()> {
-    remove(disk, &filling_path(path))
+    let filling_path = filling_path(path);
+    // The name under which the tree makes a blank file, before that has the name it was asked for.
+    remove(disk, &filling_path.with_extension("new"))?;
+    remove(disk, &filling_path)
 }
 
 fn filling_path(path: &Path) -> PathBuf {

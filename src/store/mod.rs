@@ -51,7 +51,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::{Fault, Member};
 use crate::base::{EntryId, Error, Index, Result, Revision};
-use crate::btree::{Checkpoint, CheckpointDone, Stats, Tree, View};
+use crate::btree::{Checkpoint, CheckpointDone, ROOTS, Stats, Tree, View};
 use crate::io::Disk;
 
 pub use crate::btree::Options;
@@ -123,6 +123,7 @@ impl<D: Disk> Store<D> {
             members: Vec::new(),
             broken: false,
         };
+        store.refuse_unknown_roots()?;
         store.members = store.read_members()?;
         Ok(store)
     }
@@ -214,6 +215,19 @@ impl<D: Disk> Store<D> {
             self.tree.set_user(&self.state.encode());
             self.recorded = self.state;
         }
+    }
+
+    /// A newer version may keep something there that this one would lose.
+    fn refuse_unknown_roots(&self) -> Result<()> {
+        for root in (0..ROOTS).filter(|root| !REPLICATED.contains(root)) {
+            if self.tree.cursor(View::Now, root).first()? {
+                return Err(Error::Refused(format!(
+                    "{} holds something in root {root}, which this program does not know: upgrade it",
+                    self.path.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn read_members(&self) -> Result<Vec<Member>> {

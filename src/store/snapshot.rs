@@ -17,7 +17,7 @@ use crate::base::codec::Short;
 use crate::base::crc::crc32_from;
 use crate::base::limits::{ENTRY_BYTES_MAX, KEY_BYTES_MAX};
 use crate::base::{ClusterId, EntryId, Error, Reader, Result, Revision, Writer};
-use crate::btree::View;
+use crate::btree::{Cursor, View};
 use crate::io::Disk;
 
 pub const MAGIC: [u8; 8] = *b"PAWLSNAP";
@@ -190,19 +190,8 @@ impl Cells {
                 }
             };
             while there {
-                let key = cursor.key()?;
-                let value = cursor.value();
-                let (counted, copy);
-                counted = cursor.counted();
-                let value = match value.as_slice() {
-                    Some(bytes) => bytes,
-                    None => {
-                        copy = value.to_vec()?;
-                        &copy
-                    }
-                };
-                if !visit(&Cell { root, counted, key: &key, value }) {
-                    self.after = Some(key.into_owned());
+                if !show(&cursor, root, &mut visit)? {
+                    self.after = Some(cursor.key()?.into_owned());
                     return Ok(true);
                 }
                 there = cursor.next()?;
@@ -212,6 +201,24 @@ impl Cells {
         }
         Ok(false)
     }
+}
+
+/// Shows the cell under the cursor.
+fn show<D: Disk>(
+    cursor: &Cursor<'_, D>,
+    root: usize,
+    visit: &mut impl FnMut(&Cell<'_>) -> bool,
+) -> Result<bool> {
+    let (key, value) = (cursor.key()?, cursor.value());
+    let copy;
+    let bytes = match value.as_slice() {
+        Some(bytes) => bytes,
+        None => {
+            copy = value.to_vec()?;
+            &copy
+        }
+    };
+    Ok(visit(&Cell { root, counted: cursor.counted(), key: &key, value: bytes }))
 }
 
 /// A snapshot on its way out. Give it back with [`Store::unpin`]: until then the tree keeps its pages.

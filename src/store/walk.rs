@@ -87,7 +87,7 @@ impl<'s, D: Disk> Walk<'s, D> {
                 return Ok(false);
             }
             // On the newest version of a key that the walk has not seen.
-            if self.to_visible_version()? {
+            if self.find_visible()? {
                 return Ok(true);
             }
             there = self.pass_key_up()?;
@@ -123,7 +123,7 @@ impl<'s, D: Disk> Walk<'s, D> {
             if newest_is_here {
                 return Ok(true);
             }
-            if self.cursor.seek(&self.prefix)? && self.arrive()? && self.to_visible_version()? {
+            if self.cursor.seek(&self.prefix)? && self.arrive()? && self.find_visible()? {
                 return Ok(true);
             }
             there = self.cursor.seek_before(&self.prefix)?;
@@ -160,7 +160,7 @@ impl<'s, D: Disk> Walk<'s, D> {
     }
 
     /// From the newest version of a key to the one that was visible; false if the key was not there then.
-    fn to_visible_version(&mut self) -> Result<bool> {
+    fn find_visible(&mut self) -> Result<bool> {
         let Some(at) = self.at else {
             return Ok(self.cursor.counted());
         };

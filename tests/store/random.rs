@@ -7,6 +7,7 @@ use super::*;
 use pawl::api::{Order, Range, SortBy};
 use pawl::base::Rng;
 use pawl::btree::Checkpoint;
+use pawl::io::sim::Damage;
 
 struct Rig {
     rng: Rng,
@@ -41,6 +42,7 @@ fn large_pages() {
     }
 }
 
+#[expect(clippy::print_stderr, reason = "shown when the test fails: what to run again")]
 fn run(page_bytes: usize, seed: u64, steps: usize) {
     eprintln!("page_bytes {page_bytes} seed {seed}");
     let disk = disk();
@@ -111,11 +113,15 @@ impl Rig {
         self.running = None;
         let promised = self.store.durable_applied();
         let hash = self.store.content_hash().unwrap();
-        drop_newest_meta_page(&self.disk, self.store.stats().page_bytes, self.store.stats().checkpoint);
+        damage_newest_meta_slot(&self.disk, self.store.stats().checkpoint);
         let store = Store::open(&self.disk.point().kill_image(), path()).unwrap();
         assert!(store.applied().index >= promised, "{} < {promised}", store.applied());
+        assert_eq!(store.notes().len(), 1, "the damage is told");
         self.reopen(self.disk.point().kill_image());
         assert_eq!(self.store.content_hash().unwrap(), hash);
+        // Both slots are good again, for the next time.
+        self.apply();
+        checkpoint(&mut self.store);
     }
 
     fn reopen(&mut self, disk: SimDisk) {
@@ -168,11 +174,10 @@ impl Rig {
     }
 }
 
-/// The two meta pages are the first two pages; checkpoint `n` is in page `n % 2`.
-fn drop_newest_meta_page(disk: &SimDisk, page_bytes: usize, checkpoint: u64) {
-    use pawl::io::sim::Damage;
-    let offset = (checkpoint % 2) * page_bytes as u64;
-    disk.damage(path(), offset, Damage::Garbage { len: page_bytes, seed: 7 }).unwrap();
+/// The slots of the meta pages lie at 0 and 4096; checkpoints take turns.
+fn damage_newest_meta_slot(disk: &SimDisk, checkpoint: u64) {
+    let damage = Damage::Garbage { len: 512, seed: 7 };
+    disk.damage(path(), (checkpoint % 2) * 4096, damage).unwrap();
 }
 
 fn random_key(rng: &mut Rng) -> Bytes {

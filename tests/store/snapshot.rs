@@ -35,7 +35,7 @@ fn try_install(
     let outcome = (|| {
         for (number, chunk) in chunks.iter().enumerate() {
             work(&mut incoming)?;
-            assert!(incoming.wants_more());
+            assert!(incoming.wants_more() && !incoming.is_whole());
             incoming.take(number as u64, chunk.clone())?;
         }
         work(&mut incoming)
@@ -121,9 +121,11 @@ fn damaged_streams_leave_the_old_store() {
         let mut without = chunks.clone();
         without.remove(at);
         bad.push((format!("without chunk {at}"), without));
-        let mut twice = chunks.clone();
-        twice.insert(at, chunks[at].clone());
-        bad.push((format!("chunk {at} twice"), twice));
+        if at + 1 < chunks.len() {
+            let mut twice = chunks.clone();
+            twice.insert(at, chunks[at].clone());
+            bad.push((format!("chunk {at} twice"), twice));
+        }
         for byte in [0, 3, 4, chunks[at].len() / 2, chunks[at].len() - 1] {
             let mut altered = chunks.clone();
             let mut bytes = altered[at].to_vec();

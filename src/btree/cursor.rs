@@ -1,0 +1,203 @@
+//! Cursors: a path of pages from a root to a cell, moved step by step.
+
+use std::borrow::Cow;
+
+use crate::base::Result;
+use crate::io::Disk;
+
+use super::format::{Link, Root};
+use super::node::Node;
+use super::read::Value;
+use super::tree::{PageBytes, Tree};
+
+/// A place in one root of one view. A move says whether it ended on a cell; behind the last cell and before
+/// the first one the cursor is on none, and only a seek brings it back.
+pub struct Cursor<'t, D: Disk> {
+    tree: &'t Tree<D>,
+    top: Root,
+    /// From the root down to the leaf; empty if the cursor is on no cell.
+    path: Vec<(PageBytes<'t, D>, usize)>,
+    /// Cells in the leaf, so that most moves look at no page.
+    leaf_count: usize,
+}
+
+impl<'t, D: Disk> Cursor<'t, D> {
+    pub(super) fn new(tree: &'t Tree<D>, top: Root) -> Cursor<'t, D> {
+        Cursor { tree, top, path: Vec::new(), leaf_count: 0 }
+    }
+
+    /// To the first cell with a key of at least `key`.
+    pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
+        let index = self.descend_to(key)?;
+        if index < self.leaf_count {
+            return Ok(true);
+        }
+        self.next_leaf()
+    }
+
+    /// To the last cell with a key less than `key`.
+    pub fn seek_before(&mut self, key: &[u8]) -> Result<bool> {
+        match self.descend_to(key)?.checked_sub(1) {
+            Some(index) => {
+                self.set_index(index);
+                Ok(true)
+            }
+            None => self.prev_leaf(),
+        }
+    }
+
+    pub fn first(&mut self) -> Result<bool> {
+        self.path.clear();
+        if self.top.link.is_none() {
+            return Ok(false);
+        }
+        self.descend_edge(self.top.link, self.top.level, Edge::First)
+    }
+
+    pub fn last(&mut self) -> Result<bool> {
+        self.path.clear();
+        if self.top.link.is_none() {
+            return Ok(false);
+        }
+        self.descend_edge(self.top.link, self.top.level, Edge::Last)
+    }
+
+    #[expect(clippy::should_implement_trait, reason = "it moves, and lends what it is on")]
+    pub fn next(&mut self) -> Result<bool> {
+        let Some((_, index)) = self.path.last_mut() else { return Ok(false) };
+        *index += 1;
+        if *index < self.leaf_count {
+            return Ok(true);
+        }
+        self.next_leaf()
+    }
+
+    pub fn prev(&mut self) -> Result<bool> {
+        let Some((_, index)) = self.path.last_mut() else { return Ok(false) };
+        if *index > 0 {
+            *index -= 1;
+            return Ok(true);
+        }
+        self.prev_leaf()
+    }
+
+    /// Whether the cursor is on a cell. `key`, `value` and `counted` may be asked only then.
+    pub fn valid(&self) -> bool {
+        !self.path.is_empty()
+    }
+
+    /// The key; a copy only if it is too long for one page.
+    pub fn key(&self) -> Result<Cow<'_, [u8]>> {
+        let (node, index) = self.leaf();
+        let key = node.leaf(index).cell_key();
+        match key.rest {
+            None => Ok(Cow::Borrowed(key.kept)),
+            Some(rest) => Ok(Cow::Owned(self.tree.chain_key(rest)?)),
+        }
+    }
+
+    pub fn value(&self) -> Value<'_, D> {
+        let (node, index) = self.leaf();
+        Value::in_node(self.tree, node, index)
+    }
+
+    pub fn counted(&self) -> bool {
+        let (node, index) = self.leaf();
+        node.leaf_counted(index)
+    }
+
+    fn leaf(&self) -> (Node<'_>, usize) {
+        let (page, index) = self.path.last().expect("the cursor is on a cell");
+        (Node::new(page), *index)
+    }
+
+    fn set_index(&mut self, index: usize) {
+        self.path.last_mut().expect("the cursor is in a leaf").1 = index;
+    }
+
+    /// To the leaf that covers `key`, and to where the key is or would be; perhaps behind the leaf's last cell.
+    fn descend_to(&mut self, key: &[u8]) -> Result<usize> {
+        self.path.clear();
+        self.leaf_count = 0;
+        if self.top.link.is_none() {
+            return Ok(0);
+        }
+        let (tree, mut link) = (self.tree, self.top.link);
+        for level in (1..=self.top.level).rev() {
+            let page = self.checked(tree.node_page(link, level))?;
+            let node = Node::new(&page);
+            let found = node.search_branch(key, |rest| tree.compare_chain(rest, key));
+            let index = self.checked(found)?;
+            link = node.child(index);
+            self.path.push((page, index));
+        }
+        let page = self.checked(tree.node_page(link, 0))?;
+        let found = Node::new(&page).search_leaf(key, |rest| tree.compare_chain(rest, key));
+        let (index, _) = self.checked(found)?;
+        self.leaf_count = Node::new(&page).count();
+        self.path.push((page, index));
+        Ok(index)
+    }
+
+    /// After an error the cursor is on no cell.
+    fn checked<T>(&mut self, result: Result<T>) -> Result<T> {
+        if result.is_err() {
+            self.path.clear();
+            self.leaf_count = 0;
+        }
+        result
+    }
+
+    fn descend_edge(&mut self, mut link: Link, from_level: u8, edge: Edge) -> Result<bool> {
+        let tree = self.tree;
+        for level in (0..=from_level).rev() {
+            let page = self.checked(tree.node_page(link, level))?;
+            let node = Node::new(&page);
+            let index = match edge {
+                Edge::First => 0,
+                Edge::Last => node.count() - 1,
+            };
+            if level == 0 {
+                self.leaf_count = node.count();
+            } else {
+                link = node.child(index);
+            }
+            self.path.push((page, index));
+        }
+        Ok(true)
+    }
+
+    fn next_leaf(&mut self) -> Result<bool> {
+        self.path.pop();
+        while let Some((page, index)) = self.path.last_mut() {
+            let node = Node::new(page);
+            if *index + 1 < node.count() {
+                *index += 1;
+                let (child, level) = (node.child(*index), node.level() - 1);
+                return self.descend_edge(child, level, Edge::First);
+            }
+            self.path.pop();
+        }
+        Ok(false)
+    }
+
+    fn prev_leaf(&mut self) -> Result<bool> {
+        self.path.pop();
+        while let Some((page, index)) = self.path.last_mut() {
+            let node = Node::new(page);
+            if *index > 0 {
+                *index -= 1;
+                let (child, level) = (node.child(*index), node.level() - 1);
+                return self.descend_edge(child, level, Edge::Last);
+            }
+            self.path.pop();
+        }
+        Ok(false)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Edge {
+    First,
+    Last,
+}

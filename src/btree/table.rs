@@ -1,0 +1,65 @@
+//! The pages that live in memory: those changed since the last checkpoint, those of the checkpoint that is
+//! being written, and those that only a pinned view still reaches. Everything else is read through the mapping.
+
+use std::sync::Arc;
+
+use super::format::PageNo;
+
+/// Pages per chunk. Small, because in a large file the changed pages lie far apart.
+const CHUNK: usize = 64;
+
+/// A page in memory.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Shared with the checkpoint that writes it, and then never changed again.
+    pub bytes: Arc<[u8]>,
+    /// The generation in which it was born: see `space`.
+    pub birth: u64,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    slots: [Option<Slot>; CHUNK],
+    count: usize,
+}
+
+/// Page number to page, in two steps and without hashing.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    chunks: Vec<Option<Box<Chunk>>>,
+}
+
+impl Table {
+    pub(super) fn get(&self, no: PageNo) -> Option<&Slot> {
+        let chunk = self.chunks.get(no as usize / CHUNK)?.as_ref()?;
+        chunk.slots[no as usize % CHUNK].as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, no: PageNo) -> Option<&mut Slot> {
+        let chunk = self.chunks.get_mut(no as usize / CHUNK)?.as_mut()?;
+        chunk.slots[no as usize % CHUNK].as_mut()
+    }
+
+    pub(super) fn insert(&mut self, no: PageNo, slot: Slot) {
+        let index = no as usize / CHUNK;
+        if index >= self.chunks.len() {
+            self.chunks.resize_with(index + 1, || None);
+        }
+        let chunk = self.chunks[index]
+            .get_or_insert_with(|| Box::new(Chunk { slots: std::array::from_fn(|_| None), count: 0 }));
+        let before = chunk.slots[no as usize % CHUNK].replace(slot);
+        assert!(before.is_none(), "page {no} is handed out once at a time");
+        chunk.count += 1;
+    }
+
+    pub(super) fn remove(&mut self, no: PageNo) -> Option<Slot> {
+        let place = self.chunks.get_mut(no as usize / CHUNK)?;
+        let chunk = place.as_mut()?;
+        let slot = chunk.slots[no as usize % CHUNK].take()?;
+        chunk.count -= 1;
+        if chunk.count == 0 {
+            *place = None;
+        }
+        Some(slot)
+    }
+}

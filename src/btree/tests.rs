@@ -1,0 +1,196 @@
+//! The tree against a `BTreeMap`, in small. The long runs and the crashes are in `tests/btree_*.rs`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::base::Rng;
+use crate::io::sim::SimDisk;
+
+use super::*;
+
+type Model = BTreeMap<Vec<u8>, (Vec<u8>, bool)>;
+
+fn path() -> &'static Path {
+    Path::new("tree")
+}
+
+fn new_tree(page_bytes: usize) -> (SimDisk, Tree<SimDisk>) {
+    let disk = SimDisk::new();
+    let tree = Tree::create(&disk, path(), Options { page_bytes, file_id: 7 }, b"start").expect("a new file");
+    (disk, tree)
+}
+
+fn checkpoint(tree: &mut Tree<SimDisk>) {
+    if let Some(work) = tree.begin_checkpoint().expect("room") {
+        let done = work.run().expect("a sound disk");
+        tree.end_checkpoint(done).expect("a sound disk");
+    }
+}
+
+fn assert_sound(disk: &SimDisk) {
+    let report = check(disk, path()).expect("it opens");
+    assert_eq!(report.findings, Vec::<String>::new());
+}
+
+/// Everything that can be asked agrees with the model.
+fn assert_same(tree: &Tree<SimDisk>, view: View, model: &Model, rng: &mut Rng) {
+    let mut cursor = tree.cursor(view, 1);
+    let mut more = cursor.first().expect("sound");
+    for (key, (value, counted)) in model {
+        assert!(more, "the tree ends before {key:?}");
+        assert_eq!(&*cursor.key().expect("sound"), &key[..]);
+        assert_eq!(&cursor.value().to_vec().expect("sound"), value);
+        assert_eq!(cursor.counted(), *counted);
+        more = cursor.next().expect("sound");
+    }
+    assert!(!more && !cursor.valid());
+    let mut more = cursor.last().expect("sound");
+    for key in model.keys().rev() {
+        assert!(more);
+        assert_eq!(&*cursor.key().expect("sound"), &key[..]);
+        more = cursor.prev().expect("sound");
+    }
+    assert!(!more);
+    for _ in 0..20 {
+        let (from, to) = (random_key(rng, 300), random_key(rng, 300));
+        let after = model.range(from.clone()..).next();
+        assert_eq!(cursor.seek(&from).expect("sound"), after.is_some());
+        if let Some((key, _)) = after {
+            assert_eq!(&*cursor.key().expect("sound"), &key[..]);
+        }
+        let before = model.range(..from.clone()).next_back();
+        assert_eq!(cursor.seek_before(&from).expect("sound"), before.is_some());
+        if let Some((key, _)) = before {
+            assert_eq!(&*cursor.key().expect("sound"), &key[..]);
+        }
+        let counted = |entries: &mut dyn Iterator<Item = (&Vec<u8>, &(Vec<u8>, bool))>| {
+            entries.filter(|(_, (_, counted))| *counted).count() as u64
+        };
+        let all = counted(&mut model.range(from.clone()..));
+        assert_eq!(tree.count(view, 1, &from, None).expect("sound"), all);
+        if from <= to {
+            let some = counted(&mut model.range(from.clone()..to.clone()));
+            assert_eq!(tree.count(view, 1, &from, Some(&to)).expect("sound"), some);
+        } else {
+            assert_eq!(tree.count(view, 1, &from, Some(&to)).expect("sound"), 0);
+        }
+        let got = tree.get(view, 1, &from).expect("sound").map(|value| value.to_vec().expect("sound"));
+        assert_eq!(got.as_ref(), model.get(&from).map(|(value, _)| value));
+    }
+}
+
+/// Short keys, keys with long common starts, keys longer than a page of 256.
+fn random_key(rng: &mut Rng, span: u64) -> Vec<u8> {
+    let number = rng.below(span);
+    match number % 7 {
+        0 => number.to_be_bytes()[6..].to_vec(),
+        1 => [&b"a long common start of the key "[..], &number.to_be_bytes()].concat(),
+        2 => [&[b'x'; 400][..], &number.to_be_bytes()].concat(),
+        3 => vec![b'y'; number as usize],
+        _ => format!("key{number}").into_bytes(),
+    }
+}
+
+fn random_value(rng: &mut Rng) -> Vec<u8> {
+    let length = match rng.below(12) {
+        0 => 0,
+        1 => rng.below(3_000),
+        2..=4 => rng.below(300),
+        _ => rng.below(40),
+    };
+    let mut value = vec![0; length as usize];
+    rng.fill(&mut value);
+    value
+}
+
+fn change(tree: &mut Tree<SimDisk>, model: &mut Model, rng: &mut Rng, removes: u64) {
+    let key = random_key(rng, 300);
+    if rng.below(10) < removes {
+        assert_eq!(tree.remove(1, &key).expect("sound"), model.remove(&key).is_some());
+    } else if rng.one_in(5) {
+        let counted = rng.one_in(2);
+        let entry = model.get_mut(&key);
+        assert_eq!(tree.set_counted(1, &key, counted).expect("sound"), entry.is_some());
+        entry.into_iter().for_each(|entry| entry.1 = counted);
+    } else {
+        let (value, counted) = (random_value(rng), rng.one_in(2));
+        let (a, b) = value.split_at(value.len() / 3);
+        tree.insert(1, &key, &[a, b], counted).expect("sound");
+        model.insert(key, (value, counted));
+    }
+}
+
+/// Random changes, with checkpoints, reopening, and views that must not move.
+fn run_model(page_bytes: usize, seed: u64, steps: usize) {
+    let mut rng = Rng::new(seed);
+    let (disk, mut tree) = new_tree(page_bytes);
+    let mut model = Model::new();
+    let mut pins: Vec<(View, Model)> = Vec::new();
+    for step in 0..steps {
+        // Times of growing and times of shrinking.
+        let removes = if step / 400 % 2 == 0 { 2 } else { 8 };
+        change(&mut tree, &mut model, &mut rng, removes);
+        match rng.below(120) {
+            0..4 => checkpoint(&mut tree),
+            4 if pins.is_empty() => {
+                checkpoint(&mut tree);
+                drop(tree);
+                assert_sound(&disk);
+                tree = Tree::open(&disk, path()).expect("it opens");
+                assert_same(&tree, View::Now, &model, &mut rng);
+            }
+            5..7 => pins.push((tree.pin(), model.clone())),
+            7..10 if !pins.is_empty() => {
+                let (view, old) = pins.swap_remove(rng.below(pins.len() as u64) as usize);
+                assert_same(&tree, view, &old, &mut rng);
+                tree.unpin(view);
+            }
+            10 => assert_same(&tree, View::Now, &model, &mut rng),
+            11 => {
+                // Changes while the checkpoint is being written.
+                if let Some(work) = tree.begin_checkpoint().expect("room") {
+                    for _ in 0..rng.below(20) {
+                        change(&mut tree, &mut model, &mut rng, removes);
+                    }
+                    let done = work.run().expect("a sound disk");
+                    change(&mut tree, &mut model, &mut rng, removes);
+                    tree.end_checkpoint(done).expect("a sound disk");
+                }
+            }
+            _ => {}
+        }
+    }
+    for (view, old) in pins {
+        assert_same(&tree, view, &old, &mut rng);
+        tree.unpin(view);
+    }
+    assert_same(&tree, View::Now, &model, &mut rng);
+    checkpoint(&mut tree);
+    assert_sound(&disk);
+    let model_after = model.clone();
+    for key in model.keys() {
+        assert!(tree.remove(1, key).expect("sound"));
+    }
+    drop(model_after);
+    assert_eq!(tree.stats().depth, [0; ROOTS]);
+    (0..4).for_each(|i| {
+        tree.set_user(&[i]);
+        checkpoint(&mut tree);
+    });
+    assert_sound(&disk);
+    assert_eq!(tree.stats().used_pages, 1, "an empty tree keeps its map page only");
+}
+
+#[test]
+fn it_is_a_map_with_the_smallest_pages() {
+    for seed in 0..4 {
+        run_model(256, seed, 2_500);
+    }
+}
+
+#[test]
+fn it_is_a_map_with_larger_pages() {
+    run_model(512, 10, 2_500);
+    run_model(4096, 11, 2_500);
+    run_model(65536, 12, 1_500);
+}

@@ -1,12 +1,21 @@
 //! One integration binary: linking once is faster than linking twenty times.
 
+mod bad_input;
 mod btree_crash;
 mod cli;
+mod clients;
+mod cluster_sim;
 mod fuzz_bodies;
+mod harness;
+mod history;
+mod kill;
+mod lag;
 mod line;
 mod raft_golden;
 mod raft_shuffle;
 mod raft_world;
+mod resp;
+mod stop;
 mod store;
 mod tidy;
 mod wal_crash;

@@ -10,7 +10,8 @@ use super::bits::PageSet;
 use super::chain::ChainReader;
 use super::format::{Kind, Link, Meta, PageNo, Root, page_root};
 use super::node::{Descriptor, Node};
-use super::tree::{Tree, choose, read_slots};
+use super::slots::{choose, read_slots};
+use super::tree::Tree;
 use super::{ROOTS, RootNo};
 
 /// More findings than this say nothing more.

@@ -45,6 +45,7 @@ mod map;
 mod node;
 mod read;
 mod shrink;
+mod slots;
 mod space;
 mod table;
 #[cfg(test)]

@@ -132,6 +132,7 @@ impl<'p> Node<'p> {
         Node { page }
     }
 
+    #[inline]
     pub(super) fn level(&self) -> u8 {
         page_level(self.page)
     }
@@ -140,6 +141,7 @@ impl<'p> Node<'p> {
         self.level() == 0
     }
 
+    #[inline]
     pub(super) fn count(&self) -> usize {
         usize::from(get_u16(self.page, 20))
     }
@@ -157,14 +159,17 @@ impl<'p> Node<'p> {
         self.count() * SLOT_BYTES + self.heap_bytes() - self.garbage_bytes()
     }
 
+    #[inline]
     fn offset(&self, index: usize) -> usize {
         usize::from(get_u16(self.page, HEADER_BYTES + index * SLOT_BYTES))
     }
 
+    #[inline]
     pub(super) fn leaf(&self, index: usize) -> LeafCell<'p> {
         leaf_cell(&self.page[self.offset(index)..])
     }
 
+    #[inline]
     pub(super) fn leaf_counted(&self, index: usize) -> bool {
         self.page[self.offset(index)] & FLAG_COUNTED != 0
     }
@@ -173,6 +178,7 @@ impl<'p> Node<'p> {
         branch_cell(&self.page[self.offset(index)..])
     }
 
+    #[inline]
     pub(super) fn child(&self, index: usize) -> Link {
         Link::read(self.page, self.offset(index))
     }
@@ -240,7 +246,14 @@ impl<'p> Node<'p> {
         let (mut low, mut high) = (1, self.count());
         while low < high {
             let middle = (low + high) / 2;
-            match compare(self.branch(middle).key, key, &mut whole)? {
+            let cell = &self.page[self.offset(middle)..];
+            let length = get_u16(cell, 16);
+            let order = if length & LONG_KEY == 0 {
+                cell[BRANCH_FIXED_BYTES..BRANCH_FIXED_BYTES + usize::from(length)].cmp(key)
+            } else {
+                compare(branch_cell(cell).key, key, &mut whole)?
+            };
+            match order {
                 Ordering::Greater => high = middle,
                 _ => low = middle + 1,
             }
@@ -250,6 +263,7 @@ impl<'p> Node<'p> {
 }
 
 /// The leaf cell at the front of `cell`.
+#[inline]
 pub(super) fn leaf_cell(cell: &[u8]) -> LeafCell<'_> {
     let key_end = LEAF_FIXED_BYTES + usize::from(get_u16(cell, 1));
     let value_end = key_end + usize::from(get_u16(cell, 3));
@@ -257,6 +271,7 @@ pub(super) fn leaf_cell(cell: &[u8]) -> LeafCell<'_> {
 }
 
 /// The branch cell at the front of `cell`.
+#[inline]
 pub(super) fn branch_cell(cell: &[u8]) -> BranchCell<'_> {
     let length = get_u16(cell, 16);
     let key_end = BRANCH_FIXED_BYTES + usize::from(length & !LONG_KEY);

@@ -51,7 +51,8 @@ const EXIT_BAD_ARGUMENTS: u8 = 128;
 pub fn run(program: &str, words: &[OsString], console: &mut Console) -> u8 {
     let argv = std::iter::once(OsString::from(program)).chain(words.iter().cloned());
     let command = Line::command().bin_name(program.to_owned());
-    let line = command.try_get_matches_from(argv).and_then(|mut matches| Line::from_arg_matches_mut(&mut matches));
+    let line =
+        command.try_get_matches_from(argv).and_then(|mut matches| Line::from_arg_matches_mut(&mut matches));
     let command = match line {
         Ok(Line { command }) => command,
         Err(error) if !error.use_stderr() || error.kind() == HELP_INSTEAD => {
@@ -108,7 +109,10 @@ impl Files {
     fn lock<D: Disk>(&self, disk: &D) -> Result<Option<Box<dyn Any + Send>>> {
         let tree = self.tree();
         if !exists(disk, &tree)? {
-            return Err(Error::Refused(format!("{} is not there: not the directory of a server", tree.display())));
+            return Err(Error::Refused(format!(
+                "{} is not there: not the directory of a server",
+                tree.display()
+            )));
         }
         let path = self.member_dir().join("lock");
         if !exists(disk, &path)? {
@@ -210,7 +214,10 @@ mod tests {
         for command in ["verify", "hash"] {
             let (exit, out, err) = call(&[command, "--data-dir", path]);
             assert_eq!((exit, out.as_str()), (1, ""));
-            assert_eq!(err, format!("Error: {path}/member/tree is not there: not the directory of a server\n"));
+            assert_eq!(
+                err,
+                format!("Error: {path}/member/tree is not there: not the directory of a server\n")
+            );
         }
         assert_eq!(std::fs::read_dir(path).unwrap().count(), 0);
     }
@@ -218,7 +225,10 @@ mod tests {
     #[test]
     fn complaints_are_one_line() {
         for (words, line) in [
-            (&["verify"][..], "Error: the following required arguments were not provided: --data-dir <DIR>\n"),
+            (
+                &["verify"][..],
+                "Error: the following required arguments were not provided: --data-dir <DIR>\n",
+            ),
             (&["bogus"], "Error: unrecognized subcommand 'bogus'\n"),
             (&["hash", "--data-dri", "x"], "Error: unexpected argument '--data-dri' found\n"),
         ] {

@@ -156,6 +156,7 @@ impl<D: Disk> Node<D> {
 
     /// Takes all that Raft wants done.
     fn take_readies(&mut self) -> Result<()> {
+        self.release_held();
         while let Some(ready) = self.raft.ready(&self.log) {
             self.take_ready(ready)?;
         }

@@ -15,6 +15,11 @@ pub const SECTOR: u64 = SECTOR_BYTES as u64;
 pub const MAGIC: [u8; 8] = *b"PAWLWAL\n";
 pub const VERSION: u32 = 1;
 pub const RECORD_HEADER_BYTES: usize = 40;
+/// No segment is longer; what stands behind in a file is not read. Offsets fit in 32 bits of 8-byte words.
+pub const SEGMENT_FILE_BYTES_MAX: u64 = 1 << 35;
+/// Indexes and openings above these are damage, so that arithmetic on what was read can not overflow (W-22).
+pub const INDEX_MAX: Index = 1 << 62;
+pub const OPENING_MAX: u32 = 1 << 31;
 
 const _: () = assert!(SECTOR_BYTES.is_multiple_of(8) && RECORD_HEADER_BYTES.is_multiple_of(8));
 const _: () = assert!(ENTRY_BYTES_MAX + RECORD_HEADER_BYTES + 8 < u32::MAX as usize);
@@ -175,14 +180,18 @@ pub fn parse_record(
     if payload_bytes > payload_bytes_max {
         return unfit(format!("payload of {payload_bytes} bytes"), &format!("at most {payload_bytes_max}"));
     }
+    let (opening, id) = (word(bytes, OPENING_AT), EntryId::new(long(bytes, TERM_AT), long(bytes, INDEX_AT)));
+    if opening > OPENING_MAX || (id.index > INDEX_MAX && kind != Kind::HardState) {
+        return unfit(format!("opening {opening}, index {}", id.index), "numbers that can be reached");
+    }
     Ok(RecordHeader {
         kind,
         crc,
         payload_crc: word(bytes, PAYLOAD_CRC_AT),
         chain: word(bytes, CHAIN_AT),
         payload_bytes,
-        opening: word(bytes, OPENING_AT),
-        id: EntryId::new(long(bytes, TERM_AT), long(bytes, INDEX_AT)),
+        opening,
+        id,
     })
 }
 
@@ -303,6 +312,10 @@ impl SegmentHeader {
         if header.sequence == 0 || header.sequence > u64::from(u32::MAX) {
             return Err(damage(file, "sequence", header.sequence.to_string(), "1 to 2^32 - 1".into()));
         }
+        if header.base.index > INDEX_MAX || header.opening > OPENING_MAX {
+            let found = format!("{}, {}", header.base.index, header.opening);
+            return Err(damage(file, "base index, opening", found, "numbers that can be reached".into()));
+        }
         if header.synced_bytes < SECTOR || !header.synced_bytes.is_multiple_of(SECTOR) {
             let found = header.synced_bytes.to_string();
             return Err(damage(file, "synced bytes", found, "a multiple of 512".into()));
@@ -345,7 +358,11 @@ fn damage(file: &Path, field: &str, found: String, expected: String) -> Error {
 /// A file of the log's directory, told by its name (section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
-    Segment { sequence: u64, first: Index },
+    Segment {
+        sequence: u64,
+        first: Index,
+    },
+    /// Numbers are below 2^32.
     Spare(u64),
     SpareNew(u64),
 }
@@ -362,8 +379,8 @@ impl Name {
         } else {
             let rest = name.strip_prefix("spare-")?;
             match rest.strip_suffix(".new") {
-                Some(number) => Name::SpareNew(number.parse().ok()?),
-                None => Name::Spare(rest.parse().ok()?),
+                Some(number) => Name::SpareNew(number.parse::<u32>().ok()?.into()),
+                None => Name::Spare(rest.parse::<u32>().ok()?.into()),
             }
         };
         // One spelling for each: no leading plus, no upper case, no missing zeroes.

@@ -146,6 +146,7 @@ impl<D: Disk> Log<D> {
     /// After a snapshot was installed: the log is empty and goes on behind `at`. The tree must hold the
     /// snapshot durably before the batch is written: see [`crate::wal::open`].
     pub fn reset(&mut self, number: u64, at: EntryId, hard_state: HardState) -> Batch {
+        assert!(at.index >= self.floor, "a snapshot at {at} would take back entries up to {}", self.floor);
         self.index = EntryIndex { base: at, slots: VecDeque::new() };
         self.floor = at.index;
         self.held.clear();

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::base::{ClusterId, Error, MemberId, Result};
 use crate::io::{Disk, File, Open};
 use crate::wal::format::{
-    Kind, RECORD_HEADER_BYTES, RecordHeader, SECTOR, SECTOR_BYTES, SegmentHeader, Unfit, check_payload,
-    padded, parse_record, sector_end,
+    Kind, RECORD_HEADER_BYTES, RecordHeader, SECTOR, SECTOR_BYTES, SEGMENT_FILE_BYTES_MAX, SegmentHeader,
+    Unfit, check_payload, padded, parse_record, sector_end,
 };
 
 /// Read ahead by this much: memory stays bounded however large a segment is.
@@ -26,6 +26,7 @@ impl<F: File> Window<F> {
     pub(super) fn open<D: Disk<File = F>>(disk: &D, path: &Path) -> Result<Window<F>> {
         let file = disk.open(path, Open::Read).map_err(|e| Error::io("open", path, e))?;
         let file_bytes = file.len_bytes().map_err(|e| Error::io("measure", path, e))?;
+        let file_bytes = file_bytes.min(SEGMENT_FILE_BYTES_MAX);
         Ok(Window { file, path: path.to_path_buf(), file_bytes, start: 0, bytes: Vec::new() })
     }
 

@@ -38,6 +38,8 @@ enum Failure {
     Protocol(String),
     /// The command worked and what it found is bad news.
     Unhealthy,
+    /// Everything has been said already.
+    Told,
 }
 
 impl Failure {
@@ -83,6 +85,7 @@ impl fmt::Display for Failure {
                  the write may or may not have happened: read before repeating it"
             ),
             Failure::Unhealthy => f.write_str("unhealthy cluster"),
+            Failure::Told => f.write_str("failed"),
         }
     }
 }
@@ -111,7 +114,9 @@ pub fn run(program: &str, words: &[OsString], environment: &Environment, console
 }
 
 fn complain(failure: &Failure, console: &mut Console) -> u8 {
-    console.complain(&format!("Error: {failure}"));
+    if *failure != Failure::Told {
+        console.complain(&format!("Error: {failure}"));
+    }
     failure.exit()
 }
 
@@ -194,7 +199,6 @@ impl Client<'_> {
 
     fn status(&self, endpoints: &[String], console: &mut Console) -> Result<(), Failure> {
         let mut found = Vec::new();
-        let mut failed = 0;
         for endpoint in endpoints {
             let status =
                 self.ask_now(endpoint, &Question::read(words(&["STATUS"]))).and_then(|(header, reply)| {
@@ -207,14 +211,12 @@ impl Client<'_> {
             match status {
                 Ok(status) => found.push(status),
                 Err(failure) => {
-                    failed = 1;
                     console.complain(&format!("Failed to get the status of endpoint {endpoint} ({failure})"));
                 }
             }
         }
         console.print(&output::endpoint_status(&found, self.options.format)?);
-        // Each failure has been told in its own line.
-        if failed == 0 { Ok(()) } else { Err(Failure::Unhealthy) }
+        if found.len() == endpoints.len() { Ok(()) } else { Err(Failure::Told) }
     }
 
     /// A server is healthy when a linearizable read through it succeeds, whatever it finds: that takes a

@@ -1,0 +1,127 @@
+//! What a load is, and what came of it. Closed loop: a client sends its next request when the last is
+//! answered, so a stall lowers the rate and shows in the percentiles of those who waited.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use pawl::base::Rng;
+
+use crate::Result;
+use crate::resp;
+
+pub const VALUE_BYTES: usize = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Put,
+    /// Linearizable where the system knows the difference.
+    Get,
+}
+
+/// Which protocol, and what a put is called in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    Pawl,
+    Redis,
+    Etcd,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub wire: Wire,
+    pub port: u16,
+    pub kind: Kind,
+    pub connections: usize,
+    /// Requests in flight, spread over the connections: etcd only, where a connection carries many.
+    pub clients: usize,
+    /// Requests sent at once on one connection: RESP only.
+    pub pipeline: usize,
+    pub warm_up: Duration,
+    pub duration: Duration,
+    /// Keys are numbers below this.
+    pub key_count: u64,
+    /// Instead of random keys for a time: each key below `key_count` once, no warm-up.
+    pub total: Option<u64>,
+}
+
+/// Eight bytes, spread over the key space, one to one.
+pub fn key_bytes(number: u64) -> [u8; 8] {
+    // Multiplication by an odd constant permutes the 64-bit numbers.
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
+}
+
+pub struct Keys {
+    rng: Rng,
+    key_count: u64,
+    /// Next and step of a sequence, where the plan has one.
+    sequence: Option<(u64, u64)>,
+}
+
+impl Keys {
+    pub fn next_key(&mut self) -> Option<[u8; 8]> {
+        let number = match &mut self.sequence {
+            None => self.rng.below(self.key_count),
+            Some((next, _)) if *next >= self.key_count => return None,
+            Some((next, step)) => {
+                *next += *step;
+                *next - *step
+            }
+        };
+        Some(key_bytes(number))
+    }
+}
+
+impl Plan {
+    /// The keys of one of several independent clients.
+    pub fn keys_of(&self, client: usize) -> Keys {
+        let sequence = self.total.map(|_| (client as u64, self.clients as u64));
+        Keys { rng: Rng::new(client as u64 + 1), key_count: self.key_count, sequence }
+    }
+
+    pub fn value(&self) -> Vec<u8> {
+        let mut value = vec![0; VALUE_BYTES];
+        Rng::new(7).fill(&mut value);
+        value
+    }
+
+    pub fn run(&self) -> Result<Outcome> {
+        match self.wire {
+            Wire::Etcd => crate::etcd::run(self),
+            Wire::Pawl | Wire::Redis => resp::run(self),
+        }
+    }
+}
+
+/// Counts and latencies (in nanoseconds) of the measured part.
+pub struct Outcome {
+    pub ops: u64,
+    pub errors: u64,
+    pub seconds: f64,
+    pub latency: Histogram<u64>,
+}
+
+impl Outcome {
+    pub fn new() -> Outcome {
+        let latency = Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("valid bounds");
+        Outcome { ops: 0, errors: 0, seconds: 0.0, latency }
+    }
+
+    pub fn success(&mut self, took: Duration, ops: u64) {
+        self.ops += ops;
+        self.latency.saturating_record_n(took.as_nanos() as u64, ops);
+    }
+
+    pub fn add(&mut self, other: &Outcome) {
+        self.ops += other.ops;
+        self.errors += other.errors;
+        self.latency.add(&other.latency).expect("the same bounds");
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.ops as f64 / self.seconds
+    }
+
+    pub fn quantile_ms(&self, q: f64) -> f64 {
+        self.latency.value_at_quantile(q) as f64 / 1e6
+    }
+}

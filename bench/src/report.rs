@@ -1,0 +1,252 @@
+//! Figures as they come in, and the page that is made of them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Ms,
+    Micros,
+    Seconds,
+    PerSecond,
+    MiB,
+    Times,
+    Count,
+}
+
+/// One line of the page: its title (the key under which figures are added), unit, and what Pawl must reach.
+struct Line {
+    title: &'static str,
+    unit: Unit,
+    goal: &'static str,
+}
+
+const fn line(title: &'static str, unit: Unit, goal: &'static str) -> Line {
+    Line { title, unit, goal }
+}
+
+const CLUSTER_LINES: [Line; 16] = [
+    line("put, 1 client: p50", Unit::Ms, ""),
+    line("put, 1 client: p50 over raw fdatasync", Unit::Times, "≤ 2, goal 1.5"),
+    line("put, 1000 connections: rate", Unit::PerSecond, "≥ 1.0 × Redis, ≥ 3 × etcd"),
+    line("put, 1000 connections: p99", Unit::Ms, ""),
+    line("put, 50 connections, pipeline 16: rate", Unit::PerSecond, "≥ 0.7 × Redis, goal 1.0"),
+    line("put, 50 connections, pipeline 16: p99", Unit::Ms, ""),
+    line("linearizable get, 50 connections: rate", Unit::PerSecond, "≥ 0.9 × Redis"),
+    line("linearizable get, 50 connections: p99", Unit::Ms, ""),
+    line("anonymous memory, fullest member", Unit::MiB, "≤ 64 MiB with 1 M keys"),
+    line("restart to first linearizable read", Unit::Seconds, "≤ 0.1 s + election, with 1 M keys"),
+    line("kill -9 of the leader to next write", Unit::Seconds, "≤ 0.8 s, goal 0.6"),
+    line("graceful stop of the leader: longest gap", Unit::Ms, "≤ 50 ms"),
+    line("graceful stop of the leader: failed requests", Unit::Count, "0"),
+    line("graceful stop of the leader: failed requests at the leader itself", Unit::Count, ""),
+    line("raw fdatasync p50", Unit::Ms, ""),
+    line("errors under load", Unit::Count, "0"),
+];
+
+const ENGINE_LINES: [Line; 9] = [
+    line("puts", Unit::PerSecond, "≥ 2 × LMDB"),
+    line("puts, nothing written to disk meanwhile", Unit::PerSecond, ""),
+    line("puts, with all of it durable at the end", Unit::PerSecond, ""),
+    line("making it durable at the end", Unit::Seconds, ""),
+    line("random gets", Unit::PerSecond, "≥ 0.8 × LMDB"),
+    line("scan", Unit::PerSecond, "≥ 0.5 × LMDB"),
+    line("processor time of a put, made durable", Unit::Micros, ""),
+    line("processor time of a random get", Unit::Micros, ""),
+    line("processor time of a scanned cell", Unit::Micros, ""),
+];
+
+const CLUSTER_SYSTEMS: [&str; 3] = ["pawl", "etcd", "redis"];
+const ENGINE_SYSTEMS: [&str; 3] = ["pawl", "lmdb", "redb"];
+
+/// All samples, under the title of their line and the name of their system.
+#[derive(Default)]
+pub struct Figures {
+    samples: BTreeMap<(&'static str, &'static str), Vec<f64>>,
+    pub notes: Vec<String>,
+}
+
+impl Figures {
+    pub fn add(&mut self, title: &'static str, system: &'static str, value: f64) {
+        let known = CLUSTER_LINES.iter().chain(&ENGINE_LINES).find(|l| l.title == title);
+        let unit = known.expect("every figure has its line on the page").unit;
+        eprintln!("  {system:>5}  {title}: {}", show(value, unit));
+        self.samples.entry((title, system)).or_default().push(value);
+    }
+
+    /// Failed requests of one run under load. They are shown only if there are any.
+    pub fn errors(&mut self, run: &str, system: &'static str, count: u64) {
+        if count > 0 {
+            self.note(format!("{system}: {count} requests failed in one run of \"{run}\""));
+            self.add("errors under load", system, count as f64);
+        }
+    }
+
+    pub fn note(&mut self, note: String) {
+        eprintln!("  note: {note}");
+        self.notes.push(note);
+    }
+
+    fn median(&self, title: &'static str, system: &'static str) -> Option<f64> {
+        let mut sorted = self.samples.get(&(title, system))?.clone();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        Some(if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 })
+    }
+
+    /// Median, then least and most where there are several.
+    fn cell(&self, line: &Line, system: &'static str) -> String {
+        let Some(median) = self.median(line.title, system) else { return "–".to_string() };
+        let all = &self.samples[&(line.title, system)];
+        let least = all.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let middle = show(median, line.unit);
+        if all.len() == 1 || least == most {
+            return middle;
+        }
+        format!("{middle} ({} … {})", show(least, line.unit), show(most, line.unit))
+    }
+
+    fn table(&self, lines: &[Line], systems: &[&'static str; 3], out: &mut String) {
+        let [ours, first, second] = *systems;
+        let _ = writeln!(
+            out,
+            "| work | {ours} | {first} | {second} | {ours} ÷ {first} | {ours} ÷ {second} | to reach |"
+        );
+        let _ = writeln!(out, "|---|---|---|---|---|---|---|");
+        for line in lines {
+            if !systems.iter().any(|s| self.samples.contains_key(&(line.title, *s))) {
+                continue;
+            }
+            let ratio = |other| match (self.median(line.title, ours), self.median(line.title, other)) {
+                (Some(a), Some(b)) if b > 0.0 => format!("{:.2}", a / b),
+                _ => "–".to_string(),
+            };
+            let cells = systems.map(|s| self.cell(line, s));
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {} |",
+                line.title,
+                cells[0],
+                cells[1],
+                cells[2],
+                ratio(first),
+                ratio(second),
+                line.goal
+            );
+        }
+    }
+
+    /// The whole page.
+    pub fn page(&self, facts: &[(String, String)], command: &str) -> String {
+        let mut out = String::from("# Side by side\n\n");
+        let _ = writeln!(
+            out,
+            "Written by `{command}`. Medians; in brackets the least and the most of several rounds."
+        );
+        let _ = writeln!(
+            out,
+            "All systems ran on this machine in the same run, one after the other, the order changing"
+        );
+        let _ = writeln!(
+            out,
+            "from round to round. The machine matters more than anything else: read the ratios.\n"
+        );
+        for (what, found) in facts {
+            let _ = writeln!(out, "- {what}: {found}");
+        }
+        let has = |systems: &[&'static str], lines: &[Line]| {
+            lines.iter().any(|l| systems.iter().any(|s| self.samples.contains_key(&(l.title, *s))))
+        };
+        if has(&CLUSTER_SYSTEMS, &CLUSTER_LINES) {
+            let _ = writeln!(out, "\n## As a cluster\n");
+            let _ = writeln!(
+                out,
+                "Pawl and etcd: three members on loopback, default timers. Redis: one process, `appendfsync always`."
+            );
+            let _ = writeln!(
+                out,
+                "8-byte keys, 256-byte values, closed loop, requests sent to the leader. Pawl and Redis by the same load"
+            );
+            let _ = writeln!(
+                out,
+                "generator (one thread, epoll), etcd by gRPC on all cores (1000 clients on 100 connections).\n"
+            );
+            self.table(&CLUSTER_LINES, &CLUSTER_SYSTEMS, &mut out);
+            if let Some(raw) = self.median("raw fdatasync p50", "disk") {
+                let _ = writeln!(
+                    out,
+                    "\nRaw fdatasync p50 of this disk (2,300-byte appends to a written file), measured before and\nafter each run of \"put, 1 client\": {raw:.3} ms."
+                );
+            }
+        }
+        if has(&ENGINE_SYSTEMS, &ENGINE_LINES) {
+            let _ = writeln!(out, "\n## The storage engine alone\n");
+            let _ = writeln!(
+                out,
+                "Random 8-byte keys, 256-byte values, 1,000 per commit, no sync while writing. Pawl's tree writes checkpoints"
+            );
+            let _ = writeln!(
+                out,
+                "(with their syncs) on a helper thread while the puts go on, as it does in the server. Processor time is that"
+            );
+            let _ = writeln!(
+                out,
+                "of all threads, with the kernel's work for them: it says more than a rate where the machine is shared.\n"
+            );
+            self.table(&ENGINE_LINES, &ENGINE_SYSTEMS, &mut out);
+        }
+        if !self.notes.is_empty() {
+            let _ = writeln!(out, "\n## Notes\n");
+            for note in &self.notes {
+                let _ = writeln!(out, "- {note}");
+            }
+        }
+        out
+    }
+}
+
+fn show(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Ms if value < 10.0 => format!("{value:.3} ms"),
+        Unit::Ms => format!("{value:.1} ms"),
+        Unit::Micros => format!("{value:.3} µs"),
+        Unit::Seconds => format!("{value:.3} s"),
+        Unit::PerSecond if value >= 1e6 => format!("{:.2} M/s", value / 1e6),
+        Unit::PerSecond => format!("{:.1} k/s", value / 1e3),
+        Unit::MiB => format!("{value:.1} MiB"),
+        Unit::Times => format!("{value:.2} ×"),
+        Unit::Count => format!("{value:.0}"),
+    }
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
+}
+
+/// What the figures were measured on.
+pub fn machine(dir: &Path) -> Vec<(String, String)> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib: f64 = memory
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0.0);
+    let place = said("findmnt", &["-n", "-o", "FSTYPE,SOURCE,OPTIONS", "-T", &dir.display().to_string()]);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    vec![
+        ("date".into(), said("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
+        (
+            "machine".into(),
+            format!("{cores} cores ({}), {:.0} GiB", model.map_or("?", |m| m.1), kib / 1048576.0),
+        ),
+        ("kernel".into(), said("uname", &["-sr"])),
+        ("file system".into(), place),
+        ("load average when it began".into(), load.split_whitespace().take(3).collect::<Vec<_>>().join(" ")),
+    ]
+}

@@ -1,0 +1,298 @@
+//! The rows of the comparison: what is done to a cluster, and which figures come of it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::cluster::{Client, Cluster, System};
+use crate::load::{Kind, Outcome, Plan, VALUE_BYTES, Wire, key_bytes};
+use crate::report::Figures;
+use crate::{Result, Scale, disk};
+
+/// How long the writers go on before and after the leader is told to stop.
+const STOP_BEFORE: Duration = Duration::from_millis(1_000);
+const STOP_AFTER: Duration = Duration::from_millis(4_000);
+/// A probe's patience: shorter than any election, so that a new attempt is always under way.
+const PROBE: Duration = Duration::from_millis(100);
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// A part of the comparison that can be asked for alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Row {
+    /// The engine alone, beside LMDB and redb
+    Engine,
+    /// put, 1 client
+    Put1,
+    /// put, 1000 connections
+    Put1000,
+    /// put, 50 connections, 16 requests at once
+    Put50x16,
+    /// linearizable get, 50 connections
+    Get50,
+    /// anonymous memory with many keys
+    Memory,
+    /// kill -9 of all members to the first linearizable read
+    Restart,
+    /// kill -9 of the leader to the next acknowledged write
+    Failover,
+    /// SIGTERM of the leader: the longest gap between writes
+    Stop,
+}
+
+impl Row {
+    pub const ALL: [Row; 9] = [
+        Row::Engine,
+        Row::Put1,
+        Row::Put1000,
+        Row::Put50x16,
+        Row::Get50,
+        Row::Memory,
+        Row::Restart,
+        Row::Failover,
+        Row::Stop,
+    ];
+    pub const LOAD: [Row; 4] = [Row::Put1, Row::Put1000, Row::Put50x16, Row::Get50];
+    pub const LIFE: [Row; 4] = [Row::Memory, Row::Restart, Row::Failover, Row::Stop];
+}
+
+fn plan(cluster: &Cluster, leader: usize, scale: &Scale, kind: Kind) -> Plan {
+    Plan {
+        wire: cluster.system.wire,
+        port: cluster.members[leader].port,
+        kind,
+        connections: 1,
+        clients: 1,
+        pipeline: 1,
+        warm_up: scale.warm_up,
+        duration: scale.duration,
+        key_count: scale.load_keys,
+        total: None,
+    }
+}
+
+/// Every key once, by many connections.
+fn fill(cluster: &Cluster, scale: &Scale, key_count: u64) -> Result<()> {
+    let leader = cluster.leader()?;
+    let done = Plan {
+        connections: 100,
+        clients: 1_000,
+        pipeline: 16,
+        key_count,
+        total: Some(key_count),
+        ..plan(cluster, leader, scale, Kind::Put)
+    }
+    .run()?;
+    if done.errors > 0 {
+        return Err(format!("{} of {key_count} puts failed while filling", done.errors).into());
+    }
+    Ok(())
+}
+
+/// One round of the rows under load, on a fresh cluster.
+pub fn load_rows(
+    system: &System,
+    dir: &Path,
+    rows: &[Row],
+    scale: &Scale,
+    figures: &mut Figures,
+) -> Result<()> {
+    let cluster = Cluster::start(system, dir)?;
+    fill(&cluster, scale, scale.load_keys)?;
+    let name = system.name();
+    for row in Row::LOAD.into_iter().filter(|r| rows.contains(r)) {
+        rustix::fs::sync();
+        std::thread::sleep(scale.pause);
+        let leader = cluster.leader()?;
+        let put = plan(&cluster, leader, scale, Kind::Put);
+        match row {
+            Row::Put1 => {
+                // Before and after, and the better of the two: the disk's mood changes within seconds.
+                let before = disk::append_sync_p50_ms(dir, scale.raw_syncs)?;
+                let done = put.run()?;
+                let raw_ms = disk::append_sync_p50_ms(dir, scale.raw_syncs)?.min(before);
+                figures.add("raw fdatasync p50", "disk", raw_ms);
+                figures.add("put, 1 client: p50", name, done.quantile_ms(0.5));
+                figures.add("put, 1 client: p50 over raw fdatasync", name, done.quantile_ms(0.5) / raw_ms);
+                figures.errors("put, 1 client", name, done.errors);
+            }
+            Row::Put1000 => {
+                let connections = if system.wire == Wire::Etcd { 100 } else { 1_000 };
+                let done = Plan { connections, clients: 1_000, ..put }.run()?;
+                figures.add("put, 1000 connections: rate", name, done.rate());
+                figures.add("put, 1000 connections: p99", name, done.quantile_ms(0.99));
+                figures.errors("put, 1000 connections", name, done.errors);
+            }
+            Row::Put50x16 if system.wire != Wire::Etcd => {
+                let done = Plan { connections: 50, pipeline: 16, ..put }.run()?;
+                figures.add("put, 50 connections, pipeline 16: rate", name, done.rate());
+                figures.add("put, 50 connections, pipeline 16: p99", name, done.quantile_ms(0.99));
+                figures.errors("put, 50 connections, pipeline 16", name, done.errors);
+            }
+            Row::Get50 => {
+                let done = get_50(&Plan { kind: Kind::Get, ..put })?;
+                figures.add("linearizable get, 50 connections: rate", name, done.rate());
+                figures.add("linearizable get, 50 connections: p99", name, done.quantile_ms(0.99));
+                figures.errors("linearizable get, 50 connections", name, done.errors);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// etcd may choose: one request on each of 50 connections, or 1000 on 100. The better counts.
+fn get_50(get: &Plan) -> Result<Outcome> {
+    let few = Plan { connections: 50, clients: 50, ..get.clone() }.run()?;
+    if get.wire != Wire::Etcd {
+        return Ok(few);
+    }
+    let many = Plan { connections: 100, clients: 1_000, ..get.clone() }.run()?;
+    Ok(if many.rate() > few.rate() { many } else { few })
+}
+
+/// The rows about a life: one cluster with many keys, looked at, killed, failed over, stopped.
+pub fn life_rows(
+    system: &System,
+    dir: &Path,
+    rows: &[Row],
+    scale: &Scale,
+    figures: &mut Figures,
+) -> Result<()> {
+    let mut cluster = Cluster::start(system, dir)?;
+    fill(&cluster, scale, scale.life_keys)?;
+    std::thread::sleep(2 * scale.pause);
+    let name = system.name();
+    if rows.contains(&Row::Memory) {
+        let most = cluster.anonymous_bytes()?.into_iter().max().unwrap_or(0);
+        figures.add("anonymous memory, fullest member", name, most as f64 / f64::from(1 << 20));
+    }
+    if rows.contains(&Row::Restart) {
+        for _ in 0..scale.restarts {
+            figures.add("restart to first linearizable read", name, restart(&mut cluster, scale)?);
+            settle(&cluster, scale)?;
+        }
+    }
+    if system.wire == Wire::Redis {
+        return Ok(());
+    }
+    if rows.contains(&Row::Failover) {
+        for _ in 0..scale.failovers {
+            figures.add("kill -9 of the leader to next write", name, failover(&mut cluster)?);
+            settle(&cluster, scale)?;
+        }
+    }
+    if rows.contains(&Row::Stop) {
+        for _ in 0..scale.stops {
+            let gap = stop(&mut cluster)?;
+            figures.add("graceful stop of the leader: longest gap", name, gap.longest_ms);
+            figures.add("graceful stop of the leader: failed requests", name, gap.failed_elsewhere as f64);
+            let title = "graceful stop of the leader: failed requests at the leader itself";
+            figures.add(title, name, gap.failed_at_leader as f64);
+            settle(&cluster, scale)?;
+        }
+    }
+    Ok(())
+}
+
+/// All members up, and one of them leader for a while.
+fn settle(cluster: &Cluster, scale: &Scale) -> Result<()> {
+    cluster.wait_ready()?;
+    std::thread::sleep(2 * scale.pause);
+    cluster.leader().map(|_| ())
+}
+
+/// Seconds from the start of all members after kill -9 to the first right answer.
+fn restart(cluster: &mut Cluster, scale: &Scale) -> Result<f64> {
+    for member in &cluster.members {
+        member.signal(Signal::KILL)?;
+    }
+    for member in &mut cluster.members {
+        member.wait()?;
+    }
+    let last = key_bytes(scale.life_keys - 1);
+    let since = Instant::now();
+    for member in &mut cluster.members {
+        member.start()?;
+    }
+    let all: Vec<usize> = (0..cluster.members.len()).collect();
+    let took = cluster.first_success(&all, since, |c| match c.get(&last, PROBE)? {
+        Some(value) if value.len() == VALUE_BYTES => Ok(true),
+        other => Err(format!("the last key came back as {other:?}").into()),
+    })?;
+    Ok(took.as_secs_f64())
+}
+
+/// Seconds from kill -9 of the leader to the first write that another member acknowledges.
+fn failover(cluster: &mut Cluster) -> Result<f64> {
+    let leader = cluster.leader()?;
+    let others: Vec<usize> = (0..cluster.members.len()).filter(|i| *i != leader).collect();
+    let since = Instant::now();
+    cluster.kill(leader)?;
+    let took = cluster.first_success(&others, since, |c| c.put(b"failover", b"x", PROBE).map(|()| true))?;
+    cluster.members[leader].start()?;
+    Ok(took.as_secs_f64())
+}
+
+struct Gap {
+    /// Between two acknowledgements to the same writer, at the members that stay.
+    longest_ms: f64,
+    failed_elsewhere: u64,
+    failed_at_leader: u64,
+}
+
+/// One writer at each member, one request in flight each, while the leader is told to stop.
+fn stop(cluster: &mut Cluster) -> Result<Gap> {
+    let leader = cluster.leader()?;
+    let wire = cluster.system.wire;
+    let ports: Vec<u16> = cluster.members.iter().map(|m| m.port).collect();
+    let over = AtomicBool::new(false);
+    let seen: Vec<(f64, u64)> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..ports.len())
+            .map(|i| {
+                // The leader's writer goes to the next member when its own is gone.
+                let ports =
+                    if i == leader { [ports[i], ports[(i + 1) % ports.len()]] } else { [ports[i]; 2] };
+                let over = &over;
+                scope.spawn(move || write_until(over, wire, ports))
+            })
+            .collect();
+        std::thread::sleep(STOP_BEFORE);
+        let told = cluster.members[leader].signal(Signal::TERM);
+        std::thread::sleep(STOP_AFTER);
+        over.store(true, Ordering::Relaxed);
+        let seen = writers.into_iter().map(|w| w.join().expect("a writer does not panic")).collect();
+        told.map(|()| seen)
+    })?;
+    cluster.members[leader].wait()?;
+    cluster.members[leader].start()?;
+    let others = seen.iter().enumerate().filter(|(i, _)| *i != leader).map(|(_, s)| s);
+    Ok(Gap {
+        longest_ms: others.clone().map(|(gap, _)| *gap).fold(0.0, f64::max),
+        failed_elsewhere: others.map(|(_, failed)| failed).sum(),
+        failed_at_leader: seen[leader].1,
+    })
+}
+
+/// Longest time between two acknowledgements in milliseconds, and how many requests failed. After a
+/// failure the writer goes to the other port.
+fn write_until(over: &AtomicBool, wire: Wire, ports: [u16; 2]) -> (f64, u64) {
+    let mut clients = ports.map(|port| Client::new(wire, port));
+    let (mut at, mut failed) = (0, 0);
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while !over.load(Ordering::Relaxed) {
+        match clients[at].put(b"stop", &[7; VALUE_BYTES], REQUEST) {
+            Ok(()) => {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            Err(_) => {
+                failed += 1;
+                at = 1 - at;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    (longest.max(last.elapsed()).as_secs_f64() * 1e3, failed)
+}

@@ -30,15 +30,40 @@ struct Running {
 }
 
 enum Event {
-    Turn { member: u64, life: u64 },
+    Turn {
+        member: u64,
+        life: u64,
+    },
     /// Dies with either end: it is on a connection between two lives.
-    Frame { to: u64, from: u64, lives: (u64, u64), bytes: BytesMut },
-    Write { member: u64, life: u64, batches: Vec<Batch> },
-    Job { member: u64, life: u64, job: Job<SimDisk> },
-    Restart { member: u64 },
-    Crash { member: u64 },
-    Client { client: u64 },
-    GiveUp { client: u64, op: usize },
+    Frame {
+        to: u64,
+        from: u64,
+        lives: (u64, u64),
+        bytes: BytesMut,
+    },
+    Write {
+        member: u64,
+        life: u64,
+        batches: Vec<Batch>,
+    },
+    Job {
+        member: u64,
+        life: u64,
+        job: Job<SimDisk>,
+    },
+    Restart {
+        member: u64,
+    },
+    Crash {
+        member: u64,
+    },
+    Client {
+        client: u64,
+    },
+    GiveUp {
+        client: u64,
+        op: usize,
+    },
 }
 
 /// One operation of a client, as it saw it.

@@ -34,14 +34,17 @@ use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
 use crate::btree::{Checkpoint, CheckpointDone};
 use crate::io::Disk;
-use crate::raft::{Entry, HardState, Message, Raft, Refused};
+use crate::raft::{Entry, HardState, Raft, Refused};
 use crate::store::Store;
-use crate::wal::{Batch, Chore, ChoreDone, Log, Written};
+use crate::wal::{Chore, ChoreDone, Log};
 
 use reads::{Question, Read, Reads};
 use snapshots::Snapshots;
 use writes::{Asker, Writes};
 
+/// What the shell carries between its threads and members without looking inside.
+pub use crate::raft::Message;
+pub use crate::wal::{Batch, LogWriter, Written};
 pub use startup::{Bootstrap, Opened};
 
 /// The settings of one member that matter behind the sockets.

@@ -1,4 +1,5 @@
 //! One integration binary: linking once is faster than linking twenty times.
 
 mod btree_crash;
+mod btree_model;
 mod tidy;

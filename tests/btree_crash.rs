@@ -332,15 +332,18 @@ fn damaged_pages_are_errors_and_never_other_data() {
                 _ => (at + rng.below(256), Damage::Flip { bit: rng.below(8) as u8 }),
             };
             disk.damage(path(), offset, damage).expect("there");
+            let sound = check(&disk, path()).is_ok_and(|report| report.findings.is_empty());
             match Tree::open(&disk, path()).and_then(|tree| Ok((tree.stats().checkpoint, content(&tree)?))) {
                 Err(Error::Corrupt(damage)) => {
                     assert_eq!(damage.file, path());
+                    assert!(!sound, "the checker sees it too: {damage}");
                     errors += 1;
                 }
                 Err(e) => panic!("page {page}: {e}"),
                 Ok((number, found)) => {
                     assert!(number == newest || number + 1 == newest);
                     assert!(found == run.states[number as usize], "page {page} kind {kind}");
+                    assert!(number == newest || !sound, "page {page}: the checker sees it too");
                     fallbacks += u64::from(number < newest);
                 }
             }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod btree_crash;
+mod btree_model;
 mod cli;
 mod clients;
 mod cluster_sim;

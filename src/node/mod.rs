@@ -32,10 +32,9 @@ use crate::api::{
 };
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
-use crate::btree::{Checkpoint, CheckpointDone};
 use crate::io::Disk;
 use crate::raft::{Entry, HardState, Raft, Refused};
-use crate::store::Store;
+use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
 use reads::{Question, Read, Reads};

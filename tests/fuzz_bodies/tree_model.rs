@@ -64,9 +64,9 @@ impl Run {
                 let there = self.model.get_mut(key);
                 let expected = there.is_some();
                 if let Some((_, counted)) = there {
-                    *counted = detail % 2 == 0;
+                    *counted = detail.is_multiple_of(2);
                 }
-                let found = self.tree.set_counted(0, key, detail % 2 == 0).expect("a sound disk");
+                let found = self.tree.set_counted(0, key, detail.is_multiple_of(2)).expect("a sound disk");
                 assert_eq!(found, expected);
             }
             7 => self.seek(key),

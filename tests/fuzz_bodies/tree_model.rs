@@ -71,8 +71,8 @@ impl Run {
             }
             7 => self.seek(key),
             8 => {
-                let to = vec![detail as u8];
-                let to = (detail % 3 > 0).then_some(&to[..]);
+                let to = [detail as u8];
+                let to = (!detail.is_multiple_of(3)).then_some(&to[..]);
                 let expected = self.model.range(key.to_vec()..).filter(|(_, (_, counted))| *counted);
                 let expected = expected.filter(|(key, _)| to.is_none_or(|to| &key[..] < to)).count();
                 let found = self.tree.count(View::Now, 0, key, to).expect("a sound disk");

@@ -81,11 +81,13 @@ fn segment_files(disk: &SimDisk) -> Vec<PathBuf> {
 /// Every row of a table of the document that begins with one of the letters, as trimmed cells.
 fn rows(letters: &str) -> Vec<Vec<String>> {
     let document = include_str!("../../storage-format.md");
+    let section = document.find("\n## 4 ").and_then(|from| document[from..].split("\n## 5 ").next());
+    let section = section.expect("section 4 is the log's");
     let cells = |line: &str| -> Vec<String> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect()
     };
     let own = |row: &Vec<String>| row[0].len() == 1 && letters.contains(&row[0]);
-    document.lines().filter(|line| line.starts_with('|')).map(cells).filter(own).collect()
+    section.lines().filter(|line| line.starts_with('|')).map(cells).filter(own).collect()
 }
 
 /// Section 4.6: the document's rows cover every combination of answers exactly once, and the code agrees.

@@ -50,7 +50,7 @@ impl Weather {
     fn draw(rng: &mut Rng) -> Weather {
         let mut of = |choices: &[u64]| choices[rng.below(choices.len() as u64) as usize];
         Weather {
-            members: of(&[3, 3, 5]),
+            members: of(&[2, 3, 3, 4, 5]),
             lose_one_in: of(&[3, 10, 50, 1_000_000]),
             double_one_in: of(&[5, 50, 1_000_000]),
             delay_max: of(&[1, 5, 30, 300]) * MS,

@@ -248,7 +248,8 @@ impl Leader {
     pub fn peer_lost(&mut self, id: MemberId) {
         self.dirty = true;
         if let Some(peer) = self.peer(id) {
-            let next = peer.matched + 1;
+            // A probe has not found the match yet and goes on where it was; a pipeline knows it.
+            let next = if peer.state == PeerState::Probe { peer.next } else { 0 };
             peer.probe_from(next);
         }
     }
@@ -428,10 +429,11 @@ impl Leader {
             PeerState::Probe | PeerState::Replicate => peer.next - 1,
             PeerState::Snapshot => peer.matched,
         };
-        // Where the log before `next` is released, a heartbeat still shows who leads. It cannot show whether
-        // what was sent before arrived, so a pipeline must not rely on it.
+        // Where the log before `next` is released, ask for the last released entry: a member that holds it needs
+        // no snapshot, and would refuse one. What was sent before that cannot be asked for any more, so a
+        // pipeline must not rely on it.
         let held = common.log.term(previous, view).is_some();
-        let previous = if held { previous } else { 0 };
+        let previous = if held { previous } else { view.first_index().saturating_sub(1) };
         if !held && peer.state == PeerState::Replicate {
             peer.probe_from(0);
         }

@@ -58,9 +58,17 @@ enum Asked {
 
 #[derive(Clone, Debug)]
 enum Answer {
-    Put { revision: Revision },
-    Delete { revision: Revision, deleted: u64 },
-    Get { at: Revision, found: Option<(Bytes, Revision)> },
+    Put {
+        revision: Revision,
+    },
+    Delete {
+        revision: Revision,
+        deleted: u64,
+    },
+    Get {
+        at: Revision,
+        found: Option<(Bytes, Revision)>,
+    },
     /// Certainly nothing happened.
     Refused,
 }
@@ -154,7 +162,8 @@ impl World {
         let disk = self.disks[&member].clone();
         let bootstrap = Bootstrap { cluster: 77, member, members: members() };
         let opened = Node::open(&disk, config(), &bootstrap, self.rng.next_u64(), self.now);
-        let opened = opened.unwrap_or_else(|e| panic!("seed {}: member {member} does not start: {e}", self.seed));
+        let opened =
+            opened.unwrap_or_else(|e| panic!("seed {}: member {member} does not start: {e}", self.seed));
         self.lives += 1;
         let running =
             Running { node: opened.node, writer: Some(opened.log_writer), life: self.lives, turn_at: None };
@@ -456,7 +465,10 @@ fn check(world: &mut World) {
     let history = &histories[0];
     let mut at: BTreeMap<Revision, (&Bytes, Option<&Bytes>)> = BTreeMap::new();
     for (revision, key, value) in history {
-        assert!(at.insert(*revision, (key, value.as_ref())).is_none(), "seed {seed}: two changes at {revision}");
+        assert!(
+            at.insert(*revision, (key, value.as_ref())).is_none(),
+            "seed {seed}: two changes at {revision}"
+        );
     }
     let mut values = BTreeSet::new();
     for (_, _, value) in history {
@@ -503,7 +515,9 @@ fn check(world: &mut World) {
 
 fn finished_before(ops: &[Op], instant: Mono) -> Revision {
     let revision = |op: &Op| match &op.answered {
-        Some((when, Answer::Put { revision } | Answer::Delete { revision, .. })) if *when < instant => *revision,
+        Some((when, Answer::Put { revision } | Answer::Delete { revision, .. })) if *when < instant => {
+            *revision
+        }
         Some((when, Answer::Get { at, .. })) if *when < instant => *at,
         _ => 0,
     };
@@ -519,7 +533,8 @@ fn run_seed(seed: u64) -> (usize, u64) {
     }
     // Clients stop; what is on its way arrives.
     world.queue.retain(|_, event| !matches!(event, Event::Client { .. }));
-    let late = world.ops.iter().filter(|op| op.invoked >= calm_at + 1_000 * MS && op.answered.is_some()).count();
+    let late =
+        world.ops.iter().filter(|op| op.invoked >= calm_at + 1_000 * MS && op.answered.is_some()).count();
     assert!(late > 20, "seed {seed}: only {late} operations were answered after the faults had stopped");
     world.waiting.clear();
     world.run(calm_at + 4_000 * MS);

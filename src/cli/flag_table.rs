@@ -28,6 +28,12 @@ pub const GROUPS: &[Group] = &[
                 "Directory of the log's segments, if they shall be on another disk.",
             ),
             applies(
+                "wal-segment-bytes",
+                number(64 << 10, 1 << 30),
+                "67108864",
+                "Bytes of one segment of the log, a multiple of 512.",
+            ),
+            applies(
                 "snapshot-count",
                 number(1, i64::MAX),
                 "10000",

@@ -15,6 +15,9 @@ use crate::net::Settings;
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 
+/// What segments are multiples of: groups of records begin on these borders.
+const SECTOR_BYTES: u64 = 512;
+
 /// Checks `values` against each other. `ipv6_loopback`: whether this machine has one.
 pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Refusal> {
     let name = checked_name(values)?;
@@ -41,6 +44,7 @@ pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Re
     Ok(Settings {
         data_dir: data_dir(values, &name),
         wal_dir: Some(values.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        wal_segment_bytes: checked_segment_bytes(values)?,
         name,
         listen_client,
         listen_peer,
@@ -87,6 +91,17 @@ fn checked_timers(values: &Values) -> Result<(u64, u64), Refusal> {
     }
     assert!(election <= ELECTION_TIMEOUT_MS_MAX, "the table bounds --election-timeout");
     Ok((heartbeat, election))
+}
+
+fn checked_segment_bytes(values: &Values) -> Result<u64, Refusal> {
+    let bytes = values.count("wal-segment-bytes");
+    if !bytes.is_multiple_of(SECTOR_BYTES) {
+        let source = values.source("wal-segment-bytes");
+        return Err(Refusal::value(format!(
+            "{source}: expected a multiple of {SECTOR_BYTES}, found \"{bytes}\""
+        )));
+    }
+    Ok(bytes)
 }
 
 fn urls(values: &Values, flag: &str) -> Result<Vec<Url>, Refusal> {
@@ -326,6 +341,11 @@ mod tests {
             (
                 "--advertise-client-urls http://a:0",
                 "--advertise-client-urls: http://a:0: nobody can connect to port 0",
+            ),
+            ("--wal-segment-bytes 65537", "--wal-segment-bytes: expected a multiple of 512, found \"65537\""),
+            (
+                "--wal-segment-bytes 65535",
+                "--wal-segment-bytes: expected a number from 65536 to 1073741824, found \"65535\"",
             ),
             (
                 "--max-request-bytes 67108865",

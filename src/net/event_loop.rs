@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{error, info, warn};
+use log::{info, warn};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token};
@@ -508,11 +508,6 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 pub(super) fn others<D: Disk>(node: &Node<D>) -> BTreeMap<MemberId, Vec<String>> {
     let others = node.members().iter().filter(|member| member.id != node.id());
     others.map(|member| (member.id, member.peer_urls.clone())).collect()
-}
-
-/// Says why the process ends, in one line that an operator can act on.
-pub(super) fn last_words(failure: &Error) {
-    error!("stopping: {failure}");
 }
 
 /// Names a connection for [`crate::api`].

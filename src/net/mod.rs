@@ -139,7 +139,7 @@ fn node_config(settings: &Settings) -> Config {
         client_urls: settings.advertise_client_urls.clone(),
         tree_dir: member_dir,
         wal_dir,
-        wal_segment_bytes: WAL_SEGMENT_BYTES,
+        wal_segment_bytes: settings.wal_segment_bytes,
         heartbeat_interval: settings.heartbeat_interval_ms * MS,
         election_timeout: settings.election_timeout_ms * MS,
         pre_vote: settings.pre_vote,
@@ -150,8 +150,6 @@ fn node_config(settings: &Settings) -> Config {
         limits: limits(settings),
     }
 }
-
-const WAL_SEGMENT_BYTES: u64 = 64 << 20;
 
 fn limits(settings: &Settings) -> Limits {
     Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops }

@@ -10,6 +10,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Where segments go if not into `data_dir`.
     pub wal_dir: Option<PathBuf>,
+    /// Bytes of one segment: whole sectors.
+    pub wal_segment_bytes: u64,
     pub listen_client: Vec<SocketAddr>,
     pub listen_peer: Vec<SocketAddr>,
     pub advertise_client_urls: Vec<String>,

@@ -35,7 +35,7 @@ fn damaged(files: &Files, data: &[u8]) -> SimDisk {
             continue;
         }
         let share = u64::from(u16::from_le_bytes([damage[1], damage[2]]));
-        let at = (share * bytes.len() as u64 >> 16) as usize;
+        let at = ((share * bytes.len() as u64) >> 16) as usize;
         let detail = usize::from(damage[3]);
         match kind {
             0 => bytes[at] ^= 1 << (detail % 8),

@@ -64,15 +64,15 @@ impl Run {
                 let there = self.model.get_mut(key);
                 let expected = there.is_some();
                 if let Some((_, counted)) = there {
-                    *counted = detail % 2 == 0;
+                    *counted = detail.is_multiple_of(2);
                 }
-                let found = self.tree.set_counted(0, key, detail % 2 == 0).expect("a sound disk");
+                let found = self.tree.set_counted(0, key, detail.is_multiple_of(2)).expect("a sound disk");
                 assert_eq!(found, expected);
             }
             7 => self.seek(key),
             8 => {
-                let to = vec![detail as u8];
-                let to = (detail % 3 > 0).then_some(&to[..]);
+                let to = [detail as u8];
+                let to = (!detail.is_multiple_of(3)).then_some(&to[..]);
                 let expected = self.model.range(key.to_vec()..).filter(|(_, (_, counted))| *counted);
                 let expected = expected.filter(|(key, _)| to.is_none_or(|to| &key[..] < to)).count();
                 let found = self.tree.count(View::Now, 0, key, to).expect("a sound disk");

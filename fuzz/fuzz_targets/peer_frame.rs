@@ -1,5 +1,7 @@
 #![no_main]
 
+// The other bodies are for the other targets.
+#[allow(dead_code, unused_imports)]
 #[path = "../../tests/fuzz_bodies.rs"]
 mod bodies;
 

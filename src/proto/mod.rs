@@ -31,6 +31,10 @@ pub trait Adapter {
     /// Takes one reply of the node and appends the wire form of all replies that are now in order.
     fn encode(&mut self, reply: Reply, output: &mut BytesMut);
 
+    /// Ends the conversation from our side (a request that is never completed): the farewell stands behind
+    /// the replies that are owed, and nothing more will be decoded.
+    fn give_up(&mut self, fault: &Fault, output: &mut BytesMut);
+
     /// Calls that have no reply yet.
     fn owed(&self) -> usize;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use pawl::btree::{Options, Tree, View, check};
 use pawl::io::sim::SimDisk;
 
-const OPERATIONS_MAX: usize = 512;
+const OPERATIONS_MAX: usize = 256;
 
 /// Key, and value with its mark.
 type Model = BTreeMap<Vec<u8>, (Vec<u8>, bool)>;

@@ -420,8 +420,7 @@ impl Adapter for LineAdapter {
                     self.parser.recycle(words);
                 }
                 Err(fault) => {
-                    self.refuse(&fault, output);
-                    self.ended = true;
+                    self.give_up(&fault, output);
                     input.clear();
                     return Err(fault);
                 }
@@ -447,6 +446,11 @@ impl Adapter for LineAdapter {
         self.front += 1;
         self.emit(&slot, reply.header, reply.body, output);
         self.flush(output);
+    }
+
+    fn give_up(&mut self, fault: &Fault, output: &mut BytesMut) {
+        self.refuse(fault, output);
+        self.ended = true;
     }
 
     fn owed(&self) -> usize {

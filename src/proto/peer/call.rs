@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! kind u8 | fields
-//! propose:          count u32 | payload blob*
+//! propose:          term u64 | count u32 | payload blob*
 //! propose refused:  busy u8 | count u32 | request id u64*
 //! read index:       id u64
 //! read index reply: id u64 | known u8 | index u64
 //! snapshot begin:   stream u64 | term u64 | index u64
-//! snapshot chunk:   stream u64 | number u64 | last u8 | bytes blob
+//! snapshot chunk:   stream u64 | number u64 | bytes blob
 //! snapshot ack:     stream u64 | next u64 | installed u8
 //! snapshot abort:   stream u64
 //! ```

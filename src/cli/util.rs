@@ -168,6 +168,14 @@ fn verify<D: Disk>(disk: &D, files: &Files, console: &mut Console) -> Result<boo
     }
     // A log that ends before the tree is what an interrupted installation of a snapshot leaves, and the next
     // start deals with it. A log that begins behind what the tree has is a hole that nothing fills.
+    if log.segments == 0 && tree.applied_index > 0 {
+        damages += 1;
+        say(format!(
+            "DAMAGE {}: there is no log, but the tree has applied entries up to {}: the log was lost, and with it the vote",
+            wal_dir.display(),
+            tree.applied_index
+        ));
+    }
     if damages == 0 && log.base.index > tree.applied_index {
         damages += 1;
         say(format!(

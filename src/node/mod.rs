@@ -212,8 +212,8 @@ impl<D: Disk> Node<D> {
         if self.reads.waiting() >= WAITING_MAX {
             return self.fail(conn, tag, Fault::busy());
         }
-        let after = self.writes.newest_open(conn);
-        self.reads.push(Read { conn, tag, question, after, deadline });
+        let (after, next_write) = (self.writes.newest_open(conn), self.writes.next_id());
+        self.reads.push(Read { conn, tag, question, after, next_write, deadline });
     }
 
     fn write(&mut self, asker: Asker, command: &Command, deadline: Mono) {
@@ -225,6 +225,9 @@ impl<D: Disk> Node<D> {
             return;
         }
         let origin = Origin { member: self.id, request_id: self.writes.next_id() };
+        if let Asker::Client { conn, .. } = asker {
+            self.reads.write_follows(conn, origin.request_id, self.writes.first_id());
+        }
         command::encode(origin, command, &mut self.payloads);
         let payload = self.payloads.split().freeze();
         self.writes.push(asker, payload, deadline);

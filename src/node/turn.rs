@@ -46,6 +46,7 @@ impl<D: Disk> Node<D> {
             self.reads.deadline(self.read_patience()),
             self.snapshots.deadline(),
             checkpoint,
+            self.checkpoint_retry_at,
             publish,
         ]
         .into_iter()
@@ -291,6 +292,10 @@ impl<D: Disk> Node<D> {
             if let Some(checkpoint) = self.store.begin_checkpoint()? {
                 self.output.jobs.push(Job::Checkpoint(checkpoint));
             }
+        }
+        if self.now >= self.checkpoint_retry_at {
+            self.checkpoint_retry_at = Mono::NEVER;
+            self.output.jobs.push(Job::Checkpoint(self.store.retry_checkpoint()));
         }
         let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
         let sent = self.snapshots.oldest_sent().unwrap_or(catchup);

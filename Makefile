@@ -10,7 +10,7 @@ BINDIR := $(DESTDIR)$(PREFIX)/bin
 CARGO ?= cargo
 RELEASE := target/release/pawld
 FUZZ_SECONDS ?= 60
-ENDPOINT ?= 127.0.0.1:2379
+BENCH ?= all
 
 .PHONY: help
 help: ## Show this list
@@ -39,12 +39,12 @@ cluster: build ## Build and run three members on loopback; ctrl-C ends them clea
 	scripts/cluster
 
 .PHONY: bench
-bench: ## Load a running cluster (ENDPOINT, default 127.0.0.1:2379) with redis-benchmark
-	scripts/bench $(ENDPOINT)
+bench: build ## Measure Pawl beside etcd, Redis, LMDB and redb, those that are found (BENCH, default all)
+	$(CARGO) run --release --locked --manifest-path bench/Cargo.toml -- $(BENCH)
 
 .PHONY: fuzz
-fuzz: ## Feed mutated input to every decoder for FUZZ_SECONDS (default 60), on stable Rust
-	$(CARGO) run --release --quiet --manifest-path fuzz/Cargo.toml -- --seconds $(FUZZ_SECONDS)
+fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default 60), on stable Rust
+	fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)

@@ -290,9 +290,18 @@ fn a_value_can_come_from_standard_input() {
     assert_eq!(server.requests(), ["PUT k line\n"]);
 }
 
-/// A port where nobody listens: taken, and given back.
-fn closed_port() -> String {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").to_string()
+/// A port where nobody listens and nobody else can: bound for as long as this lives.
+struct ClosedPort {
+    endpoint: String,
+    _bound: socket2::Socket,
+}
+
+fn closed_port() -> ClosedPort {
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
+    bound.bind(&any.into()).expect("a port");
+    let address = bound.local_addr().expect("an address").as_socket().expect("an IP address");
+    ClosedPort { endpoint: address.to_string(), _bound: bound }
 }
 
 #[test]
@@ -302,7 +311,8 @@ fn a_server_that_is_away_is_passed_over() {
         with_header(2, ":2\r\n"),
         with_header(3, ":3\r\n"),
     ]);
-    let endpoints = format!("{},{}", closed_port(), server.endpoint);
+    let away = closed_port();
+    let endpoints = format!("{},{}", away.endpoint, server.endpoint);
     // The first answer is NOLEADER: nothing has happened, so even a write may be sent again.
     for _ in 0..2 {
         let (exit, out, err) = run(&mut pawlctl(&["put", "k", "v", "--endpoints", &endpoints]));
@@ -331,7 +341,7 @@ fn a_write_is_never_sent_twice_when_its_answer_is_lost() {
 
 #[test]
 fn nobody_is_there() {
-    let endpoint = closed_port();
+    let ClosedPort { endpoint, _bound } = closed_port();
     let (exit, out, err) =
         run(&mut pawlctl(&["get", "k", "--endpoints", &endpoint, "--command-timeout=120ms"]));
     assert_eq!((exit, out.as_str()), (1, ""));
@@ -344,7 +354,7 @@ fn nobody_is_there() {
 #[test]
 fn health_is_told_apart() {
     let server = FakeServer::start(vec![range(1, 0, 0, &[])]);
-    let closed = closed_port();
+    let ClosedPort { endpoint: closed, _bound } = closed_port();
     let endpoints = format!("{},{closed}", server.endpoint);
     let (exit, out, err) = run(&mut pawlctl(&["endpoint", "health", "--endpoints", &endpoints]));
     assert_eq!(exit, 1);
@@ -363,7 +373,7 @@ fn health_is_told_apart() {
 #[test]
 fn a_member_that_does_not_answer_leaves_the_others_status() {
     let server = FakeServer::start(vec![status()]);
-    let closed = closed_port();
+    let ClosedPort { endpoint: closed, _bound } = closed_port();
     let endpoints = format!("{closed},{}", server.endpoint);
     let (exit, out, err) = run(&mut pawlctl(&["endpoint", "status", "--endpoints", &endpoints]));
     assert_eq!(exit, 1);
@@ -419,4 +429,53 @@ fn a_refused_start_creates_nothing() {
     // Ours wins over etcd's, and is what the message names.
     let (_, err) = refuse(&["--data-dir", "d", "--election-timeout=1"], ("PAWL_NAME", "a,b"));
     assert!(err.contains("PAWL_NAME"), "{err}");
+}
+
+/// The whole way once: a server under etcd's name, its client, a kill, and the offline tool behind it. The
+/// client itself waits for the server to listen.
+#[test]
+fn a_server_answers_its_client_and_leaves_sound_files() {
+    let dir = tempfile::tempdir().expect("a directory");
+    // Two ports at once, so that they differ; given back for the server to take.
+    let (client, peer) = {
+        let (client, peer) = (closed_port(), closed_port());
+        (client.endpoint, peer.endpoint)
+    };
+    let data_dir = dir.path().join("data");
+    let etcd = dir.path().join("etcd");
+    std::os::unix::fs::symlink(PAWLD, &etcd).expect("a link");
+    let mut server = command(&etcd)
+        .args(["-name", "n1", "--log-level=error", "--data-dir"])
+        .arg(&data_dir)
+        .args(["--listen-client-urls", &format!("http://{client}")])
+        .args(["--advertise-client-urls", &format!("http://{client}")])
+        .args(["--listen-peer-urls", &format!("http://{peer}")])
+        .env("ETCD_INITIAL_ADVERTISE_PEER_URLS", format!("http://{peer}"))
+        .env("ETCD_INITIAL_CLUSTER", format!("n1=http://{peer}"))
+        .spawn()
+        .expect("the server starts");
+    let ctl = |words: &[&str]| {
+        run(pawlctl(words)
+            .args(["--command-timeout=20s"])
+            .env("ETCDCTL_ENDPOINTS", format!("http://{client}")))
+    };
+    let good = |out: &str| (0, out.to_owned(), String::new());
+    assert_eq!(ctl(&["put", "k", "v"]), good("OK\n"));
+    assert_eq!(ctl(&["put", "k", "w", "--prev-kv"]), good("OK\nk\nv\n"));
+    assert_eq!(ctl(&["get", "", "--prefix=true"]), good("k\nw\n"));
+    assert_eq!(ctl(&["get", "k", "--rev=2", "--print-value-only"]), good("v\n"));
+    assert_eq!(ctl(&["del", "k"]), good("1\n"));
+    let (exit, out, _) = ctl(&["member", "list"]);
+    assert!(
+        exit == 0 && out.ends_with(&format!(", started, n1, http://{peer}, http://{client}, false\n")),
+        "{out}"
+    );
+
+    let verify = || run(command(PAWLD).args(["util", "verify", "--data-dir"]).arg(&data_dir));
+    let (exit, _, err) = verify();
+    assert!(exit == 1 && err.contains("in use by a running server"), "{err}");
+    server.kill().expect("the server runs");
+    server.wait().expect("the server ends");
+    let (exit, out, err) = verify();
+    assert!(exit == 0 && out.ends_with("\nsound\n"), "{out} {err}");
 }

@@ -30,14 +30,40 @@ struct Running {
 }
 
 enum Event {
-    Turn { member: u64, life: u64 },
-    Frame { to: u64, from: u64, life: u64, bytes: BytesMut },
-    Write { member: u64, life: u64, batches: Vec<Batch> },
-    Job { member: u64, life: u64, job: Job<SimDisk> },
-    Restart { member: u64 },
-    Crash { member: u64 },
-    Client { client: u64 },
-    GiveUp { client: u64, op: usize },
+    Turn {
+        member: u64,
+        life: u64,
+    },
+    /// Dies with either end: it is on a connection between two lives.
+    Frame {
+        to: u64,
+        from: u64,
+        lives: (u64, u64),
+        bytes: BytesMut,
+    },
+    Write {
+        member: u64,
+        life: u64,
+        batches: Vec<Batch>,
+    },
+    Job {
+        member: u64,
+        life: u64,
+        job: Job<SimDisk>,
+    },
+    Restart {
+        member: u64,
+    },
+    Crash {
+        member: u64,
+    },
+    Client {
+        client: u64,
+    },
+    GiveUp {
+        client: u64,
+        op: usize,
+    },
 }
 
 /// One operation of a client, as it saw it.
@@ -229,7 +255,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Turn { member, life } => self.turn(member, life),
-            Event::Frame { to, from, life, bytes } => self.deliver(to, from, life, bytes),
+            Event::Frame { to, from, lives, bytes } => self.deliver(to, from, lives, bytes),
             Event::Write { member, life, batches } => self.write(member, life, batches),
             Event::Job { member, life, job } => self.job(member, life, job),
             Event::Restart { member } => {
@@ -286,14 +312,13 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: u64, _life: u64, message: &Outbound) {
+    fn send(&mut self, from: u64, from_life: u64, message: &Outbound) {
         let to = message.to();
         let mut bytes = BytesMut::new();
         match message {
             Outbound::Raft(message) => peer::encode_message(message, &mut bytes),
             Outbound::Call { call, .. } => peer::encode_call(call, &mut bytes),
         }
-        // A frame sent to an earlier life of a member dies with the connection that carried it.
         let Some(life) = self.running.get(&to).map(|running| running.life) else { return };
         if !self.calm() && self.rng.one_in(20) {
             return;
@@ -302,13 +327,16 @@ impl World {
         for _ in 0..copies {
             let slow = if !self.calm() && self.rng.one_in(40) { 80 * MS } else { 0 };
             let delay = self.rng.between(MS / 20, MS) + slow;
-            self.at(delay, Event::Frame { to, from, life, bytes: bytes.clone() });
+            self.at(delay, Event::Frame { to, from, lives: (from_life, life), bytes: bytes.clone() });
         }
     }
 
-    fn deliver(&mut self, to: u64, from: u64, life: u64, mut bytes: BytesMut) {
+    fn deliver(&mut self, to: u64, from: u64, (from_life, life): (u64, u64), mut bytes: BytesMut) {
         let now = self.now;
         let seed = self.seed;
+        if self.alive(from, from_life).is_none() {
+            return;
+        }
         let Some(running) = self.alive(to, life) else { return };
         let frame = peer::decode(&mut bytes).expect("a frame that we encoded").expect("a whole frame");
         match frame {

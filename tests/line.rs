@@ -18,26 +18,16 @@
 
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use pawl::api::{Call, Limits};
 use pawl::proto::Adapter;
-use pawl::proto::line::{LineAdapter, ServerInfo};
+use pawl::proto::line::LineAdapter;
 
-use crate::fuzz_bodies::fake_node::{CLUSTER, FakeNode, MEMBER};
+use crate::fuzz_bodies::fake_node::FakeNode;
+use crate::fuzz_bodies::{self, server_info};
 
 const CONN: u64 = 11;
-
-pub fn server_info(request_bytes_max: usize) -> Arc<ServerInfo> {
-    Arc::new(ServerInfo {
-        cluster: CLUSTER,
-        member: MEMBER,
-        version: "0.1.0",
-        limits: Limits { request_bytes_max, ..Limits::default() },
-        config: vec![("name".into(), "default".into()), ("max-request-bytes".into(), "1572864".into())],
-    })
-}
 
 struct Conversation {
     node: FakeNode,
@@ -182,14 +172,8 @@ fn words(text: &str) -> Vec<Vec<u8>> {
     text.split(' ').map(|word| if word == "''" { Vec::new() } else { unescaped(word) }).collect()
 }
 
-pub fn array(words: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend_from_slice(word);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
+fn array(words: &[Vec<u8>]) -> Vec<u8> {
+    fuzz_bodies::array(&words.iter().map(Vec::as_slice).collect::<Vec<_>>())
 }
 
 #[test]

@@ -209,7 +209,7 @@ impl Member {
     pub fn turn(&mut self) -> Option<Turn> {
         let raft = self.raft.as_mut().expect("it runs");
         let expected = raft.has_ready();
-        let Some(ready) = raft.ready(&self.log) else { return None };
+        let ready = raft.ready(&self.log)?;
         assert!(expected, "n{} had a ready that it did not announce: {ready:?}", self.id);
         let writes = ready.has_writes();
         let Ready { number, hard_state, entries, messages_now, messages_after, .. } = ready;

@@ -1,7 +1,10 @@
 //! One integration binary: linking once is faster than linking twenty times.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print their figures")]
+
 mod bad_input;
 mod btree_crash;
+mod btree_model;
 mod cli;
 mod clients;
 mod cluster_sim;

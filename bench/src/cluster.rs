@@ -291,6 +291,15 @@ impl Client {
         }
     }
 
+    /// Whether a request can be sent: a connection that is refused is no failed request. (gRPC connects by
+    /// itself, so there it is one.)
+    pub fn connected(&mut self, timeout: Duration) -> bool {
+        match self {
+            Client::Resp { wire, port, open } => with_open(*wire, *port, open, timeout, |_| Ok(())).is_ok(),
+            Client::Etcd(_) => true,
+        }
+    }
+
     pub fn put(&mut self, key: &[u8], value: &[u8], timeout: Duration) -> Result<()> {
         match self {
             Client::Resp { wire, port, open } => {

@@ -128,6 +128,11 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let mut figures = Figures::default();
     let mut facts = report::machine(&dir);
+    if let Some(load) = report::busy() {
+        figures.note(format!(
+            "other work was running (load average {load}): these figures are not to be quoted"
+        ));
+    }
     let outcome = measure(arguments, &rows, &scale, &dir, bench, &mut figures, &mut facts);
     let _ = std::fs::remove_dir_all(&dir);
     outcome?;

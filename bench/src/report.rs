@@ -41,7 +41,7 @@ const CLUSTER_LINES: [Line; 16] = [
     line("kill -9 of the leader to next write", Unit::Seconds, "≤ 0.8 s, goal 0.6"),
     line("graceful stop of the leader: longest gap", Unit::Ms, "≤ 50 ms"),
     line("graceful stop of the leader: failed requests", Unit::Count, "0"),
-    line("graceful stop of the leader: failed requests at the leader itself", Unit::Count, ""),
+    line("graceful stop of the leader: failed requests at the leader itself", Unit::Count, "0"),
     line("raw fdatasync p50", Unit::Ms, ""),
     line("errors under load", Unit::Count, "0"),
 ];
@@ -225,6 +225,14 @@ fn show(value: f64, unit: Unit) -> String {
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_string()).unwrap_or_default()
+}
+
+/// The load average of the last minute, if it says that others are using this machine.
+pub fn busy() -> Option<f64> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let last_minute: f64 = load.split_whitespace().next()?.parse().ok()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (last_minute > cores as f64 / 2.0).then_some(last_minute)
 }
 
 /// What the figures were measured on.

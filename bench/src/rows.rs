@@ -282,6 +282,11 @@ fn write_until(over: &AtomicBool, wire: Wire, ports: [u16; 2]) -> (f64, u64) {
     let (mut at, mut failed) = (0, 0);
     let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
     while !over.load(Ordering::Relaxed) {
+        if !clients[at].connected(REQUEST) {
+            at = 1 - at;
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
         match clients[at].put(b"stop", &[7; VALUE_BYTES], REQUEST) {
             Ok(()) => {
                 longest = longest.max(last.elapsed());

@@ -10,7 +10,8 @@ pub enum PeerCall {
     /// To the leader of `term`: propose these payloads, in this order, in that term or not at all. Each begins with
     /// the asker's [`super::Origin`], by which the asker knows the entry again when it applies it. Because of the
     /// term the asker can settle a lost call: once an entry of a later term is applied, it never happened.
-    Propose { term: Term, payloads: Vec<Bytes> },
+    /// `number` rises with every call over one connection: a call that arrives twice is taken once.
+    Propose { term: Term, number: u64, payloads: Vec<Bytes> },
     /// From a member that is not the leader (any more): these were not and will not be proposed.
     ProposeRefused { request_ids: Vec<u64>, busy: bool },
     /// To the leader: as of now, which index must be applied before a linearizable read may be served?

@@ -100,6 +100,36 @@ impl PageSet {
         None
     }
 
+    /// The least member that is not less than `bound`.
+    pub(super) fn first_from(&self, bound: u32) -> Option<u32> {
+        let mut at = bound as usize;
+        for height in 0..self.levels.len() {
+            let bits = self.levels[height].get(at / 64).copied().unwrap_or(0);
+            let right = bits & (u64::MAX << (at % 64));
+            if right != 0 {
+                let mut found = at / 64 * 64 + right.trailing_zeros() as usize;
+                for level in self.levels[..height].iter().rev() {
+                    found = found * 64 + level[found].trailing_zeros() as usize;
+                }
+                return Some(found as u32);
+            }
+            at = at / 64 + 1;
+        }
+        None
+    }
+
+    /// Whether at least `count` members are less than `bound`.
+    pub(super) fn has_below(&self, count: usize, bound: u32) -> bool {
+        let mut from = 0;
+        (0..count).all(|_| match self.first_from(from) {
+            Some(member) if member < bound => {
+                from = member + 1;
+                true
+            }
+            _ => false,
+        })
+    }
+
     /// The members `64 * index ..` as bits.
     pub(super) fn word(&self, index: usize) -> u64 {
         self.levels[0].get(index).copied().unwrap_or(0)
@@ -193,7 +223,13 @@ mod tests {
                             };
                         }
                     }
-                    _ => assert_eq!(set.last_below(page), model.range(..page).next_back().copied()),
+                    _ => {
+                        assert_eq!(set.last_below(page), model.range(..page).next_back().copied());
+                        assert_eq!(set.first_from(page), model.range(page..).next().copied());
+                        let below = model.range(..page).count().min(70);
+                        assert!(set.has_below(below, page));
+                        assert!(below == 70 || !set.has_below(below + 1, page));
+                    }
                 }
                 assert_eq!(set.first(), model.first().copied());
                 assert_eq!(set.last(), model.last().copied());

@@ -40,6 +40,7 @@ mod chain;
 mod check;
 mod checkpoint;
 mod cursor;
+mod dump;
 mod format;
 mod map;
 mod node;
@@ -56,6 +57,7 @@ mod write;
 pub use check::{Report, check};
 pub use checkpoint::{Checkpoint, CheckpointDone};
 pub use cursor::Cursor;
+pub use dump::dump;
 pub use read::Value;
 pub use tree::Tree;
 

@@ -4,6 +4,9 @@
 //!
 //! To move a page, the link to it must be found, and pages do not know who links to them. But each page names
 //! its root, and holds a key of its range: descending to that key passes the link.
+//!
+//! A move copies the path above as well, and is made only if there is room below the page for all of it. So it
+//! ends: no page of the moved one's level goes up by it, only branches above may, and they come later.
 
 use crate::base::Result;
 use crate::io::Disk;
@@ -16,6 +19,8 @@ use super::tree::{Descent, Tree};
 
 /// Pages moved with one checkpoint: well below a millisecond.
 const MOVES_PER_CHECKPOINT: usize = 128;
+/// Longer chains are left to [`Tree::move_tail`]: they move as a whole.
+const CHAIN_PAGES_MAX: usize = 1024;
 /// Free pages below this number are not worth the work.
 const FREE_PAGES_MIN: usize = 64;
 
@@ -24,7 +29,7 @@ impl<D: Disk> Tree<D> {
     /// file into free room further down. How many were moved: none means that there is nothing to gain now.
     /// The checkpoints after this give the space back.
     pub fn move_tail(&mut self, pages_max: usize) -> Result<usize> {
-        let result = self.try_move_tail(pages_max);
+        let result = self.try_move_tail(pages_max, usize::MAX);
         self.guard(result)
     }
 
@@ -33,36 +38,39 @@ impl<D: Disk> Tree<D> {
         let free = self.space().free().count();
         let many = free >= FREE_PAGES_MIN && free >= self.space().page_count() as usize / 5;
         if many {
-            self.try_move_tail(MOVES_PER_CHECKPOINT)?;
+            self.try_move_tail(MOVES_PER_CHECKPOINT, CHAIN_PAGES_MAX)?;
         }
         Ok(())
     }
 
-    fn try_move_tail(&mut self, pages_max: usize) -> Result<usize> {
+    fn try_move_tail(&mut self, pages_max: usize, chain_pages_max: usize) -> Result<usize> {
         let (mut moved, mut bound) = (0, PageNo::MAX);
         while moved < pages_max {
-            let (last, free) = (self.space().used().last_below(bound), self.space().free().first());
-            let (Some(last), Some(free)) = (last, free) else { break };
-            if free > last {
+            let Some(last) = self.space().used().last_below(bound) else { break };
+            if !self.space().free().has_below(1, last) {
                 break;
             }
-            moved += self.move_page(last)?;
+            let Some(count) = self.move_page(last, chain_pages_max)? else { break };
+            moved += count;
             bound = last;
         }
         Ok(moved)
     }
 
-    /// How many pages were moved; none if the page stays where it is for now.
-    fn move_page(&mut self, no: PageNo) -> Result<usize> {
+    /// How many pages were moved; None if this one must stay, so that moving others gains nothing.
+    fn move_page(&mut self, no: PageNo, chain_pages_max: usize) -> Result<Option<usize>> {
+        // The map goes to the lowest free place with every checkpoint anyway: that is no progress to report.
         if self.move_map_page(no)? {
-            return Ok(1);
+            return Ok(Some(0));
         }
         let page = self.any_page(no)?;
         let (root, level, born) =
             (usize::from(page_root(&page)), page_level(&page), page_checkpoint(&page) as u32);
+        let path_pages = usize::from(self.roots[root].level.saturating_sub(level)) + 1;
         let (kind, (head, key_bytes, value_bytes)) = (Kind::of(&page), chain_head(&page));
         drop(page);
         match kind {
+            Some(Kind::Leaf | Kind::Branch) if !self.space().free().has_below(path_pages, no) => Ok(None),
             Some(Kind::Leaf | Kind::Branch) => {
                 let key = self.first_key_below(Link { page: no, born }, level)?;
                 let mut path = self.path_to(root, &key, level)?;
@@ -77,11 +85,11 @@ impl<D: Disk> Tree<D> {
                     path[..depth].copy_from_slice(&above);
                 }
                 self.renew(root, &mut path, depth)?;
-                Ok(1)
+                Ok(Some(1))
             }
             Some(Kind::Overflow) => {
                 let chain = Link { page: head, born };
-                self.move_chain(root, no, Descriptor { key_bytes, value_bytes, chain })
+                self.move_chain(root, no, Descriptor { key_bytes, value_bytes, chain }, chain_pages_max)
             }
             _ => Err(self.damaged(no, "a page of the free map".into(), "one that the map knows")),
         }
@@ -97,14 +105,20 @@ impl<D: Disk> Tree<D> {
     }
 
     /// Writes a chain again, as low as there is room, and lets the cell that owns it point there.
-    fn move_chain(&mut self, root: RootNo, page: PageNo, old: Descriptor) -> Result<usize> {
+    fn move_chain(
+        &mut self,
+        root: RootNo,
+        page: PageNo,
+        old: Descriptor,
+        pages_max: usize,
+    ) -> Result<Option<usize>> {
         let pages = self.chain_pages(old)?;
         if !pages.contains(&page) {
             return Err(self.damaged(page, "a page of a chain that is not in it".into(), "one that is"));
         }
-        // Without room below for all of it nothing would be gained.
-        if self.space().free().count() < pages.len() + usize::from(self.roots[root].level) + 1 {
-            return Ok(0);
+        let path_pages = usize::from(self.roots[root].level) + 1;
+        if pages.len() > pages_max || !self.space().free().has_below(pages.len() + path_pages, page) {
+            return Ok(None);
         }
         let mut bytes = Vec::new();
         self.visit_chain(old, 0, u64::MAX, |piece| bytes.extend_from_slice(piece))?;
@@ -129,7 +143,7 @@ impl<D: Disk> Tree<D> {
         assert!(fits, "the new cell is as long as the old one");
         let count = pages.len();
         pages.into_iter().for_each(|no| self.release(no));
-        Ok(count)
+        Ok(Some(count))
     }
 
     /// The path to the cell that a chain belongs to, and whether it is in a leaf.

@@ -15,6 +15,31 @@ pub(super) struct Slot {
     pub bytes: Arc<[u8]>,
     /// The generation in which it was born: see `space`.
     pub birth: u64,
+    pub run: Run,
+}
+
+/// The latest puts into a leaf: a run of rising keys is packed tightly when the leaf is divided.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Run {
+    last_index: u16,
+    length: u16,
+}
+
+/// So many neighbours one after the other are no chance.
+const RUN_MIN: u16 = 3;
+
+impl Run {
+    /// A cell was put before the `index`th.
+    pub(super) fn note(&mut self, index: usize) {
+        let follows = index == usize::from(self.last_index) + 1;
+        self.length = if follows { self.length.saturating_add(1) } else { 0 };
+        self.last_index = index as u16;
+    }
+
+    /// Whether a cell before the `index`th would go on with a run.
+    pub(super) fn goes_on(&self, index: usize) -> bool {
+        self.length >= RUN_MIN && index == usize::from(self.last_index) + 1
+    }
 }
 
 #[derive(Debug)]

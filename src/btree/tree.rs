@@ -19,8 +19,8 @@ use super::map::{FreeMap, bits_per_page};
 use super::node::{Fit, validate};
 use super::slots::{Chosen, choose, read_slots};
 use super::space::{Roots, Space, Who};
-use super::table::{Slot, Table};
-use super::{Options, ROOTS, RootNo, Stats, USER_BYTES_MAX, View};
+use super::table::{Run, Slot, Table};
+use super::{Options, RootNo, Stats, USER_BYTES_MAX, View};
 
 /// A B+tree file. One thread owns it; only the [`Checkpoint`](super::Checkpoint) it hands out goes elsewhere.
 pub struct Tree<D: Disk> {
@@ -44,11 +44,11 @@ pub struct Tree<D: Disk> {
     dirty_count: usize,
     pub(super) user_changed: bool,
     pub(super) running: Option<Arc<Frozen>>,
-    /// Where the last cell was put, per root: a run of rising keys is packed tightly.
-    pub(super) last_put: [(PageNo, usize); ROOTS],
     notes: Vec<String>,
     /// A change failed half-way.
     broken: bool,
+    /// A page that was let go and was not in use: the change under way will fail.
+    second_link: Option<PageNo>,
     /// The meta slot, if any, whose checkpoint was not good enough to be kept.
     unkept_slot: Option<usize>,
 }
@@ -141,9 +141,9 @@ impl<D: Disk> Tree<D> {
             dirty_count: 0,
             user_changed: false,
             running: None,
-            last_put: [(0, 0); ROOTS],
             notes: chosen.notes.clone(),
             broken: false,
+            second_link: None,
             unkept_slot: None,
         };
         tree.mapping.resize(page_count);
@@ -343,7 +343,7 @@ impl<D: Disk> Tree<D> {
 
     fn adopt_page(&mut self, bytes: Arc<[u8]>) -> Result<PageNo> {
         let no = self.space.alloc()?;
-        self.table.insert(no, Slot { bytes, birth: self.space.generation() });
+        self.table.insert(no, Slot { bytes, birth: self.space.generation(), run: Run::default() });
         self.newborn.push(no);
         self.dirty_count += 1;
         Ok(no)
@@ -352,7 +352,9 @@ impl<D: Disk> Tree<D> {
     /// A copy of a page under a new number, which the caller must link to.
     pub(super) fn copy_page(&mut self, link: Link, kind: Kind) -> Result<PageNo> {
         let bytes = Arc::from(&*self.page(link, kind)?);
+        let run = self.table.get(link.page).map_or(Run::default(), |slot| slot.run);
         let no = self.adopt_page(bytes)?;
+        *self.run_mut(no) = run;
         let checkpoint = self.checkpoint;
         rename_page(self.page_mut(no), no, checkpoint);
         Ok(no)
@@ -360,6 +362,10 @@ impl<D: Disk> Tree<D> {
 
     /// Passes on the result of a change; after an error no checkpoint will be taken.
     pub(super) fn guard<T>(&mut self, result: Result<T>) -> Result<T> {
+        let result = match self.second_link.take() {
+            Some(page) => Err(self.damaged(page, "a second link to it".into(), "one")),
+            None => result,
+        };
         self.broken |= result.is_err();
         result
     }
@@ -388,8 +394,17 @@ impl<D: Disk> Tree<D> {
         Arc::get_mut(&mut slot.bytes).expect("a page that a checkpoint writes is not changed")
     }
 
+    pub(super) fn run_mut(&mut self, no: PageNo) -> &mut Run {
+        &mut self.table.get_mut(no).expect("only pages in memory are changed").run
+    }
+
     /// The present state no longer uses this page.
     pub(super) fn release(&mut self, no: PageNo) {
+        // A damaged file can lead to one page in two ways, and then it is let go twice.
+        if !self.space.used().contains(no) {
+            self.second_link = Some(no);
+            return;
+        }
         let birth = match self.table.get(no) {
             Some(slot) => slot.birth,
             None => {

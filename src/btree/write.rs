@@ -7,7 +7,7 @@ use crate::base::Result;
 use crate::io::Disk;
 
 use super::RootNo;
-use super::format::{Kind, Link, PageNo, Root, page_level, start_page};
+use super::format::{Kind, LEVELS_MAX, Link, PageNo, Root, page_level, start_page};
 use super::node::{
     CellKey, DESCRIPTOR_BYTES, Descriptor, FLAG_COUNTED, Fit, Node, NodeMut, branch_cell, build_branch,
     build_leaf_chained, build_leaf_inline, leaf_cell,
@@ -81,7 +81,9 @@ impl<D: Disk> Tree<D> {
         if !fits {
             self.split_upwards(root, &path, cell)?;
         }
-        self.last_put[root] = (leaf.link.page, leaf.index);
+        if found.is_none() {
+            self.run_mut(leaf.link.page).note(leaf.index);
+        }
         if found.is_some() && fits {
             self.join_upwards(root, path)?;
         }
@@ -240,6 +242,13 @@ impl<D: Disk> Tree<D> {
 
     fn raise_root(&mut self, root: RootNo, left: PageNo, split: Split) -> Result<()> {
         let level = self.roots[root].level + 1;
+        if usize::from(level) >= LEVELS_MAX {
+            return Err(self.damaged(
+                left,
+                format!("a root at level {}", level - 1),
+                "fewer levels than pages",
+            ));
+        }
         let page = self.new_node(root, level)?;
         let mut first = Vec::new();
         let nothing = CellKey { kept: &[], rest: None };
@@ -268,7 +277,7 @@ impl<D: Disk> Tree<D> {
             Ordering::Greater => node.raw(at - 1),
         };
         let sizes: Vec<usize> = (0..=node.count()).map(|at| raw(at).len() + 2).collect();
-        let run = self.last_put[root] == (left, index.wrapping_sub(1));
+        let run = node.is_leaf() && self.run_mut(left).goes_on(index);
         let cut = split_place(&sizes, self.fit().usable, index, run || (at_end && index == node.count()));
 
         let right = self.new_node(root, page_level(&old))?;

@@ -461,10 +461,25 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
-/// A JSON string as Go writes it: what a browser could take for markup is escaped too.
+/// A JSON string as Go writes it: what a browser could take for markup, or JavaScript for the end of a line,
+/// is escaped too.
 fn json_string(text: &str) -> String {
-    let plain = serde_json::Value::from(text).to_string();
-    plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// Titles centred, cells to the right, rules of `-` and `+`.
@@ -521,7 +536,7 @@ mod tests {
 
     #[test]
     fn json_strings_are_gos() {
-        assert_eq!(json_string("a<b>&\"\n"), "\"a\\u003cb\\u003e\\u0026\\\"\\n\"");
+        assert_eq!(json_string("a<b>&\"\n\\\u{1}é"), "\"a\\u003cb\\u003e\\u0026\\\"\\n\\\\\\u0001é\"");
     }
 
     /// Recorded from etcdctl 3.5.1, whose times are never the same twice.

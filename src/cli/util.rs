@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{Console, Role, version};
-use crate::base::{Error, Result};
+use crate::base::{Error, Index, Result};
 use crate::io::Disk;
 use crate::io::os::OsDisk;
 use crate::store::{self, Store};
@@ -132,61 +132,108 @@ fn exists<D: Disk>(disk: &D, path: &Path) -> Result<bool> {
     disk.exists(path).map_err(|error| Error::io("cannot look for", path, error))
 }
 
-/// True if everything is sound.
+/// True if everything is sound. Damage in one part does not keep the other from being read.
 fn verify<D: Disk>(disk: &D, files: &Files, console: &mut Console) -> Result<bool> {
     let _lock = files.lock(disk)?;
-    let (tree_path, wal_dir) = (files.tree(), files.wal_dir());
-    let log = wal::check(disk, &wal_dir)?;
-    let tree = store::check(disk, &tree_path)?;
-
-    let mut say = |line: String| console.print(format!("{line}\n").as_bytes());
-    say(format!(
-        "log  {}: {} segments, {} records, entries behind {} up to {}",
-        wal_dir.display(),
-        log.segments,
-        log.records,
-        log.base,
-        log.last
-    ));
-    say(format!(
-        "tree {}: revision {}, applied index {}, {} keys, {} versions",
-        tree_path.display(),
-        tree.revision,
-        tree.applied_index,
-        tree.keys,
-        tree.versions
-    ));
     let mut damages = 0;
-    for finding in &log.findings {
-        let word = if finding.harmless { "note" } else { "DAMAGE" };
-        damages += usize::from(!finding.harmless);
-        say(format!("{word} {} at offset {}: {}", finding.file.display(), finding.offset, finding.what));
-    }
-    for finding in &tree.findings {
-        damages += 1;
-        say(format!("DAMAGE {}: {finding}", tree_path.display()));
-    }
+    let log = verify_log(disk, &files.wal_dir(), &mut damages, console)?;
+    let applied_index = verify_tree(disk, &files.tree(), &mut damages, console)?;
     // A log that ends before the tree is what an interrupted installation of a snapshot leaves, and the next
     // start deals with it. A log that begins behind what the tree has is a hole that nothing fills.
-    if log.segments == 0 && tree.applied_index > 0 {
+    if let (Some(LogExtent::None), Some(applied)) = (log, applied_index)
+        && applied > 0
+    {
         damages += 1;
-        say(format!(
-            "DAMAGE {}: there is no log, but the tree has applied entries up to {}: the log was lost, and with it the vote",
-            wal_dir.display(),
-            tree.applied_index
-        ));
+        let what = format!("there is no log, but the tree has applied entry {applied}");
+        say(console, format!("DAMAGE {what}: the log is lost, and with it the vote"));
     }
-    if damages == 0 && log.base.index > tree.applied_index {
+    if let (Some(LogExtent::Behind(base)), Some(applied)) = (log, applied_index)
+        && base > applied
+    {
         damages += 1;
-        say(format!(
-            "DAMAGE {}: the log begins behind entry {}, the tree has applied {}: entries between are missing",
-            wal_dir.display(),
-            log.base.index,
-            tree.applied_index
-        ));
+        let what = "the log begins behind entry";
+        say(
+            console,
+            format!("DAMAGE {what} {base}, the tree has applied {applied}: entries between are missing"),
+        );
     }
-    say(if damages == 0 { "sound".into() } else { format!("{damages} damages") });
+    say(
+        console,
+        if damages == 0 { "sound".into() } else { format!("not sound: {damages} findings of damage") },
+    );
     Ok(damages == 0)
+}
+
+fn say(console: &mut Console, line: String) {
+    console.print(format!("{line}\n").as_bytes());
+}
+
+/// Which entries a log holds.
+#[derive(Clone, Copy)]
+enum LogExtent {
+    /// There is not one segment.
+    None,
+    /// Those behind this index.
+    Behind(Index),
+}
+
+/// The index before the first entry, if the log could be read.
+fn verify_log<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    damages: &mut usize,
+    console: &mut Console,
+) -> Result<Option<LogExtent>> {
+    let log = match wal::check(disk, dir) {
+        Ok(log) => log,
+        Err(error) => return unreadable(error, damages, console),
+    };
+    let wal::Report { segments, records, base, last, .. } = &log;
+    let dir = dir.display();
+    say(
+        console,
+        format!("log  {dir}: {segments} segments, {records} records, entries behind {base} up to {last}"),
+    );
+    for finding in &log.findings {
+        let word = if finding.harmless { "note" } else { "DAMAGE" };
+        *damages += usize::from(!finding.harmless);
+        let file = finding.file.display();
+        say(console, format!("{word} {file} at offset {}: {}", finding.offset, finding.what));
+    }
+    Ok(Some(if *segments == 0 { LogExtent::None } else { LogExtent::Behind(base.index) }))
+}
+
+/// The index of the last entry that the tree has applied, if it could be read.
+fn verify_tree<D: Disk>(
+    disk: &D,
+    path: &Path,
+    damages: &mut usize,
+    console: &mut Console,
+) -> Result<Option<Index>> {
+    let tree = match store::check(disk, path) {
+        Ok(tree) => tree,
+        Err(error) => return unreadable(error, damages, console),
+    };
+    let store::Report { findings, revision, applied_index, versions, keys } = tree;
+    let path = path.display();
+    if findings.is_empty() {
+        let content = format!("{keys} keys, {versions} versions");
+        say(console, format!("tree {path}: revision {revision}, applied index {applied_index}, {content}"));
+        return Ok(Some(applied_index));
+    }
+    *damages += findings.len();
+    for finding in &findings {
+        say(console, format!("DAMAGE {path}: {finding}"));
+    }
+    Ok(None)
+}
+
+/// Damage so deep that the check could not begin or go on is a finding like others.
+fn unreadable(error: Error, damages: &mut usize, console: &mut Console) -> Result<Option<Index>> {
+    let Error::Corrupt(damage) = error else { return Err(error) };
+    *damages += 1;
+    say(console, format!("DAMAGE {damage}"));
+    Ok(None)
 }
 
 /// Of what the tree file holds: entries that are only in the log are not part of it, so members must be
@@ -207,6 +254,8 @@ fn hash<D: Disk>(disk: &D, files: &Files, console: &mut Console) -> Result<bool>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Member;
+    use crate::io::{File, Open};
 
     fn call(words: &[&str]) -> (u8, String, String) {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
@@ -228,6 +277,59 @@ mod tests {
             );
         }
         assert_eq!(std::fs::read_dir(path).unwrap().count(), 0);
+    }
+
+    /// The directory of a member that has just been made.
+    fn new_member(dir: &Path) -> Files {
+        let files = Files { data_dir: dir.to_path_buf(), wal_dir: None };
+        OsDisk.create_dir_all(&files.member_dir()).unwrap();
+        OsDisk.create_dir_all(&files.wal_dir()).unwrap();
+        let identity = store::Identity { cluster: 7, member: 1 };
+        let member = Member { id: 1, name: "n1".into(), ..Member::default() };
+        drop(Store::create(&OsDisk, &files.tree(), identity, &[member], store::Options::new(9)).unwrap());
+        let options = wal::Options { segment_bytes: 4096, cluster: 7, member: 1, salt: 3 };
+        drop(wal::open(&OsDisk, &files.wal_dir(), options, 0).unwrap());
+        files
+    }
+
+    /// Flips a bit of every page behind the meta slots: which of them are in use is the tree's business.
+    fn damage(path: &Path) {
+        let file = OsDisk.open(path, Open::Write).unwrap();
+        let mut byte = [0];
+        for offset in (8192..file.len_bytes().unwrap()).step_by(4096) {
+            file.read_at(offset + 20, &mut byte).unwrap();
+            file.write_at(offset + 20, &[byte[0] ^ 0x40]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_new_member_is_sound_and_a_flipped_bit_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = new_member(dir.path());
+        let path = dir.path().to_str().unwrap();
+        let (exit, out, err) = call(&["verify", "--data-dir", path]);
+        assert!(exit == 0 && out.ends_with("\nsound\n") && err.is_empty(), "{exit} {out} {err}");
+        let (exit, out, _) = call(&["hash", "--data-dir", path]);
+        assert!(exit == 0 && out.ends_with(", revision 1, applied 0@0\n"), "{out}");
+
+        damage(&files.tree());
+        let (exit, out, err) = call(&["verify", "--data-dir", path]);
+        assert!(exit == 1 && err.is_empty(), "{exit} {out} {err}");
+        let tree = format!("\nDAMAGE {}", files.tree().display());
+        assert!(out.starts_with("log  ") && out.contains(&tree) && out.contains("\nnot sound: "), "{out}");
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = new_member(dir.path());
+        let path = dir.path().to_str().unwrap();
+        let _server = OsDisk.lock(&files.member_dir().join("lock")).unwrap();
+        for command in ["verify", "hash"] {
+            let (exit, out, err) = call(&[command, "--data-dir", path]);
+            assert_eq!((exit, out), (1, String::new()));
+            assert_eq!(err, format!("Error: {path} is in use by a running server\n"));
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use log::warn;
 use super::pipe::Pipe;
 use crate::api::PeerCall;
 use crate::base::{ClusterId, MemberId, Mono};
+use crate::node::Message;
 use crate::proto::peer::{self, Frame, Hello};
-use crate::raft::Message;
 
 /// Frames taken from one connection in one turn: a peer that floods is not served before the others.
 const FRAMES_MAX: usize = 4_096;

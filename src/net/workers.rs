@@ -17,8 +17,7 @@ use mio::Waker;
 
 use crate::base::{Error, MemberId, Result};
 use crate::io::Disk;
-use crate::node::{Done, Job};
-use crate::wal::{Batch, LogWriter, Written};
+use crate::node::{Batch, Done, Job, LogWriter, Written};
 
 /// What the housekeeper is asked.
 pub(super) enum Work<D: Disk> {

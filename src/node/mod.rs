@@ -22,7 +22,7 @@ mod status;
 mod turn;
 mod writes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 
 use bytes::BytesMut;
@@ -32,16 +32,18 @@ use crate::api::{
 };
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
-use crate::btree::{Checkpoint, CheckpointDone};
 use crate::io::Disk;
-use crate::raft::{Entry, HardState, Message, Raft, Refused};
-use crate::store::Store;
-use crate::wal::{Batch, Chore, ChoreDone, Log, Written};
+use crate::raft::{Entry, HardState, Raft, Refused};
+use crate::store::{Checkpoint, CheckpointDone, Store};
+use crate::wal::{Chore, ChoreDone, Log};
 
 use reads::{Question, Read, Reads};
 use snapshots::Snapshots;
 use writes::{Asker, Writes};
 
+/// What the shell carries between its threads and members without looking inside.
+pub use crate::raft::Message;
+pub use crate::wal::{Batch, LogWriter, Written};
 pub use startup::{Bootstrap, Opened};
 
 /// The settings of one member that matter behind the sockets.
@@ -154,6 +156,9 @@ pub struct Node<D: Disk> {
     store: Store<D>,
     writes: Writes,
     reads: Reads,
+    /// The number of the last proposal sent, and the last one taken from each member's connection.
+    proposal_number: u64,
+    proposed_by: BTreeMap<MemberId, u64>,
     snapshots: Snapshots<D>,
     /// The newest one that Raft wanted written.
     hard_state: HardState,
@@ -253,7 +258,14 @@ impl<D: Disk> Node<D> {
     /// Another member asks or answers.
     pub fn on_peer_call(&mut self, from: MemberId, call: PeerCall, now: Mono) -> Result<()> {
         match call {
-            PeerCall::Propose { term, payloads } => self.propose_for(from, term, payloads, now),
+            PeerCall::Propose { term, number, payloads } => {
+                // TCP brings a frame once; a replayed one must not do a write twice.
+                let newest = self.proposed_by.entry(from).or_default();
+                if number > *newest {
+                    *newest = number;
+                    self.propose_for(from, term, payloads, now);
+                }
+            }
             PeerCall::ProposeRefused { request_ids, busy: false } => self.writes.refused(&request_ids),
             PeerCall::ProposeRefused { request_ids, busy: true } => {
                 for id in request_ids {
@@ -310,6 +322,7 @@ impl<D: Disk> Node<D> {
     /// The connection from another member ended: its process may be dead.
     pub fn on_peer_lost(&mut self, peer: MemberId, now: Mono) {
         self.raft.peer_lost(peer, now);
+        self.proposed_by.remove(&peer);
         self.abort_snapshots_of(peer);
     }
 

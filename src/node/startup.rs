@@ -1,13 +1,15 @@
 //! From a data directory to a member: lock, open the tree, open the log, replay from applied + 1.
 //!
 //! Order of the first start, so that a crash anywhere in it leaves a directory that starts:
-//!   1. the tree file is made, durable under its name;
-//!   2. the log is made (its first segment carries the same identity).
+//!
+//! 1. the tree file is made, durable under its name;
+//! 2. the log is made (its first segment carries the same identity).
+//!
 //! A tree at applied index 0 without a log is therefore a start that was cut short, and is finished; a tree
 //! further on without a log, or a log without a tree, is a directory somebody took a part of away.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -88,6 +90,8 @@ impl<D: Disk> Node<D> {
             log,
             writes: Writes::new(first_id()),
             reads: Reads::new(first_id()),
+            proposal_number: 0,
+            proposed_by: BTreeMap::new(),
             snapshots: Snapshots::new(disk.clone(), first_id()),
             hard_state,
             waiting_batches: Vec::new(),

@@ -124,7 +124,9 @@ impl<D: Disk> Node<D> {
             return;
         }
         if standing.leader != self.id {
-            let call = PeerCall::Propose { term: standing.term, payloads };
+            self.proposal_number += 1;
+            let number = self.proposal_number;
+            let call = PeerCall::Propose { term: standing.term, number, payloads };
             self.output.messages.push(Outbound::Call { to: standing.leader, call });
             return;
         }

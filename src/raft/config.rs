@@ -1,8 +1,8 @@
 //! What a core is told at its birth, and the ways in which it can say no.
 
-use crate::base::limits::MEMBERS_MAX;
-use crate::base::time::MS;
-use crate::base::{EntryId, MemberId, time::Nanos};
+use crate::base::limits::APPEND_BYTES_MAX;
+use crate::base::time::{MS, Nanos};
+use crate::base::{EntryId, Index, MemberId, Mono};
 
 use super::types::{HardState, Membership};
 
@@ -52,7 +52,7 @@ impl Config {
             drift_permille: 20,
             lease_reads: true,
             pre_vote: true,
-            append_bytes_max: crate::base::limits::APPEND_BYTES_MAX,
+            append_bytes_max: APPEND_BYTES_MAX,
             inflight_messages_max: 256,
             inflight_bytes_max: 16 << 20,
             uncommitted_bytes_max: 256 << 20,
@@ -152,12 +152,12 @@ pub struct PeerStanding {
     pub id: MemberId,
     pub learner: bool,
     /// Everything up to here is durable there.
-    pub matched: crate::base::Index,
+    pub matched: Index,
     /// Appends with entries under way.
     pub inflight_messages: usize,
     pub state: PeerState,
     /// When it last answered; the start of the term before that.
-    pub heard_at: crate::base::Mono,
+    pub heard_at: Mono,
 }
 
 /// How a leader sends to a member.
@@ -170,5 +170,3 @@ pub enum PeerState {
     /// Needs a snapshot; only heartbeats go there.
     Snapshot,
 }
-
-const _: () = assert!(MEMBERS_MAX >= 7);

@@ -288,3 +288,132 @@ impl Log {
         self.tail_bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Rng;
+    use crate::raft::EntryKind;
+    use bytes::Bytes;
+
+    /// Entries of these terms, from index 1; all of them durable.
+    struct Disk(Vec<Term>);
+
+    impl LogView for Disk {
+        fn first_index(&self) -> Index {
+            1
+        }
+
+        fn last_index(&self) -> Index {
+            self.0.len() as Index
+        }
+
+        fn term(&self, index: Index) -> Option<Term> {
+            if index == 0 { Some(0) } else { self.0.get(index as usize - 1).copied() }
+        }
+
+        fn entries(&self, from: Index, to: Index, _bytes_max: usize) -> Result<Vec<Entry>, LogGap> {
+            Ok((from..=to).map(|index| entry(self.0[index as usize - 1], index)).collect())
+        }
+    }
+
+    fn entry(term: Term, index: Index) -> Entry {
+        Entry { id: EntryId::new(term, index), kind: EntryKind::Normal, payload: Bytes::from_static(b"four") }
+    }
+
+    /// The ABA of storage: 2@1 is written, replaced by 2@2, and comes back, all before the first write is done.
+    /// That write's completion then says nothing about 2@1: the second may still go over it.
+    #[test]
+    fn the_write_of_a_replaced_entry_proves_nothing() {
+        let disk = Disk(vec![1]);
+        let mut log = Log::new(EntryId::ZERO, &disk);
+        log.append(entry(1, 2));
+        log.begin_write(1, None);
+        log.truncate(2, &disk);
+        log.append(entry(2, 2));
+        log.begin_write(2, None);
+        log.truncate(2, &disk);
+        log.append(entry(1, 2));
+        assert_eq!(log.begin_write(3, None), [entry(1, 2)]);
+        assert!(!log.end_writes(1).entries);
+        assert_eq!(log.durable(), 1);
+        assert!(!log.end_writes(2).entries);
+        assert_eq!(log.durable(), 1);
+        assert!(log.end_writes(3).entries);
+        assert_eq!(log.durable(), 2);
+    }
+
+    /// A durable entry that is replaced is not durable any more, until its successor is.
+    #[test]
+    fn truncation_takes_back_what_was_durable() {
+        let disk = Disk(vec![1, 1, 1]);
+        let mut log = Log::new(EntryId::ZERO, &disk);
+        log.truncate(2, &disk);
+        log.append(entry(2, 2));
+        assert_eq!((log.durable(), log.last()), (1, EntryId::new(2, 2)));
+        assert_eq!(log.begin_write(1, None), [entry(2, 2)]);
+        log.end_writes(1);
+        assert_eq!(log.durable(), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "entry 2 is committed and never replaced")]
+    fn what_is_committed_is_never_replaced() {
+        let disk = Disk(vec![1, 1, 1]);
+        let mut log = Log::new(EntryId::ZERO, &disk);
+        log.commit_to(2);
+        log.truncate(2, &disk);
+    }
+
+    #[test]
+    fn entries_leave_memory_only_when_they_are_applied_and_durable() {
+        let mut disk = Disk(vec![1]);
+        let mut log = Log::new(EntryId::new(1, 1), &disk);
+        for index in 2..=5 {
+            log.append(entry(1, index));
+        }
+        log.begin_write(1, None);
+        disk.0 = vec![1; 5];
+        log.trim(0);
+        assert_eq!(log.memory_bytes(), 16);
+        log.end_writes(1);
+        log.commit_to(4);
+        assert_eq!(log.take_committed(8, &disk).unwrap(), [entry(1, 2), entry(1, 3)]);
+        log.applied_to(3, 0);
+        assert_eq!(log.memory_bytes(), 8);
+        assert_eq!(log.take_committed(0, &disk).unwrap(), [entry(1, 4)]);
+        log.applied_to(4, 4);
+        assert_eq!(log.memory_bytes(), 4);
+        assert_eq!(
+            log.entries(1, 5, 100, &disk).unwrap().len(),
+            4,
+            "what is in memory comes in a second answer"
+        );
+    }
+
+    #[test]
+    fn the_last_possible_match_agrees_with_a_search_from_the_end() {
+        let mut rng = Rng::new(5);
+        for _ in 0..2_000 {
+            let mut term = 1;
+            let terms: Vec<Term> = (0..rng.below(12))
+                .map(|_| {
+                    term += rng.below(3);
+                    term
+                })
+                .collect();
+            let disk = Disk(terms.clone());
+            let log = Log::new(EntryId::ZERO, &disk);
+            let limit = EntryId::new(rng.below(15), rng.below(15));
+            let naive = (1..=limit.index.min(terms.len() as Index))
+                .rev()
+                .map(|index| EntryId::new(terms[index as usize - 1], index))
+                .find(|id| id.term <= limit.term);
+            assert_eq!(
+                log.last_possible_match(limit, &disk),
+                naive.unwrap_or(EntryId::ZERO),
+                "{terms:?} {limit}"
+            );
+        }
+    }
+}

@@ -51,10 +51,10 @@ use std::path::{Path, PathBuf};
 
 use crate::api::{Fault, Member};
 use crate::base::{EntryId, Error, Index, Result, Revision};
-use crate::btree::{Checkpoint, CheckpointDone, ROOTS, Stats, Tree, View};
+use crate::btree::{ROOTS, Stats, Tree, View};
 use crate::io::Disk;
 
-pub use crate::btree::Options;
+pub use crate::btree::{Checkpoint, CheckpointDone, Options};
 pub use check::{Report, check};
 pub use incoming::{Incoming, Job, JobDone};
 pub use snapshot::Snapshot;

@@ -517,6 +517,22 @@ mod tests {
         }
     }
 
+    /// What users read is what is parsed.
+    #[test]
+    fn the_document_shows_every_usage_line() {
+        let document = include_str!("../../../docs/protocol.md");
+        let shows = |line: &str| document.lines().any(|shown| shown == line);
+        for spec in COMMANDS {
+            for sub in spec.subcommands {
+                assert!(shows(&sub.usage(Some(spec))), "{}", sub.usage(Some(spec)));
+            }
+            assert!(!spec.subcommands.is_empty() || shows(&spec.usage(None)), "{}", spec.usage(None));
+        }
+        for (name, _) in ABSENT {
+            assert!(document.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
     #[test]
     fn usage_and_arity() {
         let get = find(b"get").unwrap();

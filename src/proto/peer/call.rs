@@ -39,9 +39,10 @@ pub fn encode_call(call: &PeerCall, out: &mut BytesMut) {
 fn put(call: &PeerCall, out: &mut BytesMut) {
     let count = |length: usize| u32::try_from(length).expect("a call is cut by bytes long before");
     match call {
-        PeerCall::Propose { term, payloads } => {
+        PeerCall::Propose { term, number, payloads } => {
             out.put_u8(PROPOSE);
             out.put_u64_le(*term);
+            out.put_u64_le(*number);
             out.reserve(4 + payloads.iter().map(|payload| 4 + payload.len()).sum::<usize>());
             out.put_u32_le(count(payloads.len()));
             for payload in payloads {
@@ -95,7 +96,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
     let kind = body.u8()?;
     Ok(match kind {
         PROPOSE => {
-            let term = body.u64()?;
+            let (term, number) = (body.u64()?, body.u64()?);
             let count = body.count(4 + PAYLOAD_BYTES_MIN)?;
             let mut payloads = Vec::with_capacity(count);
             for _ in 0..count {
@@ -105,7 +106,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
                 }
                 payloads.push(payload);
             }
-            PeerCall::Propose { term, payloads }
+            PeerCall::Propose { term, number, payloads }
         }
         PROPOSE_REFUSED => {
             let busy = body.bool()?;

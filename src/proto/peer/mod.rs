@@ -104,7 +104,8 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
             while !why.is_char_boundary(end) {
                 end -= 1;
             }
-            out.put_blob(&why.as_bytes()[..end]);
+            let line: String = why[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            out.put_blob(line.as_bytes());
         }),
         Frame::Raft(message) => encode_message(message, out),
         Frame::Call(call) => encode_call(call, out),
@@ -150,7 +151,7 @@ fn decode_bounded(input: &mut BytesMut, body_bytes_max: usize) -> Result<Option<
     let decoded = match kind {
         KIND_HELLO => Frame::Hello(take_hello(&mut reader)?),
         KIND_WELCOME => Frame::Welcome(take_hello(&mut reader)?),
-        KIND_REFUSED => Frame::Refused { why: String::from_utf8_lossy(reader.plain_blob()?).into_owned() },
+        KIND_REFUSED => Frame::Refused { why: take_why(&mut reader)? },
         KIND_RAFT => Frame::Raft(message::take(&mut reader)?),
         KIND_CALL => Frame::Call(call::take(&mut reader)?),
         other => {
@@ -179,6 +180,15 @@ fn take_hello(body: &mut Body<'_>) -> Result<Hello, Fault> {
         )));
     }
     Ok(Hello { version, cluster: body.u64()?, from: body.u64()?, to: body.u64()? })
+}
+
+/// It will stand in a log: one line, and no terminal is told anything by it.
+fn take_why(body: &mut Body<'_>) -> Result<String, Fault> {
+    let why = body.plain_blob()?;
+    match std::str::from_utf8(why) {
+        Ok(line) if why.len() <= WHY_BYTES_MAX && !line.contains(char::is_control) => Ok(line.to_string()),
+        _ => Err(malformed(format!("a refusal whose {} bytes are no line of text", why.len()))),
+    }
 }
 
 /// Writes a head, the body, and then what of the head depends on the body.

@@ -39,6 +39,7 @@ fn samples() -> Vec<Frame> {
         message(MessageBody::TimeoutNow),
         Frame::Call(PeerCall::Propose {
             term: 9,
+            number: 4,
             payloads: vec![Bytes::from(vec![1; 18]), Bytes::from(vec![2; 40])],
         }),
         Frame::Call(PeerCall::ProposeRefused { request_ids: vec![1, u64::MAX], busy: true }),
@@ -200,7 +201,8 @@ fn what_cannot_be_is_refused_by_name() {
     let ahead = append(vec![entry(42, 10, b"")]);
     assert!(refusal(encoded(&ahead)).contains("42@10 behind 41@7 in a message of term 9"));
 
-    let short = Frame::Call(PeerCall::Propose { term: 9, payloads: vec![Bytes::from(vec![0; 40])] });
+    let short =
+        Frame::Call(PeerCall::Propose { term: 9, number: 4, payloads: vec![Bytes::from(vec![0; 40])] });
     let mut bytes = encoded(&short);
     bytes.truncate(bytes.len() - 30);
     bytes[HEAD_BYTES + 5] = 10;

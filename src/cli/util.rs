@@ -177,7 +177,7 @@ enum LogExtent {
     Behind(Index),
 }
 
-/// The index before the first entry, if the log could be read.
+/// What the log holds, if it could be read.
 fn verify_log<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -229,7 +229,7 @@ fn verify_tree<D: Disk>(
 }
 
 /// Damage so deep that the check could not begin or go on is a finding like others.
-fn unreadable(error: Error, damages: &mut usize, console: &mut Console) -> Result<Option<Index>> {
+fn unreadable<T>(error: Error, damages: &mut usize, console: &mut Console) -> Result<Option<T>> {
     let Error::Corrupt(damage) = error else { return Err(error) };
     *damages += 1;
     say(console, format!("DAMAGE {damage}"));

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use crate::harness::{Cluster, Member, PATIENCE, Setup, pause, say, until};
 use crate::resp::{Client, RangeReply, unsigned};
 
-/// Segments of 256 KiB, 100 entries behind the applied index, a checkpoint every 500: a few thousand writes
-/// put the log out of reach.
+/// Segments of 256 KiB, 100 entries behind the applied index, a checkpoint every 500: the log on disk is short.
+/// In memory the leader keeps some 16 MB of entries, so more than that is written while a member is away.
 fn setup() -> Setup {
     Setup { segment_bytes: 256 << 10, ..Setup::default() }
         .flag("snapshot-count", 500)
         .flag("snapshot-catchup-entries", 100)
 }
 
-/// Writes `rounds` pipelines of 100 values of a kilobyte each.
+/// Writes `rounds` pipelines of 100 values of 4 kB each.
 fn write_much(member: &Member, rounds: u64, tag: &str) {
     let mut client = member.client();
-    let value = "x".repeat(1_000);
+    let value = "x".repeat(4_000);
     for round in 0..rounds {
         let command = |n: u64| vec!["PUT".to_owned(), format!("{tag}-{round}-{n}"), format!("{n}-{value}")];
         let commands: Vec<Vec<String>> = (0..100).map(command).collect();
@@ -29,6 +29,9 @@ fn write_much(member: &Member, rounds: u64, tag: &str) {
         }
     }
 }
+
+/// Pipelines of `write_much` that are more than the leader's memory of entries: 24 MB.
+const MUCH: u64 = 60;
 
 /// The members that are up no longer hold the entries that `applied` needs next.
 fn wait_until_released(cluster: &Cluster, up: &[usize], applied: u64) {
@@ -89,7 +92,7 @@ fn end_well(cluster: &mut Cluster, away: usize) {
     let contents: Vec<RangeReply> = (0..3)
         .map(|at| {
             let mut client = cluster.members[at].client();
-            let command = format!("RANGE  PREFIX REV {revision} SERIALIZABLE");
+            let command = format!("RANGE  PREFIX REV {revision} KEYS SERIALIZABLE");
             RangeReply::parse(&client.call(&command.split(' ').collect::<Vec<_>>()).unwrap())
         })
         .collect();
@@ -114,14 +117,16 @@ fn a_member_behind_the_log_catches_up_by_a_snapshot() {
     cluster.settle();
     let left_at = applied(&cluster.members[away]);
     cluster.members[away].kill();
-    write_much(&cluster.members[leader], 40, "away");
+    write_much(&cluster.members[leader], MUCH, "away");
     wait_until_released(&cluster, &up, left_at);
     let target = until("a revision", PATIENCE, || cluster.members[leader].revision());
     let (took, writes) = with_writes_going_on(&mut cluster, leader, |cluster| {
         cluster.members[away].start();
         wait_until_caught_up(cluster, away, target)
     });
-    say(&format!("lag: caught up by a snapshot of 4 MB in {took:.1?} while {writes} writes went on"));
+    let log = cluster.members[away].log();
+    assert!(log.contains("installed the snapshot"), "the member caught up in another way");
+    say(&format!("lag: caught up by a snapshot of 24 MB in {took:.1?} while {writes} writes went on"));
     end_well(&mut cluster, away);
 }
 
@@ -134,57 +139,36 @@ fn a_member_killed_while_it_receives_starts_over() {
     cluster.settle();
     let left_at = applied(&cluster.members[away]);
     cluster.members[away].kill();
-    write_much(&cluster.members[leader], 120, "away");
+    write_much(&cluster.members[leader], MUCH, "away");
     wait_until_released(&cluster, &up, left_at);
     let target = until("a revision", PATIENCE, || cluster.members[leader].revision());
-    let incoming = cluster.members[away].data_dir.join("member/tree.incoming");
     let (killed, _) = with_writes_going_on(&mut cluster, leader, |cluster| {
-        let mut killed = 0;
-        for attempt in 0..4 {
-            cluster.members[away].start();
-            if kill_while_receiving(cluster, away, &incoming, attempt, target) {
-                killed += 1;
-            } else {
-                break; // The transfer was faster than we looked.
-            }
-        }
-        if !cluster.members[away].is_running() {
-            cluster.members[away].start();
-        }
+        let again = |attempt: &u64| kill_while_receiving(&mut cluster.members[away], attempt * 40);
+        let killed = (0..4).take_while(again).count();
+        cluster.members[away].start();
         wait_until_caught_up(cluster, away, target);
         killed
     });
-    say(&format!("lag: killed {killed} times while receiving a snapshot of 12 MB"));
-    assert!(killed > 0, "the member was never seen receiving: {} did not appear", incoming.display());
+    say(&format!("lag: killed {killed} times while receiving a snapshot of 24 MB"));
+    assert!(killed > 0, "the member was always faster");
     end_well(&mut cluster, away);
-    assert!(!incoming.exists(), "a part of a snapshot was left behind");
+    let left: Vec<_> = std::fs::read_dir(cluster.members[away].data_dir.join("member"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !["lock", "tree", "wal"].contains(&name.as_str()))
+        .collect();
+    assert!(left.is_empty(), "parts of snapshots were left behind: {left:?}");
 }
 
-/// True if it was killed while the incoming file was there; false if it caught up before.
-fn kill_while_receiving(
-    cluster: &mut Cluster,
-    away: usize,
-    incoming: &std::path::Path,
-    attempt: u64,
-    target: u64,
-) -> bool {
-    // A part that an earlier kill left does not count until it changes.
-    let modified = |path: &std::path::Path| path.metadata().and_then(|meta| meta.modified()).ok();
-    let old = modified(incoming);
-    let end = Instant::now() + PATIENCE;
-    let mut looks: u64 = 0;
-    loop {
-        let now = modified(incoming);
-        if now.is_some() && now != old {
-            pause(attempt * 7);
-            cluster.members[away].kill();
-            return true;
-        }
-        looks += 1;
-        if looks.is_multiple_of(50) && cluster.members[away].revision().is_some_and(|found| found >= target) {
-            return false;
-        }
-        assert!(Instant::now() < end, "the member neither receives nor catches up");
-        pause(1);
-    }
+/// Starts the member and kills it `after_ms` after a snapshot began to arrive. Whether that was before it was
+/// installed.
+fn kill_while_receiving(member: &mut Member, after_ms: u64) -> bool {
+    let before = member.log().len();
+    member.start();
+    until("a snapshot to arrive", PATIENCE, || {
+        member.log()[before..].contains("receiving a snapshot").then_some(())
+    });
+    pause(after_ms);
+    member.kill();
+    !member.log()[before..].contains("installed the snapshot")
 }

@@ -1,7 +1,7 @@
 //! A client of the line protocol for tests: blocking, RESP2, every wait bounded. Written apart from the
 //! product's own encoder, so that the two do not share a mistake.
 
-use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -112,9 +112,7 @@ pub fn unsigned(reply: &Reply) -> u64 {
 
 /// One connection. After an error of any call it must be dropped: what arrives next is anybody's guess.
 pub struct Client {
-    stream: TcpStream,
-    input: Vec<u8>,
-    taken: usize,
+    stream: BufReader<TcpStream>,
 }
 
 impl Client {
@@ -124,17 +122,13 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
-        Ok(Client { stream, input: Vec::new(), taken: 0 })
+        Ok(Client { stream: BufReader::with_capacity(64 << 10, stream) })
     }
 
     /// Sends one command as an array of bulk strings and waits for its reply.
     pub fn call<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<Reply> {
-        self.send(words)?;
+        self.send_raw(&encode(words))?;
         self.receive()
-    }
-
-    pub fn send<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Result<()> {
-        self.send_raw(&encode(words))
     }
 
     /// Sends all commands at once, then reads as many replies.
@@ -145,38 +139,44 @@ impl Client {
     }
 
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes)
+        self.stream.get_mut().write_all(bytes)
     }
 
+    /// The next reply. Only a server that lies about lengths gets an error other than a lost connection.
     pub fn receive(&mut self) -> Result<Reply> {
-        loop {
-            let mut at = self.taken;
-            if let Some(reply) = parse(&self.input, &mut at)? {
-                self.taken = at;
-                if self.taken == self.input.len() {
-                    self.input.clear();
-                    self.taken = 0;
-                }
-                return Ok(reply);
-            }
-            self.fill()?;
-        }
-    }
-
-    fn fill(&mut self) -> Result<()> {
-        let mut buffer = [0; 16 << 10];
-        let count = self.stream.read(&mut buffer)?;
-        if count == 0 {
+        let mut line = Vec::new();
+        self.stream.read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
             return Err(Error::new(ErrorKind::UnexpectedEof, "the server closed the connection"));
         }
-        self.input.drain(..std::mem::take(&mut self.taken));
-        self.input.extend_from_slice(&buffer[..count]);
-        Ok(())
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let (kind, rest) = line
+            .strip_suffix("\r\n")
+            .and_then(|line| line.split_at_checked(1))
+            .ok_or_else(|| strange(&line))?;
+        let number = || rest.parse::<i64>().map_err(|_| strange(&line));
+        Ok(match kind {
+            "+" => Reply::Simple(rest.into()),
+            "-" => Reply::Error(rest.into()),
+            ":" => Reply::Integer(number()?),
+            "$" | "*" if number()? < 0 => Reply::Null,
+            "$" => {
+                let mut bytes = vec![0; usize::try_from(number()?).expect("not negative") + 2];
+                self.stream.read_exact(&mut bytes)?;
+                if !bytes.ends_with(b"\r\n") {
+                    return Err(strange(&line));
+                }
+                bytes.truncate(bytes.len() - 2);
+                Reply::Bulk(bytes)
+            }
+            "*" => Reply::Array((0..number()?).map(|_| self.receive()).collect::<Result<_>>()?),
+            _ => return Err(strange(&line)),
+        })
     }
 
     /// Everything until the server closes the connection.
     pub fn read_to_end(&mut self) -> Result<Vec<u8>> {
-        let mut rest = self.input.split_off(std::mem::take(&mut self.taken));
+        let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest)?;
         Ok(rest)
     }
@@ -191,41 +191,6 @@ pub fn encode<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
         out.extend_from_slice(b"\r\n");
     }
     out
-}
-
-/// One reply from `input[*at..]`; None until it is whole. Only a server that lies about lengths gets an error.
-fn parse(input: &[u8], at: &mut usize) -> Result<Option<Reply>> {
-    let Some(length) = input[*at..].windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
-    let line = String::from_utf8_lossy(&input[*at..*at + length]).into_owned();
-    *at += length + 2;
-    let (kind, rest) = line.split_at_checked(1).ok_or_else(|| strange(&line))?;
-    let number = || rest.parse::<i64>().map_err(|_| strange(&line));
-    Ok(Some(match kind {
-        "+" => Reply::Simple(rest.into()),
-        "-" => Reply::Error(rest.into()),
-        ":" => Reply::Integer(number()?),
-        "$" | "*" if number()? < 0 => Reply::Null,
-        "$" => {
-            let length = usize::try_from(number()?).expect("not negative");
-            let Some(bytes) = input.get(*at..*at + length + 2) else { return Ok(None) };
-            if !bytes.ends_with(b"\r\n") {
-                return Err(strange(&line));
-            }
-            *at += length + 2;
-            Reply::Bulk(bytes[..length].to_vec())
-        }
-        "*" => {
-            let mut items = Vec::new();
-            for _ in 0..number()? {
-                match parse(input, at)? {
-                    Some(item) => items.push(item),
-                    None => return Ok(None),
-                }
-            }
-            Reply::Array(items)
-        }
-        _ => return Err(strange(&line)),
-    }))
 }
 
 fn strange(line: &str) -> Error {

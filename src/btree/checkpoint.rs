@@ -167,6 +167,11 @@ impl<D: Disk> Tree<D> {
         Checkpoint { frozen, file: self.file().clone(), path: self.path().to_path_buf() }
     }
 
+    /// Whether the running checkpoint, which failed for want of room, may be tried again.
+    pub fn may_retry_checkpoint(&self) -> bool {
+        self.running.as_ref().is_some_and(|frozen| !frozen.sync_failed.load(Ordering::Relaxed))
+    }
+
     /// The same work once more, after [`Checkpoint::run`] failed for want of room. Not after a failed sync:
     /// nobody knows then what the disk holds of the pages that it said it had.
     pub fn retry_checkpoint(&mut self) -> Checkpoint<D> {

@@ -136,11 +136,18 @@ fn exists<D: Disk>(disk: &D, path: &Path) -> Result<bool> {
 fn verify<D: Disk>(disk: &D, files: &Files, console: &mut Console) -> Result<bool> {
     let _lock = files.lock(disk)?;
     let mut damages = 0;
-    let base_index = verify_log(disk, &files.wal_dir(), &mut damages, console)?;
+    let log = verify_log(disk, &files.wal_dir(), &mut damages, console)?;
     let applied_index = verify_tree(disk, &files.tree(), &mut damages, console)?;
     // A log that ends before the tree is what an interrupted installation of a snapshot leaves, and the next
     // start deals with it. A log that begins behind what the tree has is a hole that nothing fills.
-    if let (Some(base), Some(applied)) = (base_index, applied_index)
+    if let (Some(LogExtent::None), Some(applied)) = (log, applied_index)
+        && applied > 0
+    {
+        damages += 1;
+        let what = format!("there is no log, but the tree has applied entry {applied}");
+        say(console, format!("DAMAGE {what}: the log is lost, and with it the vote"));
+    }
+    if let (Some(LogExtent::Behind(base)), Some(applied)) = (log, applied_index)
         && base > applied
     {
         damages += 1;
@@ -161,13 +168,22 @@ fn say(console: &mut Console, line: String) {
     console.print(format!("{line}\n").as_bytes());
 }
 
-/// The index before the first entry, if the log could be read.
+/// Which entries a log holds.
+#[derive(Clone, Copy)]
+enum LogExtent {
+    /// There is not one segment.
+    None,
+    /// Those behind this index.
+    Behind(Index),
+}
+
+/// What the log holds, if it could be read.
 fn verify_log<D: Disk>(
     disk: &D,
     dir: &Path,
     damages: &mut usize,
     console: &mut Console,
-) -> Result<Option<Index>> {
+) -> Result<Option<LogExtent>> {
     let log = match wal::check(disk, dir) {
         Ok(log) => log,
         Err(error) => return unreadable(error, damages, console),
@@ -184,7 +200,7 @@ fn verify_log<D: Disk>(
         let file = finding.file.display();
         say(console, format!("{word} {file} at offset {}: {}", finding.offset, finding.what));
     }
-    Ok(Some(base.index))
+    Ok(Some(if *segments == 0 { LogExtent::None } else { LogExtent::Behind(base.index) }))
 }
 
 /// The index of the last entry that the tree has applied, if it could be read.
@@ -213,7 +229,7 @@ fn verify_tree<D: Disk>(
 }
 
 /// Damage so deep that the check could not begin or go on is a finding like others.
-fn unreadable(error: Error, damages: &mut usize, console: &mut Console) -> Result<Option<Index>> {
+fn unreadable<T>(error: Error, damages: &mut usize, console: &mut Console) -> Result<Option<T>> {
     let Error::Corrupt(damage) = error else { return Err(error) };
     *damages += 1;
     say(console, format!("DAMAGE {damage}"));

@@ -99,6 +99,8 @@ pub enum Job<D: Disk> {
 pub enum Done {
     Chore(ChoreDone),
     Checkpoint(CheckpointDone),
+    /// Nothing is lost: the log has what the checkpoint would have made durable.
+    CheckpointLacksRoom(Error),
     Snapshot(snapshots::WorkDone),
 }
 
@@ -107,7 +109,10 @@ impl<D: Disk> Job<D> {
     pub fn run(self) -> Result<Done> {
         match self {
             Job::Chore(chore) => Ok(Done::Chore(chore.run())),
-            Job::Checkpoint(checkpoint) => checkpoint.run().map(Done::Checkpoint),
+            Job::Checkpoint(checkpoint) => match checkpoint.run() {
+                Err(failure) if failure.is_no_space() => Ok(Done::CheckpointLacksRoom(failure)),
+                ended => ended.map(Done::Checkpoint),
+            },
             Job::Snapshot(work) => Ok(Done::Snapshot(work.run())),
         }
     }
@@ -176,6 +181,8 @@ pub struct Node<D: Disk> {
     disk_full: bool,
     /// No chores before this: the disk was full.
     chores_at: Mono,
+    /// When a checkpoint that lacked room is tried again; never, if none did.
+    checkpoint_retry_at: Mono,
     next_publish: Mono,
     /// Damage or a failed disk, found where no error could be returned: the next turn does.
     failure: Option<Error>,
@@ -217,8 +224,8 @@ impl<D: Disk> Node<D> {
         if self.reads.waiting() >= WAITING_MAX {
             return self.fail(conn, tag, Fault::busy());
         }
-        let after = self.writes.newest_open(conn);
-        self.reads.push(Read { conn, tag, question, after, deadline });
+        let (after, next_write) = (self.writes.newest_open(conn), self.writes.next_id());
+        self.reads.push(Read { conn, tag, question, after, next_write, deadline });
     }
 
     fn write(&mut self, asker: Asker, command: &Command, deadline: Mono) {
@@ -230,6 +237,9 @@ impl<D: Disk> Node<D> {
             return;
         }
         let origin = Origin { member: self.id, request_id: self.writes.next_id() };
+        if let Asker::Client { conn, .. } = asker {
+            self.reads.write_follows(conn, origin.request_id, self.writes.first_id());
+        }
         command::encode(origin, command, &mut self.payloads);
         let payload = self.payloads.split().freeze();
         self.writes.push(asker, payload, deadline);
@@ -341,6 +351,15 @@ impl<D: Disk> Node<D> {
                 self.store.end_checkpoint(done)?;
                 self.go_on_receiving()
             }
+            Done::CheckpointLacksRoom(failure) if self.store.may_retry_checkpoint() => {
+                if !self.disk_full {
+                    log::warn!("{failure}: writes are refused until there is room");
+                }
+                self.disk_full = true;
+                self.checkpoint_retry_at = now + HOUSEKEEPING_RETRY;
+                Ok(())
+            }
+            Done::CheckpointLacksRoom(failure) => Err(failure),
             Done::Snapshot(done) => self.on_snapshot_work(done, now),
         }
     }
@@ -350,7 +369,7 @@ impl<D: Disk> Node<D> {
             Err(failure) if failure.is_no_space() => {
                 // The newest segment still has room. Nothing is lost yet, and trying again at once would not help.
                 self.disk_full = true;
-                self.chores_at = now + CHORE_RETRY;
+                self.chores_at = now + HOUSEKEEPING_RETRY;
                 Ok(())
             }
             Err(failure) => Err(failure),
@@ -402,8 +421,9 @@ impl<D: Disk> Node<D> {
         self.store.begin_checkpoint()
     }
 
+    /// Whether waiting for the checkpoint makes sense: one that lacks room may never end.
     pub fn checkpoint_running(&self) -> bool {
-        self.store.checkpoint_running()
+        self.store.checkpoint_running() && self.checkpoint_retry_at == Mono::NEVER
     }
 
     pub fn leads(&self) -> bool {
@@ -447,7 +467,7 @@ impl<D: Disk> Node<D> {
 }
 
 /// Housekeeping that found the disk full is tried again after this.
-const CHORE_RETRY: Nanos = SECOND;
+const HOUSEKEEPING_RETRY: Nanos = SECOND;
 
 /// A read index that could not be had is asked for again after this.
 const READ_RETRY: Nanos = 20 * MS;

@@ -2,6 +2,13 @@
 //!
 //! Reads that arrive in one turn share one request for an index; every attempt has an id of its own
 //! (an answer to an earlier attempt must never confirm a later read).
+//!
+//! Requests that one connection pipelines take effect in their order. A read waits for the writes before it. And
+//! a read that a write follows is answered before that write is applied, if it was not before:
+//!   1. A client sends GET k and DEL k in one go. Both travel to the leader at the same time.
+//!   2. DEL is applied here before the read index arrives. Reading now would answer "not there".
+//! So the read is answered from the state just before the write. That state is recent enough: the write was
+//! proposed after the read had arrived, so whatever was acknowledged before that lies at a lower index.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,6 +28,8 @@ pub(super) struct Read {
     pub(super) question: Question,
     /// A write of the same connection that came before.
     pub(super) after: Option<u64>,
+    /// Writes from this id on came later.
+    pub(super) next_write: u64,
     pub(super) deadline: Mono,
 }
 
@@ -42,6 +51,10 @@ pub(super) struct Reads {
     /// Attempts that other members asked this one for, as leader: our id to their name and id.
     remote: BTreeMap<u64, (MemberId, u64)>,
     waiting: usize,
+    /// How many reads of each connection wait.
+    waiting_of: BTreeMap<ConnId, usize>,
+    /// Open writes that a connection sent while reads of it waited.
+    followers: BTreeMap<u64, ConnId>,
     /// Not before this time, after an attempt failed.
     retry_at: Mono,
 }
@@ -61,12 +74,15 @@ impl Reads {
             indexed: VecDeque::new(),
             remote: BTreeMap::new(),
             waiting: 0,
+            waiting_of: BTreeMap::new(),
+            followers: BTreeMap::new(),
             retry_at: Mono(0),
         }
     }
 
     pub(super) fn push(&mut self, read: Read) {
         self.waiting += 1;
+        *self.waiting_of.entry(read.conn).or_default() += 1;
         self.fresh.push(read);
     }
 
@@ -96,7 +112,25 @@ impl Reads {
 
     /// The connection is gone: nobody waits for its reads.
     pub(super) fn forget(&mut self, conn: ConnId) {
-        self.waiting -= self.extract(|read| read.conn == conn).len();
+        self.extract(|read| read.conn == conn);
+    }
+
+    /// The connection sends this write now. Writes below `first_open` are over.
+    pub(super) fn write_follows(&mut self, conn: ConnId, write: u64, first_open: u64) {
+        while self.followers.first_key_value().is_some_and(|(&id, _)| id < first_open) {
+            self.followers.pop_first();
+        }
+        if self.waiting_of.contains_key(&conn) {
+            self.followers.insert(write, conn);
+        }
+    }
+
+    /// The reads that must be answered before this write is applied.
+    pub(super) fn before_write(&mut self, write: u64, is_open: impl Fn(u64) -> bool) -> Vec<Read> {
+        let Some(conn) = self.followers.remove(&write) else { return Vec::new() };
+        self.extract(|read| {
+            read.conn == conn && read.next_write <= write && !read.after.is_some_and(&is_open)
+        })
     }
 
     /// Takes out all reads, wherever they wait, that `is_out` points at.
@@ -107,7 +141,20 @@ impl Reads {
         for reads in groups.chain([&mut self.fresh]) {
             out.extend(reads.extract_if(.., |read| is_out(read)));
         }
+        self.indexed.retain(|(_, reads)| !reads.is_empty());
+        self.count_out(&out);
         out
+    }
+
+    fn count_out(&mut self, out: &[Read]) {
+        self.waiting -= out.len();
+        for read in out {
+            let count = self.waiting_of.get_mut(&read.conn).expect("every waiting read is counted");
+            *count -= 1;
+            if *count == 0 {
+                self.waiting_of.remove(&read.conn);
+            }
+        }
     }
 
     /// Whose attempt this was, if it was another member's.
@@ -154,15 +201,13 @@ impl Reads {
             ready.extend(free);
         }
         self.indexed.retain(|(_, reads)| !reads.is_empty());
-        self.waiting -= ready.len();
+        self.count_out(&ready);
         ready
     }
 
     /// Reads whose deadline has passed.
     pub(super) fn expired(&mut self, now: Mono) -> Vec<Read> {
-        let expired = self.extract(|read| read.deadline <= now);
-        self.waiting -= expired.len();
-        expired
+        self.extract(|read| read.deadline <= now)
     }
 
     /// When [`give_up_attempts`](Self::give_up_attempts), [`ask`](Self::ask) or [`expired`](Self::expired)
@@ -188,7 +233,7 @@ mod tests {
 
     fn read(tag: Tag, after: Option<u64>) -> Read {
         let question = Question::Range(Range::new(Span::Key("k".into())));
-        Read { conn: 1, tag, question, after, deadline: Mono(1_000) }
+        Read { conn: 1, tag, question, after, next_write: 60, deadline: Mono(1_000) }
     }
 
     fn tags(reads: &[Read]) -> Vec<Tag> {
@@ -220,6 +265,25 @@ mod tests {
         reads.answered(id, Some(0), Mono(0));
         assert_eq!(tags(&reads.ready(0, |_| true)), [2]);
         assert_eq!(tags(&reads.ready(0, |_| false)), [1]);
+    }
+
+    #[test]
+    fn a_read_is_answered_before_the_write_behind_it() {
+        let mut reads = Reads::new(10);
+        reads.write_follows(1, 58, 58);
+        reads.push(read(1, Some(58)));
+        reads.push(Read { conn: 2, ..read(2, None) });
+        reads.write_follows(1, 60, 58);
+        reads.push(Read { next_write: 61, ..read(3, None) });
+        reads.write_follows(3, 61, 58);
+        assert!(reads.before_write(58, |_| false).is_empty(), "nothing waited when it was sent");
+        assert!(reads.before_write(61, |_| false).is_empty(), "another connection's");
+        assert_eq!(tags(&reads.before_write(60, |_| false)), [1]);
+        assert_eq!(reads.waiting(), 2);
+        let id = reads.ask(Mono(0)).unwrap();
+        reads.answered(id, Some(0), Mono(0));
+        assert_eq!(tags(&reads.ready(0, |_| false)), [2, 3]);
+        assert!(reads.waiting_of.is_empty());
     }
 
     #[test]

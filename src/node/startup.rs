@@ -107,6 +107,7 @@ impl<D: Disk> Node<D> {
             checkpoint_due: Mono::NEVER,
             disk_full: false,
             chores_at: Mono(0),
+            checkpoint_retry_at: Mono::NEVER,
             next_publish: Mono(0),
             failure: None,
             stopping: None,

@@ -2,7 +2,7 @@
 
 use super::{
     APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output,
-    Question, READ_RETRY,
+    Question, READ_RETRY, Read,
 };
 use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::time::{MS, SECOND};
@@ -46,6 +46,7 @@ impl<D: Disk> Node<D> {
             self.reads.deadline(self.read_patience()),
             self.snapshots.deadline(),
             checkpoint,
+            self.checkpoint_retry_at,
             publish,
         ]
         .into_iter()
@@ -232,6 +233,10 @@ impl<D: Disk> Node<D> {
         } else {
             let (origin, command) = command::decode(payload)
                 .map_err(|why| Error::Refused(format!("entry {id} cannot be applied: {}", why.0)))?;
+            if origin.member == self.id {
+                let reads = self.reads.before_write(origin.request_id, |id| self.writes.is_open(id));
+                self.answer_reads(reads);
+            }
             let body = self.store.apply(id, Some(&command))?;
             if origin.member == self.id {
                 self.end_write(origin.request_id, body);
@@ -249,7 +254,11 @@ impl<D: Disk> Node<D> {
             return;
         }
         let ready = self.reads.ready(self.store.applied().index, |id| self.writes.is_open(id));
-        for read in ready {
+        self.answer_reads(ready);
+    }
+
+    fn answer_reads(&mut self, reads: Vec<Read>) {
+        for read in reads {
             match read.question {
                 Question::Range(range) => self.answer_range(read.conn, read.tag, &range),
                 Question::Members => self.answer_members(read.conn, read.tag),
@@ -285,6 +294,10 @@ impl<D: Disk> Node<D> {
             if let Some(checkpoint) = self.store.begin_checkpoint()? {
                 self.output.jobs.push(Job::Checkpoint(checkpoint));
             }
+        }
+        if self.now >= self.checkpoint_retry_at {
+            self.checkpoint_retry_at = Mono::NEVER;
+            self.output.jobs.push(Job::Checkpoint(self.store.retry_checkpoint()));
         }
         let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
         let sent = self.snapshots.oldest_sent().unwrap_or(catchup);

@@ -76,6 +76,11 @@ impl Writes {
         self.queue.is_empty()
     }
 
+    /// No write below is open.
+    pub(super) fn first_id(&self) -> u64 {
+        self.first_id
+    }
+
     /// The id that the next [`push`](Self::push) will give: it must be inside the payload.
     pub(super) fn next_id(&self) -> u64 {
         self.first_id + self.queue.len() as u64

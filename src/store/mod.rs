@@ -201,6 +201,11 @@ impl<D: Disk> Store<D> {
         self.tree.begin_checkpoint()
     }
 
+    /// Whether a checkpoint that failed for want of room may be tried again: not if it was the sync that failed.
+    pub fn may_retry_checkpoint(&self) -> bool {
+        self.tree.may_retry_checkpoint()
+    }
+
     /// The same work again, after it failed for want of room and of nothing else.
     pub fn retry_checkpoint(&mut self) -> Checkpoint<D> {
         self.tree.retry_checkpoint()

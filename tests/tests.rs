@@ -15,6 +15,7 @@ mod kill;
 mod lag;
 mod line;
 mod raft_golden;
+mod raft_nonsense;
 mod raft_shuffle;
 mod raft_world;
 mod resp;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::pipe::Pipe;
-use crate::api::{Call, ConnId, Reply};
+use crate::api::{Call, Code, ConnId, Fault, Reply};
 use crate::base::Mono;
 use crate::base::time::{Nanos, SECOND};
 use crate::proto::Adapter;
@@ -66,7 +66,8 @@ impl Client {
             self.deaf = true;
             self.pipe.input = BytesMut::new();
         }
-        self.partial_since = match (self.pipe.input.is_empty(), self.partial_since) {
+        let rests = self.pipe.input.is_empty() || adapter.stalled();
+        self.partial_since = match (rests, self.partial_since) {
             (true, _) => None,
             (false, None) => Some(now),
             (false, since) => {
@@ -109,9 +110,10 @@ impl Client {
 
     pub(super) fn give_up_if_late(&mut self, now: Mono) {
         if self.deadline() <= now && !self.deaf {
-            self.pipe
-                .output
-                .extend_from_slice(b"-ERR protocol error: the request was not complete within 30 s\r\n");
+            let fault = Fault::new(Code::Err, "protocol error: the request was not complete within 30 s");
+            if let Some(adapter) = &mut self.adapter {
+                adapter.give_up(&fault, &mut self.pipe.output);
+            }
             self.deaf = true;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! kind u8 | fields
-//! propose:          term u64 | count u32 | payload blob*
+//! propose:          term u64 | number u64 | count u32 | payload blob*
 //! propose refused:  busy u8 | count u32 | request id u64*
 //! read index:       id u64
 //! read index reply: id u64 | known u8 | index u64

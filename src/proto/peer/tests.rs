@@ -204,8 +204,9 @@ fn what_cannot_be_is_refused_by_name() {
     let short =
         Frame::Call(PeerCall::Propose { term: 9, number: 4, payloads: vec![Bytes::from(vec![0; 40])] });
     let mut bytes = encoded(&short);
-    // Behind kind, term, number and count: the length of the payload.
-    bytes[HEAD_BYTES + 21] = 10;
+    // The length of the payload stands before it.
+    let length_at = bytes.len() - 40 - 4;
+    bytes[length_at] = 10;
     assert!(refusal(sealed(bytes)).contains("has no origin"));
 }
 

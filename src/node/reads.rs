@@ -7,6 +7,7 @@
 //! a read that a write follows is answered before that write is applied, if it was not before:
 //!   1. A client sends GET k and DEL k in one go. Both travel to the leader at the same time.
 //!   2. DEL is applied here before the read index arrives. Reading now would answer "not there".
+//!
 //! So the read is answered from the state just before the write. That state is recent enough: the write was
 //! proposed after the read had arrived, so whatever was acknowledged before that lies at a lower index.
 

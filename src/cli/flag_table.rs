@@ -36,7 +36,7 @@ pub const GROUPS: &[Group] = &[
             applies(
                 "snapshot-count",
                 number(1, i64::MAX),
-                "10000",
+                "100000",
                 "Entries applied between two checkpoints at most.",
             ),
             applies(

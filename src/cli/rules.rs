@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(settings.quota_backend_bytes, Some(2 << 30));
         assert!(settings.pre_vote && settings.lease_reads && !settings.join_existing);
         assert_eq!(warnings, ["--data-dir is not set: using default.etcd in the working directory"]);
-        assert!(settings.effective.contains(&("snapshot-count".into(), "10000".into())));
+        assert!(settings.effective.contains(&("snapshot-count".into(), "100000".into())));
         assert!(!settings.effective.iter().any(|(name, _)| name == "max-wals"));
     }
 

@@ -93,17 +93,18 @@ impl<D: Disk> Chore<D> {
 
 fn prepare<D: Disk>(disk: &D, dir: &Path, number: u64, segment_bytes: u64) -> Result<()> {
     let half_made = dir.join(Name::SpareNew(number).to_string());
-    let filled = fill(disk, &half_made, segment_bytes);
-    if filled.is_err() {
+    if let Err(failure) = fill(disk, &half_made, segment_bytes) {
         // Most likely the disk is full: give back what was taken. What can not be removed now is at opening.
         let _ = disk.remove(&half_made);
-        return filled;
+        return Err(failure);
     }
     let path = dir.join(Name::Spare(number).to_string());
     disk.rename(&half_made, &path).map_err(|e| Error::io("name", &path, e))
 }
 
-fn fill<D: Disk>(disk: &D, path: &Path, segment_bytes: u64) -> Result<()> {
+/// Makes a file of zeroes, durable: a sync of bytes that replace written ones costs less than one of bytes that
+/// go to blocks which were only allocated.
+pub(super) fn fill<D: Disk>(disk: &D, path: &Path, segment_bytes: u64) -> Result<D::File> {
     let file = allocate_spare(disk, path, segment_bytes)?;
     let zeroes = vec![0; ZEROES_BYTES.min(segment_bytes as usize)];
     let mut at = 0;
@@ -112,7 +113,8 @@ fn fill<D: Disk>(disk: &D, path: &Path, segment_bytes: u64) -> Result<()> {
         file.write_at(at, &zeroes[..piece]).map_err(|e| Error::io("write", path, e))?;
         at += piece as u64;
     }
-    file.sync_data().map_err(|e| Error::io("sync", path, e))
+    file.sync_data().map_err(|e| Error::io("sync", path, e))?;
+    Ok(file)
 }
 
 /// One after the other, the removal of each durable before the next (W-5): a crash leaves no gap, and a

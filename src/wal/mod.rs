@@ -60,7 +60,6 @@ pub use writer::{Batch, LogWriter, Written};
 
 use format::{Name, SECTOR, SegmentHeader};
 use recover::{SegmentFile, Survey, recover, survey};
-use writer::allocate_spare;
 
 /// The default size of a segment.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -172,7 +171,7 @@ fn create_first<D: Disk>(
     let segment = SegmentFile { sequence: 1, first: base.index + 1 };
     let spare = dir.join(Name::Spare(spare).to_string());
     let path = segment.path(dir);
-    let file = allocate_spare(disk, &spare, options.segment_bytes)?;
+    let file = chore::fill(disk, &spare, options.segment_bytes)?;
     file.write_at(0, &header.encode().0).map_err(|e| Error::io("write", &spare, e))?;
     file.sync_data().map_err(|e| Error::io("sync", &spare, e))?;
     disk.rename(&spare, &path).map_err(|e| Error::io("name", &path, e))?;

@@ -1,8 +1,9 @@
-//! Three members under load, killed with SIGKILL at random moments, also all at once. Whatever a client was
-//! told must be true of every member at the end.
+//! Three members under load, killed with SIGKILL at random moments, also all at once; or frozen with SIGSTOP and
+//! thawed later, when their clocks have run on and requests have piled up. Whatever a client was told must be
+//! true of every member at the end, and no answer may be older than what was acknowledged before the question.
 //!
-//! `KILLS=1000 cargo test --test tests kill` for a longer run, `SEED=n` for another plan. The plan is seeded;
-//! what processes make of it is not, so a failure may need more than one run to be seen again.
+//! `KILLS=1000 cargo test --test tests kill` for a longer run (`FREEZES` likewise), `SEED=n` for another plan.
+//! The plan is seeded; what processes make of it is not, so a failure may need more than one run to be seen again.
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use pawl::base::Rng;
+use rustix::process::Signal;
 
 use crate::harness::{Cluster, PATIENCE, Setup, pause, say, until};
 use crate::history::{Act, Change, History, Key, Op, Outcome, Revision, Value, check};
@@ -28,8 +30,28 @@ fn from_env(name: &str, default: u64) -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_to_kill_9() {
-    let (kills, seed) = (from_env("KILLS", 100), from_env("SEED", 1));
-    // Small segments and a short log, so that rolling, releasing and snapshots happen under the kills too.
+    let kills = from_env("KILLS", 100);
+    under_load("kill -9", |cluster, load, rng| {
+        while load.harms() < kills {
+            kill_once(cluster, load, rng);
+        }
+    });
+}
+
+#[test]
+fn a_frozen_member_serves_nothing_stale() {
+    let freezes = from_env("FREEZES", 15);
+    under_load("SIGSTOP", |cluster, load, rng| {
+        while load.harms() < freezes {
+            freeze_once(cluster, load, rng);
+        }
+    });
+}
+
+/// Clients work while `harm` does what it does; then everything that they saw is checked.
+fn under_load(what: &str, harm: impl FnOnce(&mut Cluster, &Load, &mut Rng)) {
+    let seed = from_env("SEED", 1);
+    // Small segments and a short log, so that rolling and releasing happen under the harm too.
     let setup = Setup::default().flag("snapshot-count", 2_000).flag("snapshot-catchup-entries", 1_000);
     let mut cluster = Cluster::start(&setup);
     let began = Instant::now();
@@ -43,7 +65,9 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
             })
             .collect();
         let guard = StopOnDrop(&load);
-        kill_for_a_while(&mut cluster, &load, kills, seed);
+        harm(&mut cluster, &load, &mut Rng::new(seed));
+        // What the last harm left is part of the test.
+        load.wait_for_progress(100);
         drop(guard);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
@@ -56,7 +80,7 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     let last = cluster.agree(acknowledged.max().expect("some writes succeeded"));
     let history = read_history(&mut cluster.members[0].client(), last);
     if let Err(violation) = check(&history, &ops) {
-        panic!("seed {seed}: {violation}");
+        panic!("{what}, seed {seed}: {violation}");
     }
     for member in &cluster.members {
         check_member(&mut member.client(), last, &ops);
@@ -65,9 +89,9 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     cluster.check_stopped();
     let count = |wanted: fn(&Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
     say(&format!(
-        "kill -9: {} kills in {:.0} s, {} writes and {} reads acknowledged, {} unknown, {} refused, revision {last}; \
+        "{what}: {} times in {:.0} s, {} writes and {} reads acknowledged, {} unknown, {} refused, revision {last}; \
          checked in {:.0} s (seed {seed})",
-        load.kills.load(Ordering::Relaxed),
+        load.harms(),
         under_load.as_secs_f64(),
         count(|outcome| matches!(outcome, Outcome::Put(_) | Outcome::Deleted(..))),
         count(|outcome| matches!(outcome, Outcome::Got(_) | Outcome::Ranged(..))),
@@ -77,15 +101,29 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     ));
 }
 
-/// What the killer and the clients share.
+/// What those who harm and the clients share.
 #[derive(Default)]
 struct Load {
     over: AtomicBool,
     acknowledged: AtomicU64,
-    kills: AtomicU64,
+    harms: AtomicU64,
 }
 
-/// Ends the clients also when the killer panics, or the scope would wait for them for ever.
+impl Load {
+    fn harms(&self) -> u64 {
+        self.harms.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many writes more are acknowledged.
+    fn wait_for_progress(&self, writes: u64) {
+        let before = self.acknowledged.load(Ordering::Relaxed);
+        until("writes to be acknowledged again", PATIENCE, || {
+            (self.acknowledged.load(Ordering::Relaxed) > before + writes).then_some(())
+        });
+    }
+}
+
+/// Ends the clients also when the harm panics, or the scope would wait for them for ever.
 struct StopOnDrop<'a>(&'a Load);
 
 impl Drop for StopOnDrop<'_> {
@@ -94,40 +132,41 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// The plan: mostly one victim, sometimes two or all three, sometimes again while it is starting.
-fn kill_for_a_while(cluster: &mut Cluster, load: &Load, kills: u64, seed: u64) {
-    let mut rng = Rng::new(seed);
-    while load.kills.load(Ordering::Relaxed) < kills {
-        pause(rng.below(250));
-        let victims = match rng.below(10) {
-            0..6 => vec![rng.below(3) as usize],
-            6..8 => {
-                let spared = rng.below(3) as usize;
-                (0..3).filter(|&at| at != spared).collect()
-            }
-            _ => vec![0, 1, 2],
-        };
-        for &at in &victims {
-            cluster.members[at].kill();
+/// Mostly one victim, sometimes two or all three, sometimes again while it is starting.
+fn kill_once(cluster: &mut Cluster, load: &Load, rng: &mut Rng) {
+    pause(rng.below(250));
+    let victims = match rng.below(10) {
+        0..6 => vec![rng.below(3) as usize],
+        6..8 => {
+            let spared = rng.below(3) as usize;
+            (0..3).filter(|&at| at != spared).collect()
         }
-        load.kills.fetch_add(victims.len() as u64, Ordering::Relaxed);
-        pause(rng.below(150));
-        for &at in &victims {
-            cluster.members[at].start();
-        }
-        // Not always: a member that is starting, or a cluster without a leader, is killed too.
-        if rng.below(10) < 7 {
-            let before = load.acknowledged.load(Ordering::Relaxed);
-            until("writes to be acknowledged again", PATIENCE, || {
-                (load.acknowledged.load(Ordering::Relaxed) > before + 20).then_some(())
-            });
-        }
+        _ => vec![0, 1, 2],
+    };
+    for &at in &victims {
+        cluster.members[at].kill();
     }
-    // The last restarts are part of the test.
-    let before = load.acknowledged.load(Ordering::Relaxed);
-    until("writes to be acknowledged at the end", PATIENCE, || {
-        (load.acknowledged.load(Ordering::Relaxed) > before + 100).then_some(())
-    });
+    load.harms.fetch_add(victims.len() as u64, Ordering::Relaxed);
+    pause(rng.below(150));
+    for &at in &victims {
+        cluster.members[at].start();
+    }
+    // Not always: a member that is starting, or a cluster without a leader, is killed too.
+    if rng.below(10) < 7 {
+        load.wait_for_progress(20);
+    }
+}
+
+/// The leader or any member stands still, shorter or longer than an election takes. While it does, the others
+/// write on; when it goes on, it finds requests that were sent to it while it still believed to lead.
+fn freeze_once(cluster: &mut Cluster, load: &Load, rng: &mut Rng) {
+    pause(rng.below(250));
+    let victim = if rng.one_in(3) { rng.below(3) as usize } else { cluster.leader() };
+    cluster.members[victim].signal(Signal::STOP);
+    load.harms.fetch_add(1, Ordering::Relaxed);
+    pause(rng.between(50, 1_500));
+    cluster.members[victim].signal(Signal::CONT);
+    load.wait_for_progress(20);
 }
 
 /// One client: one request at a time, to whichever member it is connected to.

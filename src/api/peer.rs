@@ -12,8 +12,10 @@ pub enum PeerCall {
     /// term the asker can settle a lost call: once an entry of a later term is applied, it never happened.
     /// `number` rises with every call over one connection: a call that arrives twice is taken once.
     Propose { term: Term, number: u64, payloads: Vec<Bytes> },
-    /// From a member that is not the leader (any more): these were not and will not be proposed.
-    ProposeRefused { request_ids: Vec<u64>, busy: bool },
+    /// From a member that is not the leader (any more): what call `number` brought was not and will not be proposed.
+    /// It says nothing of another call that brought the same: a member that stood still for a while refuses
+    /// what the asker has long since sent to the next leader.
+    ProposeRefused { number: u64, request_ids: Vec<u64>, busy: bool },
     /// To the leader: as of now, which index must be applied before a linearizable read may be served?
     /// `id` is never used twice by one member, also not across its restarts.
     ReadIndex { id: u64 },

@@ -246,10 +246,10 @@ impl Peers {
 /// What the addressee would have answered to a request that cannot reach it.
 fn refusal(call: &PeerCall) -> Option<PeerCall> {
     match call {
-        PeerCall::Propose { payloads, .. } => {
+        PeerCall::Propose { number, payloads, .. } => {
             let origins = payloads.iter().filter_map(|payload| crate::api::command::origin(payload));
             let request_ids = origins.map(|origin| origin.request_id).collect();
-            Some(PeerCall::ProposeRefused { request_ids, busy: false })
+            Some(PeerCall::ProposeRefused { number: *number, request_ids, busy: false })
         }
         PeerCall::ReadIndex { id } => Some(PeerCall::ReadIndexReply { id: *id, index: None }),
         PeerCall::SnapshotBegin { stream, .. } | PeerCall::SnapshotChunk { stream, .. } => {

@@ -263,13 +263,17 @@ impl<D: Disk> Node<D> {
                 let newest = self.proposed_by.entry(from).or_default();
                 if number > *newest {
                     *newest = number;
-                    self.propose_for(from, term, payloads, now);
+                    self.propose_for(from, term, number, payloads, now);
                 }
             }
-            PeerCall::ProposeRefused { request_ids, busy: false } => self.writes.refused(&request_ids),
-            PeerCall::ProposeRefused { request_ids, busy: true } => {
+            PeerCall::ProposeRefused { number, request_ids, busy: false } => {
+                self.writes.refused(number, &request_ids);
+            }
+            PeerCall::ProposeRefused { number, request_ids, busy: true } => {
                 for id in request_ids {
-                    self.end_write(id, Body::Fault(Fault::busy()));
+                    if self.writes.is_sent_with(id, number) {
+                        self.end_write(id, Body::Fault(Fault::busy()));
+                    }
                 }
             }
             PeerCall::ReadIndex { id } => self.read_index_for(from, id, now),
@@ -284,13 +288,20 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    fn propose_for(&mut self, from: MemberId, term: Term, payloads: Vec<bytes::Bytes>, now: Mono) {
+    fn propose_for(
+        &mut self,
+        from: MemberId,
+        term: Term,
+        number: u64,
+        payloads: Vec<bytes::Bytes>,
+        now: Mono,
+    ) {
         let ids = |payloads: &[bytes::Bytes]| {
             payloads.iter().filter_map(|p| command::origin(p)).map(|origin| origin.request_id).collect()
         };
         let refuse = |busy, payloads: &[bytes::Bytes]| Outbound::Call {
             to: from,
-            call: PeerCall::ProposeRefused { request_ids: ids(payloads), busy },
+            call: PeerCall::ProposeRefused { number, request_ids: ids(payloads), busy },
         };
         if self.raft.standing().term != term {
             self.output.messages.push(refuse(false, &payloads));

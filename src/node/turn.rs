@@ -119,13 +119,13 @@ impl<D: Disk> Node<D> {
         if standing.leader == 0 || (self.leads() && self.raft.transferring()) {
             return;
         }
-        let payloads = self.writes.send_in(standing.term);
+        let number = self.proposal_number + 1;
+        let payloads = self.writes.send_in(standing.term, number);
         if payloads.is_empty() {
             return;
         }
+        self.proposal_number = number;
         if standing.leader != self.id {
-            self.proposal_number += 1;
-            let number = self.proposal_number;
             let call = PeerCall::Propose { term: standing.term, number, payloads };
             self.output.messages.push(Outbound::Call { to: standing.leader, call });
             return;
@@ -139,7 +139,7 @@ impl<D: Disk> Node<D> {
                     self.end_write(id, Body::Fault(Fault::busy()));
                 }
             }
-            Err(Refused::NotLeader { .. } | Refused::Transferring) => self.writes.refused(&ids),
+            Err(Refused::NotLeader { .. } | Refused::Transferring) => self.writes.refused(number, &ids),
         }
     }
 

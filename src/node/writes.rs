@@ -31,8 +31,8 @@ pub(super) enum Asker {
 pub(super) struct Write {
     pub(super) asker: Asker,
     payload: Bytes,
-    /// The term in which it was last sent to a leader; None = it certainly is in nobody's log.
-    sent_in: Option<Term>,
+    /// The number of the call with which it was last sent to a leader; None = it certainly is in nobody's log.
+    sent_with: Option<u64>,
     deadline: Mono,
 }
 
@@ -93,7 +93,7 @@ impl Writes {
             self.newest_of.insert(conn, id);
         }
         self.unsent.push_back(id);
-        self.queue.push_back(Some(Write { asker, payload, sent_in: None, deadline }));
+        self.queue.push_back(Some(Write { asker, payload, sent_with: None, deadline }));
     }
 
     /// The newest write of a connection that still waits.
@@ -111,8 +111,8 @@ impl Writes {
     }
 
     /// What may be sent to the leader of `term` now: all that is unsent, unless writes of an earlier term are
-    /// still unsettled. They count as sent from here on.
-    pub(super) fn send_in(&mut self, term: Term) -> Vec<Bytes> {
+    /// still unsettled. They count as sent with call `number`, which was never used before, from here on.
+    pub(super) fn send_in(&mut self, term: Term, number: u64) -> Vec<Bytes> {
         if self.sent_open > 0 && self.sent_term != term {
             return Vec::new();
         }
@@ -121,7 +121,7 @@ impl Writes {
         while let Some(id) = self.unsent.pop_front() {
             let Some(index) = self.slot(id) else { continue };
             let Some(write) = &mut self.queue[index] else { continue };
-            write.sent_in = Some(term);
+            write.sent_with = Some(number);
             self.sent_open += 1;
             payloads.push(write.payload.clone());
         }
@@ -138,18 +138,28 @@ impl Writes {
             return;
         }
         for write in self.queue.iter_mut().flatten() {
-            write.sent_in = None;
+            write.sent_with = None;
         }
         self.sent_open = 0;
         self.rebuild_unsent();
     }
 
-    /// The leader refused these: they are in nobody's log.
-    pub(super) fn refused(&mut self, ids: &[u64]) {
+    /// Whether the call is the one with which this write was last sent.
+    pub(super) fn is_sent_with(&self, id: u64, number: u64) -> bool {
+        let write = self.slot(id).and_then(|index| self.queue[index].as_ref());
+        write.is_some_and(|write| write.sent_with == Some(number))
+    }
+
+    /// Call `number` was refused. What it brought is in nobody's log, unless it was sent again since:
+    ///   1. This member sends a write to the leader of term 5, which stands still.
+    ///   2. Term 6 begins, its first entry is applied here, and the write is sent again, to the new leader.
+    ///   3. The old leader goes on, learns of term 6, and refuses the first call.
+    /// Sending a third time would do the write twice.
+    pub(super) fn refused(&mut self, number: u64, ids: &[u64]) {
         for &id in ids {
-            let Some(index) = self.slot(id) else { continue };
-            let Some(write) = &mut self.queue[index] else { continue };
-            if write.sent_in.take().is_some() {
+            if self.is_sent_with(id, number) {
+                let index = self.slot(id).expect("a write that was sent is in the table");
+                self.queue[index].as_mut().expect("it is open").sent_with = None;
                 self.sent_open -= 1;
             }
         }
@@ -157,7 +167,7 @@ impl Writes {
     }
 
     fn rebuild_unsent(&mut self) {
-        let unsent = |write: &Option<Write>| write.as_ref().is_some_and(|write| write.sent_in.is_none());
+        let unsent = |write: &Option<Write>| write.as_ref().is_some_and(|write| write.sent_with.is_none());
         self.unsent =
             (self.first_id..).zip(&self.queue).filter(|(_, write)| unsent(write)).map(|(id, _)| id).collect();
     }
@@ -167,7 +177,7 @@ impl Writes {
         let index = self.slot(id)?;
         let write = self.queue[index].take()?;
         self.bytes -= write.payload.len();
-        if write.sent_in.is_some() {
+        if write.sent_with.is_some() {
             self.sent_open -= 1;
         }
         if let Asker::Client { conn, .. } = write.asker
@@ -189,7 +199,7 @@ impl Writes {
             return None;
         }
         let write = self.take(self.first_id).expect("the front of the queue is open");
-        let perhaps = write.sent_in.is_some();
+        let perhaps = write.sent_with.is_some();
         Some((write, perhaps))
     }
 
@@ -215,28 +225,41 @@ mod tests {
     #[test]
     fn what_an_earlier_term_lost_is_sent_again_in_order() {
         let mut writes = table(3);
-        assert_eq!(writes.send_in(5), [&[0][..], &[1], &[2]]);
+        assert_eq!(writes.send_in(5, 1), [&[0][..], &[1], &[2]]);
         assert!(writes.take(100).is_some(), "the first one was applied");
         writes.push(Asker::Member, Bytes::from_static(b"x"), Mono(2_000));
-        assert!(writes.send_in(6).is_empty(), "the fate of two writes of term 5 is open");
+        assert!(writes.send_in(6, 2).is_empty(), "the fate of two writes of term 5 is open");
         writes.settle(5);
-        assert!(writes.send_in(6).is_empty(), "an entry of the same term settles nothing");
+        assert!(writes.send_in(6, 2).is_empty(), "an entry of the same term settles nothing");
         writes.settle(6);
-        assert_eq!(writes.send_in(6), [&[1][..], &[2], b"x"]);
+        assert_eq!(writes.send_in(6, 2), [&[1][..], &[2], b"x"]);
     }
 
     #[test]
     fn what_was_refused_is_sent_again() {
         let mut writes = table(2);
-        writes.send_in(5);
-        writes.refused(&[100, 101, 999]);
-        assert_eq!(writes.send_in(6), [&[0][..], &[1]]);
+        writes.send_in(5, 1);
+        writes.refused(1, &[100, 101, 999]);
+        assert_eq!(writes.send_in(6, 2), [&[0][..], &[1]]);
+    }
+
+    #[test]
+    fn a_late_refusal_does_not_touch_what_was_sent_again() {
+        let mut writes = table(1);
+        writes.send_in(5, 1);
+        writes.settle(6);
+        assert_eq!(writes.send_in(6, 2), [&[0][..]]);
+        writes.refused(1, &[100]);
+        assert!(writes.send_in(6, 3).is_empty(), "it is with the leader of term 6");
+        assert!(writes.is_sent_with(100, 2) && !writes.is_sent_with(100, 1));
+        writes.refused(2, &[100]);
+        assert_eq!(writes.send_in(6, 4), [&[0][..]]);
     }
 
     #[test]
     fn deadlines_pass_in_order_and_say_whether_it_may_have_happened() {
         let mut writes = table(1);
-        writes.send_in(5);
+        writes.send_in(5, 1);
         writes.push(Asker::Member, Bytes::new(), Mono(1_500));
         assert!(writes.expired(Mono(999)).is_none());
         assert!(writes.expired(Mono(2_000)).is_some_and(|(_, perhaps)| perhaps));

@@ -49,8 +49,9 @@ fn put(call: &PeerCall, out: &mut BytesMut) {
                 out.put_blob(payload);
             }
         }
-        PeerCall::ProposeRefused { request_ids, busy } => {
+        PeerCall::ProposeRefused { number, request_ids, busy } => {
             out.put_u8(PROPOSE_REFUSED);
+            out.put_u64_le(*number);
             out.put_u8(u8::from(*busy));
             out.put_u32_le(count(request_ids.len()));
             for id in request_ids {
@@ -109,13 +110,13 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
             PeerCall::Propose { term, number, payloads }
         }
         PROPOSE_REFUSED => {
-            let busy = body.bool()?;
+            let (number, busy) = (body.u64()?, body.bool()?);
             let count = body.count(8)?;
             let mut request_ids = Vec::with_capacity(count);
             for _ in 0..count {
                 request_ids.push(body.u64()?);
             }
-            PeerCall::ProposeRefused { request_ids, busy }
+            PeerCall::ProposeRefused { number, request_ids, busy }
         }
         READ_INDEX => PeerCall::ReadIndex { id: body.u64()? },
         READ_INDEX_REPLY => {

@@ -42,7 +42,7 @@ fn samples() -> Vec<Frame> {
             number: 4,
             payloads: vec![Bytes::from(vec![1; 18]), Bytes::from(vec![2; 40])],
         }),
-        Frame::Call(PeerCall::ProposeRefused { request_ids: vec![1, u64::MAX], busy: true }),
+        Frame::Call(PeerCall::ProposeRefused { number: 9, request_ids: vec![1, u64::MAX], busy: true }),
         Frame::Call(PeerCall::ReadIndex { id: 17 }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: Some(0) }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: None }),

@@ -151,9 +151,11 @@ impl Writes {
     }
 
     /// Call `number` was refused. What it brought is in nobody's log, unless it was sent again since:
-    ///   1. This member sends a write to the leader of term 5, which stands still.
-    ///   2. Term 6 begins, its first entry is applied here, and the write is sent again, to the new leader.
-    ///   3. The old leader goes on, learns of term 6, and refuses the first call.
+    ///
+    /// 1. This member sends a write to the leader of term 5, which stands still.
+    /// 2. Term 6 begins, its first entry is applied here, and the write is sent again, to the new leader.
+    /// 3. The old leader goes on, learns of term 6, and refuses the first call.
+    ///
     /// Sending a third time would do the write twice.
     pub(super) fn refused(&mut self, number: u64, ids: &[u64]) {
         for &id in ids {

@@ -21,8 +21,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use log::{info, warn};
 
+use super::writes::Asker;
 use super::{Job, Node, Outbound, startup};
-use crate::api::PeerCall;
+use crate::api::{Fault, PeerCall};
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{EntryId, Error, Index, MemberId, Mono, Result};
 use crate::io::Disk;
@@ -349,7 +350,11 @@ impl<D: Disk> Node<D> {
             self.raft.snapshot_installed(at, membership, &self.log);
         }
         self.raft.applied(at.index);
-        self.writes.settle(at.term);
+        for write in self.writes.take_sent() {
+            if let Asker::Client { conn, tag } = write.asker {
+                self.fail(conn, tag, Fault::timeout());
+            }
+        }
         info!("installed the snapshot at {at}");
         self.call(from, PeerCall::SnapshotAck { stream, next: 0, installed: true });
         Ok(())

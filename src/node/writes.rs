@@ -151,10 +151,9 @@ impl Writes {
     }
 
     /// Call `number` was refused. What it brought is in nobody's log, unless it was sent again since:
-    ///
-    /// 1. This member sends a write to the leader of term 5, which stands still.
-    /// 2. Term 6 begins, its first entry is applied here, and the write is sent again, to the new leader.
-    /// 3. The old leader goes on, learns of term 6, and refuses the first call.
+    ///   1. This member sends a write to the leader of term 5, which stands still.
+    ///   2. Term 6 begins, its first entry is applied here, and the write is sent again, to the new leader.
+    ///   3. The old leader goes on, learns of term 6, and refuses the first call.
     ///
     /// Sending a third time would do the write twice.
     pub(super) fn refused(&mut self, number: u64, ids: &[u64]) {
@@ -192,6 +191,15 @@ impl Writes {
             self.first_id += 1;
         }
         Some(write)
+    }
+
+    /// Takes out all that was sent. After a snapshot their fate cannot be told: the entries that it stands for
+    /// were not applied here one by one, and these writes may be among them. So they must not be sent again.
+    pub(super) fn take_sent(&mut self) -> Vec<Write> {
+        let sent = |write: &Option<Write>| write.as_ref().is_some_and(|write| write.sent_with.is_some());
+        let ids: Vec<u64> =
+            (self.first_id..).zip(&self.queue).filter(|(_, write)| sent(write)).map(|(id, _)| id).collect();
+        ids.into_iter().filter_map(|id| self.take(id)).collect()
     }
 
     /// The next write whose deadline has passed, and whether it may have happened.
@@ -256,6 +264,16 @@ mod tests {
         assert!(writes.is_sent_with(100, 2) && !writes.is_sent_with(100, 1));
         writes.refused(2, &[100]);
         assert_eq!(writes.send_in(6, 4), [&[0][..]]);
+    }
+
+    #[test]
+    fn what_was_sent_before_a_snapshot_is_not_sent_again() {
+        let mut writes = table(2);
+        writes.send_in(5, 1);
+        writes.push(Asker::Member, Bytes::from_static(b"x"), Mono(2_000));
+        assert_eq!(writes.take_sent().len(), 2);
+        writes.settle(6);
+        assert_eq!(writes.send_in(6, 2), [&b"x"[..]]);
     }
 
     #[test]

@@ -64,6 +64,11 @@ enum Event {
         client: u64,
         op: usize,
     },
+    /// The process stands still, as under SIGSTOP: everything waits for it, and it does not know.
+    Freeze {
+        member: u64,
+        length: u64,
+    },
 }
 
 /// One operation of a client, as it saw it.
@@ -111,6 +116,8 @@ struct World {
     ops: Vec<Op>,
     /// Which operation each client waits for.
     waiting: BTreeMap<u64, usize>,
+    /// Members that stand still, and until when.
+    frozen: BTreeMap<u64, Mono>,
     /// Faults stop here.
     calm_at: Mono,
     crashes: u64,
@@ -157,6 +164,7 @@ impl World {
             lives: 0,
             ops: Vec::new(),
             waiting: BTreeMap::new(),
+            frozen: BTreeMap::new(),
             calm_at,
             crashes: 0,
         };
@@ -171,6 +179,11 @@ impl World {
             let member = world.rng.between(1, 3);
             let after = world.rng.below(calm_at.since(world.now));
             world.at(after, Event::Crash { member });
+        }
+        for _ in 0..8 {
+            let (member, length) = (world.rng.between(1, 3), world.rng.between(20 * MS, 400 * MS));
+            let after = world.rng.below(calm_at.since(world.now));
+            world.at(after, Event::Freeze { member, length });
         }
         world
     }
@@ -253,12 +266,30 @@ impl World {
     }
 
     fn handle(&mut self, event: Event) {
+        let addressee = match &event {
+            Event::Turn { member, .. } | Event::Write { member, .. } | Event::Job { member, .. } => {
+                Some(*member)
+            }
+            Event::Frame { to, .. } => Some(*to),
+            _ => None,
+        };
+        if let Some(&thaw) = addressee.and_then(|member| self.frozen.get(&member))
+            && self.now < thaw
+        {
+            return self.at(thaw.since(self.now), event);
+        }
         match event {
+            Event::Freeze { member, length } => {
+                if !self.calm() {
+                    self.frozen.insert(member, self.now + length);
+                }
+            }
             Event::Turn { member, life } => self.turn(member, life),
             Event::Frame { to, from, lives, bytes } => self.deliver(to, from, lives, bytes),
             Event::Write { member, life, batches } => self.write(member, life, batches),
             Event::Job { member, life, job } => self.job(member, life, job),
             Event::Restart { member } => {
+                self.frozen.remove(&member);
                 if !self.running.contains_key(&member) {
                     self.start(member);
                 }

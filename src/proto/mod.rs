@@ -4,13 +4,13 @@ use bytes::BytesMut;
 
 use crate::api::{Call, Fault, Reply};
 
-/// What clients speak: RESP and typed lines.
+// What clients speak: RESP and typed lines.
 pub mod line;
 
-/// What members speak among themselves.
+// What members speak among themselves.
 pub mod peer;
 
-/// Which protocol a fresh connection speaks.
+// Which protocol a fresh connection speaks.
 pub mod sniff;
 
 /// Translates between one connection's bytes and calls.

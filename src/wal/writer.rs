@@ -10,7 +10,7 @@ use crate::wal::Options;
 use crate::wal::format::{
     Kind, Name, NewRecord, SECTOR, SECTOR_BYTES, SegmentHeader, put_record, record_bytes, sector_end, seed,
 };
-use crate::wal::recover::{Recovered, SegmentFile, Tail};
+use crate::wal::recover::{Recovered, SegmentFile};
 use crate::wal::replay::Place;
 
 /// Groups are cut at about this size, so that one sync never waits for more, and the buffer stays small.

@@ -10,7 +10,6 @@ mod clients;
 mod cluster_sim;
 mod fuzz_bodies;
 mod harness;
-mod history;
 mod kill;
 mod lag;
 mod line;

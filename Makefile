@@ -46,6 +46,11 @@ bench: build ## Measure Pawl beside etcd, Redis, LMDB and redb, those that are f
 fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default 60), on stable Rust
 	fuzz/run $(FUZZ_SECONDS)
 
+.PHONY: planted
+planted: ## Switch on each planted bug and see that a test finds it (BUG=name for one); writes sim/planted.md
+	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --lib --test tests --no-run
+	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --test tests every_planted_bug -- --nocapture
+
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)
 	install -d $(BINDIR)

@@ -13,6 +13,7 @@ mod harness;
 mod kill;
 mod lag;
 mod line;
+mod planted;
 mod raft_golden;
 mod raft_nonsense;
 mod raft_shuffle;

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use crate::base::Result;
+use crate::base::planted;
 use crate::io::Disk;
 
 use super::RootNo;
@@ -67,7 +68,10 @@ impl<D: Disk> Tree<D> {
         };
         self.build_cell(root, &mut cell, key, value, counted)?;
         self.make_writable(root, &mut path)?;
-        old_chain.into_iter().for_each(|no| self.release(no));
+        old_chain
+            .into_iter()
+            .skip(usize::from(planted::on("tree-chain-page-leaks")))
+            .for_each(|no| self.release(no));
         self.add_counted(
             &path,
             i64::from(counted) - found.as_ref().map_or(0, |found| i64::from(found.counted)),
@@ -203,7 +207,7 @@ impl<D: Disk> Tree<D> {
 
     /// Adds to the sums along a writable path.
     fn add_counted(&mut self, path: &Descent, delta: i64) {
-        if delta == 0 {
+        if delta == 0 || planted::on("tree-counts-not-kept") {
             return;
         }
         for step in &path[..path.len() - 1] {
@@ -231,7 +235,10 @@ impl<D: Disk> Tree<D> {
             let split = self.split(root, step.link.page, index, &cell, at_end)?;
             if depth > 0 {
                 let above = path[depth - 1];
-                NodeMut::new(self.page_mut(above.link.page)).set_counted_sum(above.index, split.left_counted);
+                if !planted::on("tree-split-keeps-count") {
+                    NodeMut::new(self.page_mut(above.link.page))
+                        .set_counted_sum(above.index, split.left_counted);
+                }
                 cell = split.separator;
             } else {
                 self.raise_root(root, step.link.page, split)?;

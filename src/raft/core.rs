@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::base::planted;
 use crate::base::time::Nanos;
 use crate::base::{EntryId, Index, MemberId, Mono, Rng, Term};
 
@@ -150,7 +151,11 @@ impl Raft {
             log: tail,
             rng: Rng::new(config.seed),
             now,
-            promise_until: if owes_nothing { Mono(0) } else { now + config.lease },
+            promise_until: if owes_nothing || planted::on("raft-vote-right-after-restart") {
+                Mono(0)
+            } else {
+                now + config.lease
+            },
             last_round: 0,
             out: Outbox::default(),
             number: 0,
@@ -413,7 +418,7 @@ impl Raft {
         !matches!(self.role, RoleState::Leader(_))
             && at.index > self.common.log.commit()
             && at.index < NUMBER_MAX
-            && !self.common.log.holds(at, log)
+            && (!self.common.log.holds(at, log) || planted::on("raft-snapshot-over-a-good-log"))
     }
 
     /// The shell replaced the state by that of `at` and reset the log behind it; both are durable.

@@ -1,5 +1,6 @@
 //! The follower: takes the leader's entries and says how far its log is the leader's.
 
+use crate::base::planted;
 use crate::base::{EntryId, Index, MemberId};
 
 use super::core::{Raft, RoleState};
@@ -45,7 +46,12 @@ impl Raft {
         let heartbeat = entries.is_empty();
         let matched = (previous.index + entries.len() as u64).max(committed);
         self.take_entries(entries, log);
-        self.common.log.commit_to(commit.min(matched));
+        let matched_at_most = if planted::on("raft-commit-beyond-what-matches") {
+            self.common.log.last().index
+        } else {
+            matched
+        };
+        self.common.log.commit_to(commit.min(matched_at_most));
         if round == 0 {
             return;
         }
@@ -91,7 +97,7 @@ impl Raft {
                 continue;
             }
             if entry.id.index <= core_log.last().index {
-                if core_log.holds(entry.id, log) {
+                if core_log.holds(entry.id, log) && !planted::on("raft-stale-append-cuts") {
                     continue;
                 }
                 core_log.truncate(entry.id.index, log);
@@ -112,8 +118,9 @@ impl Raft {
     /// cost the leader its quorum. The full claim follows when it is true.
     fn answer_heartbeat(&mut self, from: MemberId, matched: Index, round: u64) {
         let durable = self.common.log.durable();
+        let claim = if planted::on("raft-heartbeat-claims-too-much") { matched } else { durable };
         if durable < matched && self.common.is_hard_state_durable() {
-            self.common.send_now(from, MessageBody::AppendAccepted { matched: durable, round });
+            self.common.send_now(from, MessageBody::AppendAccepted { matched: claim, round });
         }
     }
 

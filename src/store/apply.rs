@@ -6,6 +6,7 @@ use super::record::{self, Header};
 use super::walk::{Bounds, Walk, key_value, read_record};
 use super::{MEMBERS, REVISIONS, Store, VERSIONS, damaged, keys, range};
 use crate::api::{Body, Code, Command, Delete, Fault, KeyValue, Order, Put};
+use crate::base::planted;
 use crate::base::{EntryId, MemberId, Result, Revision};
 use crate::btree::View;
 use crate::io::Disk;
@@ -54,8 +55,11 @@ impl<D: Disk> Store<D> {
             return Ok(Body::Fault(Fault::no_lease()));
         }
         let prefix = keys::prefix(&put.key);
-        let live = self.newest(&prefix, put.prev_kv || put.ignore_value)?.filter(|n| !n.header.tombstone);
+        let live = self
+            .newest(&prefix, put.prev_kv || put.ignore_value)?
+            .filter(|n| !n.header.tombstone || planted::on("store-version-survives-delete"));
         if live.is_none() && (put.ignore_value || put.ignore_lease) {
+            self.state.revision += u64::from(planted::on("store-failed-put-is-a-revision"));
             return Ok(Body::Fault(Fault::no_key()));
         }
         let revision = self.state.revision + 1;
@@ -69,7 +73,7 @@ impl<D: Disk> Store<D> {
             },
         };
         let value = match &live {
-            Some(live) if put.ignore_value => &live.value,
+            Some(live) if put.ignore_value && !planted::on("store-kept-value-is-lost") => &live.value,
             _ => &put.value,
         };
         if let Some(live) = &live {
@@ -103,7 +107,7 @@ impl<D: Disk> Store<D> {
                 }
             }
         }
-        if sub > 0 {
+        if sub > 0 || planted::on("store-empty-delete-is-a-revision") {
             self.state.revision = revision;
         }
         Ok(Body::Delete { revision: self.state.revision, deleted: u64::from(sub), previous })

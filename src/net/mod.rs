@@ -1,5 +1,6 @@
 //! The event loop and its sockets: the only user of mio. [`serve`] is a whole server process.
 
+mod accept;
 mod clients;
 mod event_loop;
 mod inbound;
@@ -7,6 +8,7 @@ mod peers;
 mod pipe;
 pub mod settings;
 mod slots;
+mod stop;
 mod url;
 mod workers;
 
@@ -66,20 +68,8 @@ pub fn serve(settings: &Settings) -> Result<()> {
     peers.set_members(&event_loop::others(&node));
     let workers = Workers::start(OsDisk, log_writer, waker)?;
     let info = Arc::new(server_info(settings, &node));
-    let shell = Shell {
-        node,
-        clock,
-        poll,
-        workers,
-        peers,
-        info,
-        signals,
-        client_listeners,
-        peer_listeners,
-        data_dirs,
-        reserve_bytes,
-    };
-    let ended = EventLoop::new(shell)?.run();
+    let shell = Shell { node, clock, poll, workers, peers, info, signals, data_dirs, reserve_bytes };
+    let ended = EventLoop::new(shell, client_listeners, peer_listeners)?.run();
     drop(lock);
     ended
 }

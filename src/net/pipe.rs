@@ -2,6 +2,7 @@
 //! sent. Sockets are edge-triggered, so what was seen ready is remembered until it would block.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 
 use bytes::{Buf, BytesMut};
 use mio::net::TcpStream;
@@ -18,6 +19,7 @@ pub(super) struct Pipe {
     pub(super) output: BytesMut,
     readable: bool,
     writable: bool,
+    output_ended: bool,
     /// The other side will send no more.
     pub(super) ended: bool,
     /// Nothing more can be sent or received.
@@ -27,7 +29,16 @@ pub(super) struct Pipe {
 impl Pipe {
     pub(super) fn new(stream: TcpStream) -> Pipe {
         let (input, output) = (BytesMut::new(), BytesMut::new());
-        Pipe { stream, input, output, readable: false, writable: true, ended: false, broken: false }
+        Pipe {
+            stream,
+            input,
+            output,
+            readable: false,
+            writable: true,
+            output_ended: false,
+            ended: false,
+            broken: false,
+        }
     }
 
     /// A socket that is still connecting takes no bytes: the first writable event says when.
@@ -69,6 +80,15 @@ impl Pipe {
                     return 0;
                 }
             }
+        }
+    }
+
+    /// No more will be sent. The other side may still send.
+    pub(super) fn end_output(&mut self) {
+        if !self.output_ended {
+            self.output_ended = true;
+            // Refused only where the connection is gone already.
+            self.broken |= self.stream.shutdown(Shutdown::Write).is_err();
         }
     }
 

@@ -422,6 +422,11 @@ impl<D: Disk> Node<D> {
             || now >= since + 2 * self.config.election_timeout
     }
 
+    /// Whatever still waits is answered now, with what is known of it: the process ends soon.
+    pub fn give_up(&mut self) {
+        self.expire(Mono::NEVER);
+    }
+
     /// Nothing is owed any more: the process may end.
     pub fn may_exit(&self, now: Mono) -> bool {
         self.handed_over(now) && self.writes.is_empty() && self.reads.waiting() == 0

@@ -17,7 +17,7 @@ impl<D: Disk> Node<D> {
         if now >= self.raft.deadline() {
             self.raft.tick(now, &self.log);
         }
-        self.expire();
+        self.expire(now);
         self.publish();
         self.send_writes();
         self.ask_for_read_index();
@@ -70,15 +70,16 @@ impl<D: Disk> Node<D> {
         output
     }
 
-    fn expire(&mut self) {
-        while let Some((write, perhaps)) = self.writes.expired(self.now) {
+    /// Answers what has waited until its deadline. A write that may have happened is told from one that did not.
+    pub(super) fn expire(&mut self, now: Mono) {
+        while let Some((write, perhaps)) = self.writes.expired(now) {
             if let Asker::Client { conn, tag } = write.asker {
                 let fault = if perhaps { Fault::timeout() } else { Fault::no_leader() };
                 self.fail(conn, tag, fault);
             }
         }
         self.reads.give_up_attempts(self.now - self.read_patience());
-        for read in self.reads.expired(self.now) {
+        for read in self.reads.expired(now) {
             self.fail(read.conn, read.tag, Fault::no_leader());
         }
     }

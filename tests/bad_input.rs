@@ -3,12 +3,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time and on a real disk")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pawl::base::ids::{cluster_id, member_id};
@@ -699,6 +701,132 @@ fn a_full_disk_refuses_puts_and_recovers() {
     drop(client);
     let (clean, said) = verify(member);
     assert!(clean, "{said}");
+}
+
+/// The disk is filled to the last byte under load, and what may still be written is written until nothing may: the
+/// log never begins a segment that has no room. Nothing that was acknowledged is lost.
+#[test]
+fn a_disk_that_fills_under_load_ends_nobody() {
+    let mut cluster = Cluster::prepare(&Setup::single().flag("snapshot-count", 500));
+    if !harness::has("mount") {
+        return skip("a disk that fills under load", "there is no mount command");
+    }
+    let Some(mount) = Mount::new(&cluster.path().join("small"), "size=160m") else {
+        return skip("a disk that fills under load", "this process may not mount");
+    };
+    let ballast = mount.path.join("ballast");
+    moved_to(&mut cluster.members[0], &mount.path.join("data"));
+    cluster.members[0].start();
+    cluster.leader();
+    let member = &mut cluster.members[0];
+    let port = member.client_port;
+    let over = AtomicBool::new(false);
+    let written: Vec<String> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|number| {
+                let over = &over;
+                scope.spawn(move || {
+                    let mut client = Client::connect(port, PATIENCE).unwrap();
+                    let (mut written, mut refused) = (Vec::new(), 0);
+                    for serial in 0.. {
+                        if over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let key = format!("load-{number}-{serial}");
+                        let reply = client.call(&["PUT", &key, &"z".repeat(4_000)]).unwrap();
+                        match reply.code() {
+                            None => written.push(key),
+                            Some("NOSPACE") => {
+                                refused += 1;
+                                pause(1);
+                            }
+                            Some(_) => panic!("{reply:?}"),
+                        }
+                    }
+                    assert!(refused > 1_000, "more than a segment would have been written: {refused}");
+                    written
+                })
+            })
+            .collect();
+        pause(100);
+        fill(&ballast, None);
+        // Deletes are taken as long as there is a segment for them.
+        let mut client = member.client();
+        let end = Instant::now() + PATIENCE;
+        let deletes: Vec<Vec<&str>> = (0..100).map(|_| vec!["DEL", "nothing"]).collect();
+        while !client.pipeline(&deletes).unwrap().iter().any(|reply| reply.code() == Some("NOSPACE")) {
+            assert!(Instant::now() < end, "deletes should have filled the log");
+        }
+        for _ in 0..30 {
+            pause(100);
+            assert!(member.is_running(), "the member died of a full disk\n{}", member.log_tail(20));
+            assert!(!client.call(&["GET", "load-0-0"]).unwrap().is_error());
+        }
+        fs::remove_file(&ballast).unwrap();
+        until("puts to be taken again", PATIENCE, || {
+            pause(20);
+            (!client.call(&["PUT", "room", "again"]).unwrap().is_error()).then_some(())
+        });
+        pause(100);
+        over.store(true, Ordering::Relaxed);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    member.kill();
+    member.start();
+    let found = everything(member);
+    assert_eq!(found.count, written.len() as u64 + 1, "what was acknowledged, and no more");
+    let found: BTreeSet<Vec<u8>> = found.kvs.into_iter().map(|kv| kv.key).collect();
+    for key in written {
+        assert!(found.contains(key.as_bytes()), "{key} is lost");
+    }
+    member.stop();
+    let (clean, said) = verify(member);
+    assert!(clean, "{said}");
+}
+
+/// One follower's disk is full while the others go on: it stays, answers what it can, has no room for the
+/// snapshot that it needs in the end, and catches up when there is room.
+#[test]
+fn a_follower_without_room_waits_for_it() {
+    let setup = Setup::default().flag("snapshot-count", 200).flag("snapshot-catchup-entries", 100);
+    let mut cluster = Cluster::prepare(&setup);
+    if !harness::has("mount") {
+        return skip("a follower without room", "there is no mount command");
+    }
+    let Some(mount) = Mount::new(&cluster.path().join("small"), "size=160m") else {
+        return skip("a follower without room", "this process may not mount");
+    };
+    let ballast = mount.path.join("ballast");
+    moved_to(&mut cluster.members[0], &mount.path.join("data"));
+    cluster.start_all();
+    if cluster.leader() == 0 {
+        cluster.members[0].stop();
+        cluster.members[0].start();
+    }
+    let leader = cluster.leader();
+    cluster.put("before", "it");
+    cluster.settle();
+    fill(&ballast, None);
+    let mut client = cluster.members[leader].client();
+    let puts: Vec<Vec<String>> =
+        (0..2_000).map(|n| vec!["PUT".into(), format!("key-{}", n % 500), "z".repeat(4_000)]).collect();
+    for some in puts.chunks(50) {
+        assert!(client.pipeline(some).unwrap().iter().all(|reply| !reply.is_error()));
+    }
+    let mut old = cluster.members[0].client();
+    for _ in 0..20 {
+        pause(100);
+        let member = &mut cluster.members[0];
+        assert!(member.is_running(), "it died of a full disk\n{}", member.log_tail(20));
+        assert_eq!(old.call(&["GET", "before", "SERIALIZABLE"]).unwrap().bulk(), b"it");
+        assert_eq!(old.call(&["PUT", "at", "it"]).unwrap().code(), Some("NOSPACE"));
+    }
+    let log = cluster.members[0].log();
+    assert!(log.contains("No space left") && log.contains("the snapshot from"), "{log}");
+    fs::remove_file(&ballast).unwrap();
+    cluster.settle();
+    cluster.stop_all();
+    cluster.check_stopped();
 }
 
 /// What a refusal must never do: end a member that serves. Many bad clients at once, many good ones beside.

@@ -306,7 +306,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             Finished::FreeBytes(free) => {
                 self.space_asked = false;
                 if let Some(free) = free {
-                    self.shell.node.on_disk_space(free < self.shell.reserve_bytes);
+                    self.shell.node.on_disk_space(free, self.shell.reserve_bytes);
                 }
             }
         }

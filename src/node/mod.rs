@@ -33,7 +33,7 @@ use crate::api::{
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
 use crate::io::Disk;
-use crate::raft::{Entry, HardState, Raft, Refused};
+use crate::raft::{Entry, HardState, MessageBody, Raft, Refused};
 use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
@@ -177,8 +177,12 @@ pub struct Node<D: Disk> {
     applied_term: Term,
     entries_since_checkpoint: u64,
     checkpoint_due: Mono,
-    /// Free bytes of the file systems, as last told by the shell, were too few to go on writing.
+    /// Free bytes of the file systems, as last told by the shell: too few to go on writing, or so many that
+    /// a new file certainly fits.
     disk_full: bool,
+    disk_empty: bool,
+    /// The log's next segment could not be made ready.
+    spare_lacks_room: bool,
     /// No chores before this: the disk was full.
     chores_at: Mono,
     /// When a checkpoint that lacked room is tried again; never, if none did.
@@ -214,6 +218,7 @@ impl<D: Disk> Node<D> {
                     self.write(Asker::Client { conn, tag }, &Command::Put(put), deadline);
                 }
             }
+            Request::Delete(_) if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
             Request::Delete(delete) => {
                 self.write(Asker::Client { conn, tag }, &Command::Delete(delete), deadline);
             }
@@ -252,6 +257,12 @@ impl<D: Disk> Node<D> {
 
     /// Another member's Raft speaks.
     pub fn on_message(&mut self, message: Message, now: Mono) {
+        if self.log_is_full()
+            && let MessageBody::Append { entries, .. } = &message.body
+            && !entries.is_empty()
+        {
+            return; // As if it were lost: the leader tries again with each heartbeat.
+        }
         self.raft.step(message, now, &self.log);
     }
 
@@ -305,6 +316,10 @@ impl<D: Disk> Node<D> {
         };
         if self.raft.standing().term != term {
             self.output.messages.push(refuse(false, &payloads));
+            return;
+        }
+        if self.log_is_full() {
+            self.output.messages.push(refuse(true, &payloads));
             return;
         }
         match self.raft.propose(payloads.clone(), now, &self.log) {
@@ -379,26 +394,39 @@ impl<D: Disk> Node<D> {
         match self.log.chore_done(done) {
             Err(failure) if failure.is_no_space() => {
                 // The newest segment still has room. Nothing is lost yet, and trying again at once would not help.
-                self.disk_full = true;
+                if !self.spare_lacks_room {
+                    log::warn!("{failure}: writes are refused until there is room");
+                }
+                self.spare_lacks_room = true;
                 self.chores_at = now + HOUSEKEEPING_RETRY;
                 Ok(())
             }
             Err(failure) => Err(failure),
             Ok(()) => {
+                self.spare_lacks_room &= self.log.lacks_spare();
                 self.raft.log_fetched();
                 Ok(())
             }
         }
     }
 
-    /// The shell looked: there is, or is not, enough room on the disks to go on writing.
-    pub fn on_disk_space(&mut self, full: bool) {
-        self.disk_full = full;
+    /// The shell looked: so much is free on the disks, and with less than the reserve writing must not go on.
+    pub fn on_disk_space(&mut self, free_bytes: u64, reserve_bytes: u64) {
+        self.disk_full = free_bytes < reserve_bytes;
+        self.disk_empty = free_bytes >= EMPTY_BYTES.max(EMPTY_SEGMENTS * self.config.wal_segment_bytes);
+    }
+
+    /// Nothing may be written any more that can wait: what is left of the log's newest segment is for Raft's
+    /// own entries. Only a new segment, or an old one that is released, helps.
+    fn log_is_full(&self) -> bool {
+        self.spare_lacks_room && self.log.lacks_spare()
     }
 
     /// Puts are refused; deletes are not, for they make room.
     fn is_full(&self) -> bool {
-        self.disk_full || self.config.quota_bytes.is_some_and(|quota| self.store.bytes_in_use() >= quota)
+        self.disk_full
+            || self.log_is_full()
+            || self.config.quota_bytes.is_some_and(|quota| self.store.bytes_in_use() >= quota)
     }
 
     /// Begins to stop: leadership is handed over first. The shell asks [`Node::may_exit`] until it is true.
@@ -481,6 +509,10 @@ impl<D: Disk> Node<D> {
         }
     }
 }
+
+/// With so much free, in bytes and in segments of the log, nobody fills the disk before it is looked at again.
+const EMPTY_BYTES: u64 = 1 << 30;
+const EMPTY_SEGMENTS: u64 = 16;
 
 /// Housekeeping that found the disk full is tried again after this.
 const HOUSEKEEPING_RETRY: Nanos = SECOND;

@@ -106,6 +106,8 @@ impl<D: Disk> Node<D> {
             entries_since_checkpoint: 0,
             checkpoint_due: Mono::NEVER,
             disk_full: false,
+            disk_empty: false,
+            spare_lacks_room: false,
             chores_at: Mono(0),
             checkpoint_retry_at: Mono::NEVER,
             next_publish: Mono(0),

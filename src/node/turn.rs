@@ -117,7 +117,7 @@ impl<D: Disk> Node<D> {
             return;
         }
         let standing = self.raft.standing();
-        if standing.leader == 0 || (self.leads() && self.raft.transferring()) {
+        if standing.leader == 0 || (self.leads() && (self.raft.transferring() || self.log_is_full())) {
             return;
         }
         let number = self.proposal_number + 1;
@@ -309,11 +309,18 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    /// While one batch syncs, the next one gathers: that is all there is to group commit.
+    /// While one batch syncs, the next one gathers: that is all there is to group commit. On a disk that may
+    /// be full, what needs a new segment waits until one is ready: a write that finds no room ends the member.
     fn write_log(&mut self) {
-        if !self.log_writer_busy && !self.waiting_batches.is_empty() {
-            self.log_writer_busy = true;
-            self.output.batches = std::mem::take(&mut self.waiting_batches);
+        if self.log_writer_busy || self.waiting_batches.is_empty() {
+            return;
         }
+        let mut count = self.waiting_batches.len();
+        if !self.disk_empty {
+            count = self.log.room_for(&mut self.waiting_batches);
+        }
+        let rest = self.waiting_batches.split_off(count);
+        self.output.batches = std::mem::replace(&mut self.waiting_batches, rest);
+        self.log_writer_busy = count > 0;
     }
 }

@@ -214,8 +214,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         {
             return self.inbound.free(slot);
         }
-        let _ = stream.set_nodelay(true);
-        self.inbound.fill(slot, Inbound::new(Pipe::new(stream), now));
+        self.inbound.fill(slot, Inbound::new(Pipe::between_members(stream), now));
         self.patience_at = self.patience_at.min(now + GREETING);
     }
 
@@ -243,12 +242,15 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         inbound.pipe.flush();
         let from = inbound.from;
         let gone = (inbound.pipe.ended && !more) || inbound.pipe.broken;
-        for said in self.said.drain(..) {
+        let mut all_said = std::mem::take(&mut self.said);
+        for said in all_said.drain(..) {
             match said {
+                Said::Hello(from) => self.replace_inbound(slot, from),
                 Said::Message(message) => self.shell.node.on_message(message, now),
                 Said::Call(from, call) => self.shell.node.on_peer_call(from, call, now)?,
             }
         }
+        self.said = all_said;
         if gone {
             self.inbound.free(slot);
             if let Some(id) = from {
@@ -258,6 +260,17 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             self.busy_inbound.push(slot);
         }
         Ok(())
+    }
+
+    /// A member speaks on one connection at a time: what it said on an earlier one and was not taken yet is dropped,
+    /// as if it had been lost on the way.
+    fn replace_inbound(&mut self, slot: usize, from: MemberId) {
+        for other in self.inbound.used() {
+            if other != slot && self.inbound.at(other).is_some_and(|inbound| inbound.from == Some(from)) {
+                self.inbound.free(other);
+            }
+        }
+        self.shell.node.on_peer_greeted(from);
     }
 
     /// Reads and decodes what clients ask, one read each, and hands it to the node.

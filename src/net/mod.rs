@@ -4,6 +4,7 @@ mod accept;
 mod clients;
 mod event_loop;
 mod inbound;
+mod layout;
 mod peers;
 mod pipe;
 pub mod settings;
@@ -12,17 +13,17 @@ mod stop;
 mod url;
 mod workers;
 
+pub use layout::Layout;
 pub use settings::Settings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::{info, warn};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Poll, Waker};
 
-use crate::api::{Limits, Member};
+use crate::api::{Limits, Member, VERSION};
 use crate::base::ids::{cluster_id, member_id};
 use crate::base::time::MS;
 use crate::base::{Error, Result, Rng};
@@ -122,8 +123,7 @@ fn bootstrap(settings: &Settings) -> Result<Bootstrap> {
 }
 
 fn node_config(settings: &Settings) -> Config {
-    let member_dir = settings.data_dir.join("member");
-    let wal_dir = settings.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
+    let Layout { member_dir, wal_dir } = Layout::new(&settings.data_dir, settings.wal_dir.as_deref());
     Config {
         name: settings.name.clone(),
         client_urls: settings.advertise_client_urls.clone(),
@@ -137,25 +137,15 @@ fn node_config(settings: &Settings) -> Config {
         catchup_entries: settings.snapshot_catchup_entries,
         checkpoint_entries: settings.snapshot_count,
         quota_bytes: settings.quota_backend_bytes,
-        limits: limits(settings),
     }
-}
-
-fn limits(settings: &Settings) -> Limits {
-    Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops }
 }
 
 fn server_info<D: Disk>(settings: &Settings, node: &Node<D>) -> ServerInfo {
     ServerInfo {
         cluster: node.cluster(),
         member: node.id(),
-        version: env!("CARGO_PKG_VERSION"),
-        limits: limits(settings),
+        version: VERSION,
+        limits: Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops },
         config: settings.effective.clone(),
     }
-}
-
-/// Where the tree file of a data directory is: the offline tools look there.
-pub fn tree_path(data_dir: &std::path::Path) -> PathBuf {
-    data_dir.join("member").join("tree")
 }

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 
 use crate::api::{
-    Body, Call, Command, ConnId, Fault, Header, Limits, Origin, PeerCall, Reply, Request, Tag, command,
+    Body, Call, Command, ConnId, Fault, Header, Origin, PeerCall, Reply, Request, Tag, command,
 };
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
@@ -44,7 +44,7 @@ use writes::{Asker, Writes};
 /// What the shell carries between its threads and members without looking inside.
 pub use crate::raft::Message;
 pub use crate::wal::{Batch, LogWriter, Written};
-pub use startup::{Bootstrap, Opened};
+pub use startup::{Bootstrap, Opened, lock_path, tree_path};
 
 /// The settings of one member that matter behind the sockets.
 #[derive(Clone, Debug)]
@@ -65,7 +65,6 @@ pub struct Config {
     pub checkpoint_entries: u64,
     /// Bytes in use at which puts are refused.
     pub quota_bytes: Option<u64>,
-    pub limits: Limits,
 }
 
 impl Config {
@@ -343,6 +342,13 @@ impl<D: Disk> Node<D> {
             let call = PeerCall::ReadIndexReply { id: their_id, index: None };
             self.output.messages.push(Outbound::Call { to: from, call });
         }
+    }
+
+    /// Another member has made a new connection. What it numbered on an earlier one, perhaps in an earlier life,
+    /// says nothing of what comes now, and what was lost between the two is not waited for.
+    pub fn on_peer_greeted(&mut self, peer: MemberId) {
+        self.proposed_by.remove(&peer);
+        self.abort_snapshots_of(peer);
     }
 
     /// The connection from another member ended: its process may be dead.

@@ -258,7 +258,7 @@ impl<D: Disk> Node<D> {
         info!("receiving a snapshot at {at} from {from:x}");
         let options = startup::tree_options(self.snapshots.next_stream);
         self.snapshots.next_stream += 1;
-        let path = startup::tree_path(&self.config);
+        let path = startup::tree_path(&self.config.tree_dir);
         let incoming = Incoming::begin(&self.snapshots.disk, &path, self.store.identity(), options);
         self.snapshots.receiving =
             Some(Receiving { from, stream, at, incoming, acked: 0, heard_at: self.now, installing: false });

@@ -1,6 +1,7 @@
 //! The tree against a `BTreeMap`, in small. The long runs and the crashes are in `tests/btree_*.rs`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::Path;
 
 use crate::base::Rng;
@@ -103,6 +104,35 @@ fn random_value(rng: &mut Rng) -> Vec<u8> {
     value
 }
 
+/// By any of the ways there are.
+fn insert(
+    tree: &mut Tree<SimDisk>,
+    model: &mut Model,
+    rng: &mut Rng,
+    key: &[u8],
+    value: &[&[u8]],
+    counted: bool,
+) {
+    let after =
+        model.range::<[u8], _>((Bound::Excluded(key), Bound::Unbounded)).next().map(|(key, _)| key.clone());
+    let mut cursor = tree.cursor(View::Now, 1);
+    let spot = match rng.below(4) {
+        0 => return tree.insert(1, key, value, counted).expect("sound"),
+        1 => return tree.append(1, key, value, counted).expect("sound"),
+        _ => cursor.seek_spot(key).expect("sound"),
+    };
+    let there = model.range::<[u8], _>((Bound::Included(key), Bound::Unbounded)).next().map(|(key, _)| key);
+    let seen = cursor.valid().then(|| cursor.key().expect("sound").into_owned());
+    assert_eq!(seen.as_ref(), there);
+    if rng.one_in(2) {
+        return tree.insert_at(spot, key, value, counted).expect("sound");
+    }
+    tree.supersede(spot, key, value, counted).expect("sound");
+    if let Some(after) = after {
+        model.get_mut(&after).expect("it is there").1 = false;
+    }
+}
+
 fn change(tree: &mut Tree<SimDisk>, model: &mut Model, rng: &mut Rng, removes: u64) {
     let key = random_key(rng, 300);
     if rng.below(10) < removes {
@@ -115,7 +145,7 @@ fn change(tree: &mut Tree<SimDisk>, model: &mut Model, rng: &mut Rng, removes: u
     } else {
         let (value, counted) = (random_value(rng), rng.one_in(2));
         let (a, b) = value.split_at(value.len() / 3);
-        tree.insert(1, &key, &[a, b], counted).expect("sound");
+        insert(tree, model, rng, &key, &[a, b], counted);
         model.insert(key, (value, counted));
     }
 }

@@ -44,7 +44,7 @@ impl<'t, D: Disk> Cursor<'t, D> {
         let (index, found) = self.descend_to(key)?;
         let mut path = Descent::new();
         for (page, index) in &self.path {
-            self.tree.check_root(page, self.root)?;
+            self.tree.check_on_path(page_no(page), page, self.root)?;
             path.push(Link { page: page_no(page), born: page_checkpoint(page) as u32 }, *index);
         }
         let found = found.then(|| Found::in_leaf(self.leaf().0, index));

@@ -288,13 +288,22 @@ impl<D: Disk> Tree<D> {
         Ok(page)
     }
 
-    /// A page that is about to be changed must be one of the key space that is being changed.
-    pub(super) fn check_root(&self, page: &[u8], root: RootNo) -> Result<()> {
-        if usize::from(page_root(page)) == root {
+    /// A page on the path of a change must be in use, and belong to the key space that is being changed.
+    pub(super) fn check_on_path(&self, no: PageNo, page: &[u8], root: RootNo) -> Result<()> {
+        self.check_in_use(no)?;
+        if usize::from(page_root(page)) != root {
+            let found = format!("a page of root {}", page_root(page));
+            return Err(self.damaged(no, found, format!("root {root}")));
+        }
+        Ok(())
+    }
+
+    /// Every page that a change will let go must be in use: a free one could be handed out for the very change.
+    pub(super) fn check_in_use(&self, no: PageNo) -> Result<()> {
+        if self.space.used().contains(no) {
             return Ok(());
         }
-        let found = format!("a page of root {}", page_root(page));
-        Err(self.damaged(page_no(page), found, format!("root {root}")))
+        Err(self.damaged(no, "a link to it".into(), "none: the free map calls it free"))
     }
 
     /// A page by its number alone, whatever it is.
@@ -549,7 +558,7 @@ impl<D: Disk> Tree<D> {
         let mut link = top.link;
         for at in (level..=top.level).rev() {
             let page = self.node_page(link, at)?;
-            self.check_root(&page, root)?;
+            self.check_on_path(link.page, &page, root)?;
             if at == level {
                 path.push(link, 0);
                 break;

@@ -224,7 +224,7 @@ impl<D: Disk> Tree<D> {
         let mut path = Descent::new();
         for level in (0..=top).rev() {
             let page = self.node_page(link, level)?;
-            self.check_root(&page, root)?;
+            self.check_on_path(link.page, &page, root)?;
             let node = Node::new(&page);
             let count = node.count();
             if level > 0 {
@@ -507,6 +507,8 @@ impl<D: Disk> Tree<D> {
                 continue;
             }
             let (separator, right) = (branch.branch(left + 1).key, branch.child(left + 1));
+            self.check_in_use(branch.child(left).page)?;
+            self.check_in_use(right.page)?;
             let mut separator_cell = Vec::new();
             build_branch(&mut separator_cell, right, 0, separator);
             let mut used = Node::new(&self.node_page(branch.child(left), level)?).used_bytes()

@@ -32,6 +32,7 @@ struct Member {
     checkpoints: u64,
     written_bytes: u64,
     longest_turn: Duration,
+    dirty_bytes_max: u64,
     anonymous_bytes_max: u64,
 }
 
@@ -64,6 +65,7 @@ fn one(path: &Path, name: &str, key_count: u64, filled: u64, puts: u64) -> Resul
         checkpoints: 0,
         written_bytes: 0,
         longest_turn: Duration::ZERO,
+        dirty_bytes_max: 0,
         anonymous_bytes_max: 0,
     };
     for number in 0..filled {
@@ -92,7 +94,7 @@ fn one(path: &Path, name: &str, key_count: u64, filled: u64, puts: u64) -> Resul
         member.longest_turn.as_secs_f64() * 1e3,
     );
 
-    (member.longest_turn, member.anonymous_bytes_max) = (Duration::ZERO, 0);
+    (member.longest_turn, member.anonymous_bytes_max, member.dirty_bytes_max) = (Duration::ZERO, 0, 0);
     let start = Instant::now();
     for turn in 0..puts / BATCH {
         member.turn(key_count)?;
@@ -103,9 +105,10 @@ fn one(path: &Path, name: &str, key_count: u64, filled: u64, puts: u64) -> Resul
         std::thread::sleep(due.saturating_sub(start.elapsed()));
     }
     println!(
-        "{name}: at {:.1} k puts/s: at most {:.1} MiB anonymous; longest turn {:.2} ms",
+        "{name}: at {:.1} k puts/s: at most {:.1} MiB anonymous, {:.1} MiB changed since a checkpoint began; longest turn {:.2} ms",
         puts as f64 / start.elapsed().as_secs_f64() / 1e3,
-        member.anonymous_bytes_max as f64 / f64::from(1 << 20),
+        mib(member.anonymous_bytes_max),
+        mib(member.dirty_bytes_max),
         member.longest_turn.as_secs_f64() * 1e3,
     );
     member.settle()?;
@@ -150,6 +153,7 @@ impl Member {
     }
 
     fn keep_house(&mut self) -> Result<()> {
+        self.dirty_bytes_max = self.dirty_bytes_max.max(self.store.dirty_bytes());
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             self.end()?;
         }
@@ -163,7 +167,8 @@ impl Member {
     fn begin(&mut self) -> Result<()> {
         self.entries = 0;
         if let Some(checkpoint) = self.store.begin_checkpoint()? {
-            self.running = Some(std::thread::spawn(move || checkpoint.run()));
+            let helper = std::thread::Builder::new().name("checkpoint".into());
+            self.running = Some(helper.spawn(move || checkpoint.run())?);
         }
         Ok(())
     }
@@ -181,6 +186,10 @@ impl Member {
         self.begin()?;
         self.end()
     }
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 fn thread_seconds() -> f64 {

@@ -23,6 +23,8 @@ const REQUEST: Duration = Duration::from_secs(5);
 pub enum Row {
     /// The engine alone, beside LMDB and redb
     Engine,
+    /// The state machine alone, as a member drives it (not in `all`: Pawl against itself)
+    Apply,
     /// put, 1 client
     Put1,
     /// put, 1000 connections

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
-use pawl::api::{Body, Call, Code, Delete, Limits, Member, Put, Range, Request, Span};
+use pawl::api::{Body, Call, Code, Delete, Member, Put, Range, Request, Span};
 use pawl::base::time::MS;
 use pawl::base::{Mono, Revision, Rng};
 use pawl::io::sim::{Profile, SimDisk};
@@ -137,7 +137,6 @@ fn config() -> Config {
         catchup_entries: 20,
         checkpoint_entries: 60,
         quota_bytes: None,
-        limits: Limits::default(),
     }
 }
 

@@ -369,8 +369,9 @@ impl Leader {
         if (reached < self.term_start && !planted::on("raft-figure-8-commit")) || reached <= before {
             return;
         }
-        let ours = self.term_start.max(before + 1).min(reached);
-        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(common.log.bytes(ours, reached));
+        let ours = self.term_start.max(before + 1);
+        let bytes = if ours <= reached { common.log.bytes(ours, reached) } else { 0 };
+        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(bytes);
         common.log.commit_to(reached);
     }
 

@@ -71,6 +71,7 @@ pub const BUGS: &[Bug] = &[
     bug("tree-chain-page-leaks", "a replaced long value leaves a page behind", &[TREE_MODEL, TREE_CRASH]),
     // The store.
     bug("store-version-survives-delete", "a key that was deleted goes on with its version", &[STORE]),
+    bug("store-superseded-still-counts", "an overwritten version is counted beside the new one", &[STORE]),
     bug("store-empty-delete-is-a-revision", "deleting nothing makes a revision", &[STORE]),
     bug("store-failed-put-is-a-revision", "a put that fails makes a revision", &[STORE]),
     bug("store-kept-value-is-lost", "KEEPVALUE writes the empty value", &[STORE]),

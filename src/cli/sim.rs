@@ -192,9 +192,8 @@ fn complain(console: &mut Console, plan: &Plan, failure: &Failure, hash: u64) {
     let Failure { id, what, at } = failure;
     let seed = plan.options.seed;
     let (seconds, millis) = (at / SECOND, at / 1_000_000 % 1_000);
-    console.complain(&format!(
-        "FAILED seed {seed}, trace {hash:016x}: {id} at {seconds}.{millis:03}s: {what}"
-    ));
+    console
+        .complain(&format!("FAILED seed {seed}, trace {hash:016x}: {id} at {seconds}.{millis:03}s: {what}"));
 }
 
 fn keep_failing(line: &Line, plan: &Plan, failure: &Failure, console: &mut Console) {
@@ -203,7 +202,8 @@ fn keep_failing(line: &Line, plan: &Plan, failure: &Failure, console: &mut Conso
     if let Err(why) = write(&path, &describe(plan, failure)) {
         return console.complain(&why);
     }
-    console.complain(&format!("    its plan is {}: run it with --plan, look at it with --log", path.display()));
+    console
+        .complain(&format!("    its plan is {}: run it with --plan, look at it with --log", path.display()));
     if line.shrink > 0 && failure.id != "twice" {
         make_smaller(line, plan, failure, &line.out.join(format!("fail-{seed}-small.plan")), console);
     }

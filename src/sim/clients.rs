@@ -245,7 +245,8 @@ impl World {
             return;
         }
         // Whoever asked in vain tries another member; sometimes it still listens for the late answer.
-        if this.rng.one_in(2)
+        let leaves = this.rng.one_in(2) || self.calm;
+        if leaves
             && let Some(connected) = this.connected.take_if(|connected| connected.conn == conn)
             && let Some(process) = &mut self.machines[connected.member].process
             && process.life == connected.life
@@ -278,6 +279,8 @@ impl World {
     pub(super) fn wake_clients(&mut self, budget: u64) {
         self.clients.budget = budget;
         for client in 0..self.clients.all.len() {
+            // Not over a connection to a machine that has been dead for long.
+            self.clients.all[client].connected = None;
             if !self.clients.all[client].busy {
                 self.clients.all[client].busy = true;
                 self.after(0, Event::Client { client });

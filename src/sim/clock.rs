@@ -53,7 +53,7 @@ impl LocalClock {
     }
 
     pub fn go_on(&mut self, now: Mono) {
-        self.since = now;
+        self.bend(now);
         self.stopped = false;
     }
 }

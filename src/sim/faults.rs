@@ -43,21 +43,20 @@ impl World {
             Action::Kill { who: member, restart } => {
                 who(member).is_some_and(|member| self.kill(member, *restart))
             }
-            Action::Stop { who: member, restart } => who(member)
-                .filter(|member| self.machines[*member].process.is_some())
-                .is_some_and(|member| {
+            Action::Stop { who: member, restart } => {
+                who(member).filter(|member| self.machines[*member].process.is_some()).is_some_and(|member| {
                     self.begin_stop(member, *restart);
                     true
-                }),
-            Action::Pause { who: member, length, mid_turn, clock_stops } => who(member)
-                .is_some_and(|member| self.freeze(member, *length, *mid_turn, *clock_stops)),
+                })
+            }
+            Action::Pause { who: member, length, mid_turn, clock_stops } => {
+                who(member).is_some_and(|member| self.freeze(member, *length, *mid_turn, *clock_stops))
+            }
             Action::LoseDisk { who: member } => who(member).is_some_and(|member| self.lose_disk(member)),
             Action::Disk { who: member, trouble } => {
                 who(member).is_some_and(|member| self.trouble(member, trouble))
             }
-            Action::Drift { who: member, ppm } => {
-                who(member).is_some_and(|member| self.drift(member, *ppm))
-            }
+            Action::Drift { who: member, ppm } => who(member).is_some_and(|member| self.drift(member, *ppm)),
             Action::Cut { links, length } => self.cut_links(links.pairs(), *length),
             Action::Lag { links, delay, length } => self.lag_links(links.pairs(), *delay, *length),
             Action::Reset { links } => self.reset_links(&links.pairs()),
@@ -208,9 +207,8 @@ impl World {
 
     /// Whether one more disk may be lost: a majority must stay whole.
     fn may_lose(&self, member: usize) -> bool {
-        let lost = |other: &usize| {
-            *other == member || self.machines[*other].tainted || self.machines[*other].gone
-        };
+        let lost =
+            |other: &usize| *other == member || self.machines[*other].tainted || self.machines[*other].gone;
         self.members().filter(lost).count() <= self.options.members as usize - self.majority()
     }
 

@@ -1,9 +1,9 @@
 //! The end of a run: what the store says happened, what the clients saw, and every byte on every disk.
 
+use super::check;
 use super::history::Change;
 use super::process::{tree_dir, wal_dir};
 use super::world::World;
-use super::check;
 use crate::api::{Command, Range, RangeResult, Span, command};
 use crate::base::Revision;
 use crate::btree;
@@ -87,7 +87,8 @@ impl World {
         }
         let known = self.watch.committed.iter().all(Option::is_some);
         if next <= last && known {
-            return self.fail("V06", format!("no entry of the log explains revision {next} of member {member}"));
+            return self
+                .fail("V06", format!("no entry of the log explains revision {next} of member {member}"));
         }
         if next > last {
             self.clients.history.changes = changes;

@@ -4,7 +4,7 @@
 use super::process::wal_dir;
 use super::watch::Held;
 use super::world::World;
-use crate::base::{EntryId, Error, Result};
+use crate::base::{EntryId, Error, Index, Result};
 use crate::io::Disk;
 use crate::io::sim::{Fate, Profile, SimDisk};
 use crate::node::Node;
@@ -107,13 +107,33 @@ impl World {
         }
     }
 
-    /// The member itself starts on the copy.
-    fn open_whole(&mut self, member: usize, image: &SimDisk) {
+    /// The member says that a snapshot, which reaches at least to `index`, is installed.
+    pub(super) fn fork_installed(&mut self, member: usize, index: Index) {
+        let point = self.machines[member].disk.point();
+        let image = point.image(&point.uniform_survivors(Fate::Lost));
+        self.tally.forks += 1;
+        let Some(applied) = self.open_whole(member, &image) else { return };
+        if applied < index {
+            let what =
+                format!("member {member} claims a snapshot at {index}; after a power cut it is at {applied}");
+            return self.fail("V01", what);
+        }
+        let installed = &mut self.watch.seen[member].installed;
+        *installed = (*installed).max(applied);
+    }
+
+    /// The member itself starts on the copy; what it has applied.
+    fn open_whole(&mut self, member: usize, image: &SimDisk) -> Option<Index> {
         let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
         let now = self.local(member);
-        if let Err(why) = Node::open(image, config, &bootstrap, 1, now) {
-            let what = format!("member {member} would not start after a power cut now: {why}");
-            return self.fail("V01", what);
+        match Node::open(image, config, &bootstrap, 1, now) {
+            Ok(opened) => Some(opened.node.standing().1.index),
+            Err(_) if self.machines[member].tainted => None,
+            Err(why) => {
+                let what = format!("member {member} would not start after a power cut now: {why}");
+                self.fail("V01", what);
+                None
+            }
         }
     }
 }

@@ -36,8 +36,7 @@ pub fn generate(seed: u64, load: Load) -> Plan {
 fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     let members = [3, 3, 3, 3, 3, 5, 5, 5, 1, 2, 4, 7][dice.below(12) as usize];
     let heartbeat = [20 * MS, 20 * MS, 50 * MS, 100 * MS][dice.below(4) as usize];
-    let faults =
-        if sparse { dice.between(120, 900) * SECOND } else { log_uniform(dice, 2_000, 16_000) * MS };
+    let faults = if sparse { dice.between(120, 900) * SECOND } else { log_uniform(dice, 2_000, 16_000) * MS };
     let ops = if sparse { faults / SECOND * 4 } else { log_uniform(dice, 500, 6_000) };
     let clients = if sparse { dice.between(1, 4) } else { dice.between(2, 16) };
     let frames = dice.one_in(3);

@@ -10,6 +10,9 @@
 use super::world::{START, World};
 use crate::base::time::{MS, Nanos, SECOND};
 
+/// A connection that was being made while its link was cut is noticed and made again after this; as in `net::peers`.
+const RECONNECT: Nanos = 2_750 * MS;
+
 /// How long an entry of a backlog may take to be caught up.
 const BACKLOG_ENTRY: Nanos = MS / 2;
 
@@ -82,14 +85,15 @@ impl World {
         let election = self.options.election;
         // A machine that was down starts now; a member that restarts keeps its promise for a lease.
         let backlog = self.watch.committed.len() as u64 * BACKLOG_ENTRY;
-        let due = self.now + 10 * election + backlog;
+        let due = self.now + RECONNECT + 10 * election + backlog;
         self.run_until(due, |world| world.agreed_leader().is_some());
         if !self.sound() {
             return;
         }
         if self.agreed_leader().is_none() {
             let who: Vec<String> = self.members().map(|member| self.describe(member)).collect();
-            return self.fail("L1", format!("ten election timeouts after the last fault: {}", who.join("; ")));
+            return self
+                .fail("L1", format!("ten election timeouts after the last fault: {}", who.join("; ")));
         }
         // Whatever is under way has its deadline: the node's own, or the client's patience.
         let due = self.now + 5 * SECOND + 80 * election + backlog;
@@ -102,7 +106,8 @@ impl World {
         let before = self.clients.answered();
         let wanted = 4 * self.options.clients;
         self.wake_clients(wanted);
-        let due = self.now + 10 * election + wanted * 20 * self.options.sync + SECOND;
+        let due =
+            self.now + 10 * election + wanted * 20 * self.options.sync + 10 * self.options.think + SECOND;
         self.run_until(due, |world| world.clients.answered() >= before + wanted as usize / 2);
         let answered = self.clients.answered() - before;
         if self.sound() && answered < wanted as usize / 2 {
@@ -133,9 +138,10 @@ impl World {
     }
 
     fn converged(&self) -> bool {
-        let mut applied = self.members().filter(|m| !self.machines[*m].gone).map(|member| {
-            self.machines[member].process.as_ref().map(|process| process.node.standing().1)
-        });
+        let mut applied = self
+            .members()
+            .filter(|m| !self.machines[*m].gone)
+            .map(|member| self.machines[member].process.as_ref().map(|process| process.node.standing().1));
         let Some(Some(first)) = applied.next() else { return false };
         applied.all(|applied| applied == Some(first))
     }

@@ -69,6 +69,7 @@ pub struct Process {
     /// A clean stop was asked for: when, and how long the machine then rests.
     pub stopping: Option<Stopping>,
     pub led: bool,
+    pub overdue_turns: u64,
 }
 
 pub struct Stopping {

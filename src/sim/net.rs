@@ -97,11 +97,7 @@ pub struct Net {
 impl Net {
     pub fn new(options: &Options) -> Net {
         let machines = options.members as usize + 1;
-        let link = |number: usize| Link {
-            rng: stream(options.seed, "link", number as u64),
-            cuts: 0,
-            lag: 0,
-        };
+        let link = |number: usize| Link { rng: stream(options.seed, "link", number as u64), cuts: 0, lag: 0 };
         Net {
             machines,
             links: (0..machines * machines).map(link).collect(),

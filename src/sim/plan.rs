@@ -495,15 +495,11 @@ impl DiskTrouble {
     fn parse(words: &mut Words) -> Result<DiskTrouble, String> {
         let verb = words.next("what the disk does")?;
         Ok(match verb.as_str() {
-            "fail-sync" => {
-                DiskTrouble::FailSync { file: file_word(words)?, skip: words.number("skip", 0)? }
-            }
+            "fail-sync" => DiskTrouble::FailSync { file: file_word(words)?, skip: words.number("skip", 0)? },
             "fail-write" => {
                 DiskTrouble::FailWrite { file: file_word(words)?, skip: words.number("skip", 0)? }
             }
-            "fail-read" => {
-                DiskTrouble::FailRead { file: file_word(words)?, skip: words.number("skip", 0)? }
-            }
+            "fail-read" => DiskTrouble::FailRead { file: file_word(words)?, skip: words.number("skip", 0)? },
             "full" => {
                 DiskTrouble::Full { spare_bytes: words.number("spare", 0)?, length: words.span("for")? }
             }

@@ -26,6 +26,9 @@ const TURN_DELAY: Nanos = MS / 50;
 const SPACE_EVERY: Nanos = 2 * SECOND;
 const FAREWELL: Nanos = 200 * MS;
 
+/// Turns in a row that may leave their deadline in the past.
+const OVERDUE_TURNS_MAX: u64 = 500;
+
 /// A supervisor starts a process again that has given up.
 const SUPERVISED_AFTER: Nanos = 300 * MS;
 
@@ -99,8 +102,10 @@ impl World {
             jobs: Default::default(),
             stopping: None,
             led: false,
+            overdue_turns: 0,
         }));
-        self.watch.begin_life(member);
+        let (_, applied) = machine.process.as_ref().expect("it has just begun").node.standing();
+        self.watch.begin_life(member, applied);
         self.tally.recoveries += u64::from(machine.starts > 1);
         self.trace.line(self.now, member as u64, || match opened.notes.is_empty() {
             true => "starts".into(),
@@ -204,10 +209,21 @@ impl World {
             self.turn_soon(member);
         } else {
             let due = self.machines[member].clock.when(process.node.deadline());
+            self.count_idle(member, due <= self.now);
             // A deadline that is never met is not put on the heap.
             if due.since(self.now) < 3_600 * SECOND {
                 self.turn_after(member, due.since(self.now).max(TURN_DELAY));
             }
+        }
+    }
+
+    /// A turn that leaves something due behind it, and again, and again, is a loop that burns a processor.
+    fn count_idle(&mut self, member: usize, overdue: bool) {
+        let process = self.machines[member].process.as_mut().expect("it has just had a turn");
+        process.overdue_turns = if overdue { process.overdue_turns + 1 } else { 0 };
+        if process.overdue_turns > OVERDUE_TURNS_MAX {
+            let deadline = process.node.deadline();
+            self.fail("L6", format!("member {member} spins: its deadline, {deadline:?}, stays in the past"));
         }
     }
 
@@ -236,7 +252,14 @@ impl World {
         let process = self.machines[member].process.as_mut().expect("it lives");
         let batches = process.writing.take().expect("a write that ends has begun");
         let copy = batches.clone();
-        match process.writer.write(batches) {
+        let busy = self.machines[member].disk_dice.one_in(4);
+        let process = self.machines[member].process.as_mut().expect("it lives");
+        // The next group may already wait: then nobody seals this one.
+        let done = process.writer.write(batches).and_then(|written| match busy {
+            true => Ok(written),
+            false => process.writer.seal().map(|()| written),
+        });
+        match done {
             Ok(written) => {
                 process.node.on_written(written);
                 self.watch.durable(member, &copy);
@@ -340,9 +363,9 @@ impl World {
                 let points = disk.points();
                 disk.rewind(&points[dice.below(points.len() as u64) as usize]);
             }
-            disk.end_process();
             self.clients_lost(member, life, power_lost);
         }
+        self.machines[member].disk.end_process();
         self.hang_up(member, power_lost);
         let failed = self.machines[member].disk.syncs_after_failure();
         if failed > 0 {

@@ -146,6 +146,8 @@ impl World {
         let (from, to) = (conn.from, conn.to);
         let life = self.machines[to].process.as_ref().map(|process| process.life);
         if self.machines[to].powerless {
+            // Nobody takes it, and nobody says so. What comes when the machine is back is for nobody either.
+            (conn.accepted_by, conn.greeted) = (Some(0), true);
             return;
         }
         if conn.accepted_by.is_none() && !conn.greeted {
@@ -167,7 +169,8 @@ impl World {
             Piece::End => doomed = true,
         }
         if doomed && self.net.conns.contains_key(&number) {
-            // Either end notices: this one now.
+            // Both ends notice: this one now. What comes later on this connection is for nobody.
+            self.net.conns.get_mut(&number).expect("it was just there").accepted_by = Some(0);
             self.answer_dialler(number, Answer::Reset);
             self.lost(to, from);
         }
@@ -187,8 +190,7 @@ impl World {
         loop {
             let Some(conn) = self.net.conns.get_mut(&number) else { return };
             let greeted = conn.greeted;
-            let decoded =
-                if greeted { peer::decode(&mut input) } else { peer::decode_greeting(&mut input) };
+            let decoded = if greeted { peer::decode(&mut input) } else { peer::decode_greeting(&mut input) };
             match decoded {
                 Ok(Some(Frame::Hello(hello))) if !greeted => {
                     assert!(hello.from == from as u64 && hello.to == to as u64, "greetings come undamaged");
@@ -210,9 +212,10 @@ impl World {
                 }
             }
         }
-        if let Some(conn) = self.net.conns.get_mut(&number)
-            && !frames
-        {
+        if let Some(conn) = self.net.conns.get_mut(&number) {
+            if frames && conn.greeted {
+                input.clear();
+            }
             conn.input = input;
         }
     }

@@ -76,6 +76,8 @@ impl Held {
 pub struct Seen {
     pub handed: Held,
     pub durable: Held,
+    /// The tree holds everything up to here, durably: a snapshot was installed.
+    pub installed: Index,
     /// What the log writer was doing when its process ended.
     pub broken_off: Vec<Batch>,
     /// The last entry that it was seen to have applied in this life.
@@ -116,9 +118,15 @@ impl Watch {
         }
     }
 
-    pub fn begin_life(&mut self, member: usize) {
+    /// A process has started; `applied` is what its tree stands for.
+    pub fn begin_life(&mut self, member: usize, applied: EntryId) {
         let seen = &mut self.seen[member];
         (seen.applied, seen.revision) = (0, 0);
+        if seen.durable.term(applied.index) != Some(applied.term) {
+            // A snapshot was installed and the log not told; starting has told it.
+            seen.durable.set(seen.durable.hard_state, applied, Vec::new());
+            seen.handed = seen.durable.clone();
+        }
     }
 
     pub fn end_life(&mut self, member: usize) {
@@ -141,7 +149,8 @@ impl Watch {
     }
 
     fn holders(&self, id: EntryId) -> usize {
-        self.seen[1..].iter().filter(|seen| seen.durable.covers(id)).count()
+        let holds = |seen: &&Seen| seen.durable.covers(id) || seen.installed >= id.index;
+        self.seen[1..].iter().filter(holds).count()
     }
 }
 
@@ -221,7 +230,8 @@ impl World {
         let seen = &self.watch.seen[member];
         let (before, had) = (seen.applied, seen.revision);
         if applied.index < before || revision < had {
-            let what = format!("member {member} goes back from {before} (revision {had}) to {applied} ({revision})");
+            let what =
+                format!("member {member} goes back from {before} (revision {had}) to {applied} ({revision})");
             return self.fail("V12", what);
         }
         if applied.index == before {
@@ -239,7 +249,8 @@ impl World {
         }
         let known = *self.watch.revisions.entry(applied.index).or_insert(revision);
         if known != revision {
-            let what = format!("behind entry {applied} member {member} is at {revision}, another was at {known}");
+            let what =
+                format!("behind entry {applied} member {member} is at {revision}, another was at {known}");
             self.fail("V06", what);
         }
         let seen = &mut self.watch.seen[member];
@@ -283,20 +294,27 @@ impl World {
                         let held = hard_state == HardState { term, vote: message.from };
                         (!held && hard_state.term <= term).then_some("a campaign")
                     }
+                    MessageBody::AppendAccepted { matched, round: 0 } if matched > last.index => {
+                        // A snapshot: the tree holds it, and the log is told later.
+                        self.watch.claims += 1;
+                        return self.fork_installed(member, matched);
+                    }
                     MessageBody::AppendAccepted { matched, .. } => {
-                        (matched > last.index || hard_state.term < term).then_some("an acknowledgement")
+                        let reached = last.index.max(self.watch.seen[member].installed);
+                        (matched > reached || hard_state.term < term).then_some("an acknowledgement")
                     }
                     _ => return,
                 }
             }
             Outbound::Call { call: PeerCall::SnapshotAck { installed: true, .. }, .. } => {
                 self.watch.claims += 1;
-                return self.fork(member);
+                return self.fork_installed(member, 0);
             }
             Outbound::Call { .. } => return,
         };
         if let Some(claim) = wrong {
-            let what = format!("member {member} sends {claim} ({message:?}); durable: {hard_state:?}, {last}");
+            let what =
+                format!("member {member} sends {claim} ({message:?}); durable: {hard_state:?}, {last}");
             return self.fail("V01", what);
         }
         self.claimed(member);

@@ -73,9 +73,8 @@ impl Words {
     }
 
     pub fn number(&mut self, name: &str, default: u64) -> Result<u64, String> {
-        self.take(name).map_or(Ok(default), |text| {
-            text.parse().map_err(|_| format!("{name}: `{text}` is not a number"))
-        })
+        self.take(name)
+            .map_or(Ok(default), |text| text.parse().map_err(|_| format!("{name}: `{text}` is not a number")))
     }
 
     pub fn span(&mut self, name: &str) -> Result<Nanos, String> {

@@ -232,7 +232,8 @@ impl World {
         if self.armed.is_empty() || self.calm {
             return;
         }
-        let count = &mut self.moments.iter_mut().find(|(known, _)| *known == moment).expect("all are there").1;
+        let count =
+            &mut self.moments.iter_mut().find(|(known, _)| *known == moment).expect("all are there").1;
         *count += 1;
         let count = *count;
         let due: Vec<usize> = self

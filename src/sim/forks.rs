@@ -34,33 +34,23 @@ impl World {
         Ok(Some(held))
     }
 
-    /// The member is about to start: what recovery will find holds everything that was ever claimed. From here
-    /// on it is what is durable.
-    pub(super) fn check_recovered(&mut self, member: usize) {
+    /// The member is about to start: what recovery will find holds everything that was ever claimed. Once it has
+    /// started, that is what is durable.
+    pub(super) fn check_recovered(&mut self, member: usize) -> Option<Held> {
         let machine = &self.machines[member];
-        if machine.starts == 1 || machine.troubled {
-            // Reads that fail now say nothing; the start itself will tell.
-            if machine.starts > 1 {
-                self.take_over(member, true);
-            }
-            return;
-        }
-        self.take_over(member, false);
-    }
-
-    fn take_over(&mut self, member: usize, lenient: bool) {
-        let image = self.machines[member].disk.point().kill_image();
-        let excused = self.machines[member].tainted;
+        let excused = machine.tainted || machine.troubled;
+        let image = machine.disk.point().kill_image();
         match self.recover_log(member, &image) {
-            Ok(Some(found)) => {
+            Ok(found) => {
+                let found = found?;
                 self.compare(member, &found, "after its crash");
-                let seen = &mut self.watch.seen[member];
-                (seen.durable, seen.handed) = (found.clone(), found);
-                seen.broken_off.clear();
+                Some(found)
             }
-            Ok(None) => {}
-            Err(_) if excused || lenient => {}
-            Err(why) => self.fail("V01", format!("member {member} does not recover: {why}")),
+            Err(_) if excused => None,
+            Err(why) => {
+                self.fail("V01", format!("member {member} does not recover: {why}"));
+                None
+            }
         }
     }
 

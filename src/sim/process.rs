@@ -82,7 +82,7 @@ impl World {
         if self.power_goes_again(member) {
             return;
         }
-        self.check_recovered(member);
+        let found = self.check_recovered(member);
         let now = self.local(member);
         let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
         let machine = &mut self.machines[member];
@@ -105,7 +105,7 @@ impl World {
             overdue_turns: 0,
         }));
         let (_, applied) = machine.process.as_ref().expect("it has just begun").node.standing();
-        self.watch.begin_life(member, applied);
+        self.watch.begin_life(member, found, applied);
         self.tally.recoveries += u64::from(machine.starts > 1);
         self.trace.line(self.now, member as u64, || match opened.notes.is_empty() {
             true => "starts".into(),

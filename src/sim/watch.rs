@@ -118,9 +118,13 @@ impl Watch {
         }
     }
 
-    /// A process has started; `applied` is what its tree stands for.
-    pub fn begin_life(&mut self, member: usize, applied: EntryId) {
+    /// A process has started: what it `found` in its log it has made durable. `applied` is what its tree stands for.
+    pub fn begin_life(&mut self, member: usize, found: Option<Held>, applied: EntryId) {
         let seen = &mut self.seen[member];
+        if let Some(found) = found {
+            (seen.durable, seen.handed) = (found.clone(), found);
+            seen.broken_off.clear();
+        }
         (seen.applied, seen.revision) = (0, 0);
         if seen.durable.term(applied.index) != Some(applied.term) {
             // A snapshot was installed and the log not told; starting has told it.

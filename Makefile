@@ -11,6 +11,7 @@ CARGO ?= cargo
 RELEASE := target/release/pawld
 FUZZ_SECONDS ?= 60
 BENCH ?= all
+SIM_SECONDS ?= 60
 
 .PHONY: help
 help: ## Show this list
@@ -50,6 +51,13 @@ fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default
 planted: ## Switch on each planted bug and see that a test finds it (BUG=name for one); writes sim/planted.md
 	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --lib --test tests --no-run
 	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --test tests every_planted_bug -- --nocapture
+	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) build --profile sim --locked --features sim
+	target/planted/sim/pawld sim planted $(if $(BUG),--bug $(BUG))
+
+.PHONY: sim
+sim: ## Simulate fresh seeds for SIM_SECONDS of CPU time (default 60); failing plans go to sim/found
+	$(CARGO) build --profile sim --locked --features sim
+	target/sim/pawld sim --seeds 1000000 --cpu $(SIM_SECONDS) --out sim/found
 
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)
@@ -77,11 +85,11 @@ format-check:
 
 .PHONY: lint
 lint:
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 
 .PHONY: docs
 docs:
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --all-features --no-deps --document-private-items
 
 .PHONY: clean
 clean: ## Remove what was built and the data of the local cluster

@@ -1,6 +1,24 @@
 //! The planted bugs: what each is, where it stands, and who must find it. `base::planted` says how they are switched
 //! on; `make planted` does it one by one, and writes what came of it to `sim/planted.md`.
 
+use super::generate::{Load, generate};
+use super::report::Failure;
+use super::run::{View, run};
+
+/// Runs seeds from 1 on, with whatever bug is switched on, until one fails or `more` says no: how many were run, and
+/// what failed.
+pub fn seeds_to_detection(mut more: impl FnMut() -> bool) -> (u64, Option<Failure>) {
+    let mut seed = 0;
+    while more() {
+        seed += 1;
+        let outcome = run(&generate(seed, Load::Mixed), View::default());
+        if outcome.failure.is_some() {
+            return (seed, outcome.failure);
+        }
+    }
+    (seed, None)
+}
+
 /// A historical mistake, one line of code.
 #[derive(Clone, Copy, Debug)]
 pub struct Bug {

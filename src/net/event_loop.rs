@@ -275,10 +275,12 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     /// Reads and decodes what clients ask, one read each, and hands it to the node.
     fn read_clients(&mut self) {
-        let busy = std::mem::take(&mut self.busy_clients);
-        for slot in busy {
+        let mut busy = std::mem::take(&mut self.busy_clients);
+        for slot in busy.drain(..) {
             self.read_client(slot);
         }
+        // The list's room serves the next turn.
+        self.busy_clients = busy;
     }
 
     fn read_client(&mut self, slot: usize) {
@@ -358,7 +360,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     fn flush(&mut self, now: Mono) -> bool {
         let mut again = false;
         let parting = self.is_parting();
-        for slot in self.clients.take_marked() {
+        let mut marked = self.clients.take_marked();
+        for slot in marked.drain(..) {
             if parting {
                 again |= self.part_behind_answers(slot, now);
             }
@@ -373,6 +376,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 again = true;
             }
         }
+        self.clients.recycle(marked);
         self.shell.peers.flush();
         again
     }

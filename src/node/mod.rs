@@ -205,7 +205,9 @@ impl<D: Disk> Node<D> {
         let deadline = now + self.config.request_timeout();
         match request {
             Request::Status => self.reply(conn, tag, Body::Status(Box::new(self.status()))),
-            Request::Range(range) if range.serializable => self.answer_range(conn, tag, &range),
+            Request::Range(range) if range.serializable || self.may_read_now(conn, now) => {
+                self.answer_range(conn, tag, &range);
+            }
             Request::Range(range) => self.wait_to_read(conn, tag, Question::Range(range), deadline),
             Request::MemberList { serializable: true } => self.answer_members(conn, tag),
             Request::MemberList { serializable: false } => {
@@ -223,6 +225,20 @@ impl<D: Disk> Node<D> {
                 self.write(Asker::Client { conn, tag }, &Command::Delete(delete), deadline);
             }
         }
+    }
+
+    /// Whether a linearizable read that came before `now` can be answered from the present state: this member leads
+    /// under a lease, an entry of its own term and all that is committed is applied, and nothing that the connection
+    /// asked for earlier is still to come. Else the read waits for an index like all others.
+    fn may_read_now(&self, conn: ConnId, now: Mono) -> bool {
+        if self.reads.waiting() > 0 || self.writes.newest_open(conn).is_some() {
+            return false;
+        }
+        let standing = self.raft.standing();
+        standing.leader == self.id
+            && now < standing.lease_until
+            && standing.term == self.applied_term
+            && standing.commit <= self.store.applied().index
     }
 
     fn wait_to_read(&mut self, conn: ConnId, tag: Tag, question: Question, deadline: Mono) {

@@ -11,6 +11,9 @@ use crate::base::{Error, Mono, Result};
 use crate::io::Disk;
 use crate::raft::{Entry, EntryKind, Ready, Refused};
 
+/// The next turn's replies are given room for as many as this turn's, up to here.
+const REPLIES_EXPECTED_MAX: usize = 1_024;
+
 impl<D: Disk> Node<D> {
     /// Everything that the events since the last turn make due. `now` was read after them.
     pub fn turn(&mut self, now: Mono) -> Result<Output<D>> {
@@ -63,7 +66,8 @@ impl<D: Disk> Node<D> {
         let again =
             self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
         let empty = Output {
-            replies: Vec::new(),
+            // As many as now: a list that grows from nothing is moved several times.
+            replies: Vec::with_capacity(self.output.replies.len().min(REPLIES_EXPECTED_MAX)),
             messages: Vec::new(),
             batches: Vec::new(),
             jobs: Vec::new(),

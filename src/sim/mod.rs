@@ -1,0 +1,3 @@
+//! The whole cluster in one thread from one seed, and the checkers of what its clients saw.
+
+pub mod history;

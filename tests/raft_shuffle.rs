@@ -858,10 +858,10 @@ impl World {
                 let (membership, _) = Membership::decode(&entry.payload).unwrap();
                 (entry.id.index, membership)
             });
-        let newest = known.next().map(|(_, membership)| membership);
-        let joint =
-            known.next().filter(|(index, joint)| joint.is_joint() && (before + 1..=commit).contains(index));
-        let voters = joint.map(|(_, joint)| joint).or(newest);
+        let newest = known.next();
+        let left = newest.as_ref().is_some_and(|(index, _)| *index > commit);
+        let joint = known.next().filter(|(index, joint)| left && joint.is_joint() && *index > before);
+        let voters = joint.or(newest).map(|(_, membership)| membership);
         let voters = voters.unwrap_or_else(|| self.members[id as usize - 1].membership.clone());
         assert!(
             is_quorum(&voters, &copies),

@@ -17,9 +17,9 @@ use super::quorum::{Outcome, outcome};
 use super::types::{LogView, Message, MessageBody};
 
 /// Who answered what.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Ballots {
-    given: Vec<(MemberId, bool)>,
+    pub(super) given: Vec<(MemberId, bool)>,
 }
 
 impl Ballots {
@@ -113,7 +113,9 @@ impl Raft {
     fn count(&mut self, log: &impl LogView) {
         let (RoleState::PreCandidate(ballots) | RoleState::Candidate(ballots)) = &self.role else { return };
         let asking = matches!(self.role, RoleState::PreCandidate(_));
-        match outcome(self.common.membership(), |id| ballots.of(id)) {
+        let membership = self.common.membership();
+        let new_half = breaks!(self.common.config, OneHalf).then(|| membership.left());
+        match outcome(new_half.as_ref().unwrap_or(membership), |id| ballots.of(id)) {
             Outcome::Pending => {}
             Outcome::Won if asking => self.run(false),
             Outcome::Won => self.lead(log),
@@ -218,6 +220,9 @@ impl Raft {
             self.become_follower(0);
             self.common.vote = from;
             self.election_at = self.common.now + self.common.patience();
+        }
+        if breaks!(self.common.config, EarlyVote) {
+            return self.common.send_now(from, MessageBody::VoteReply { granted });
         }
         self.common.send_after(from, MessageBody::VoteReply { granted });
     }

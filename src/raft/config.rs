@@ -39,6 +39,9 @@ pub struct Config {
     pub committed_bytes_max: usize,
     /// A learner is promoted only if it trails the end of the log by at most this many entries.
     pub promote_lag_max: u64,
+    /// A rule to break, so that whoever searches for broken rules can be tested.
+    #[cfg(feature = "sim")]
+    pub planted: Option<super::explore::Planted>,
     /// Of the dice that spread election timeouts. Different in every member.
     pub seed: u64,
 }
@@ -61,6 +64,8 @@ impl Config {
             memory_bytes_max: 16 << 20,
             committed_bytes_max: 4 << 20,
             promote_lag_max: 1_000,
+            #[cfg(feature = "sim")]
+            planted: None,
             seed,
         }
     }

@@ -27,6 +27,7 @@ const READ_BYTES: usize = 1 << 20;
 ///
 /// `now` must be read after the bytes of the message or request that is handed in with it: the promises of a
 /// lease are counted from it.
+#[derive(Clone)]
 pub struct Raft {
     pub(super) common: Common,
     pub(super) role: RoleState,
@@ -39,6 +40,7 @@ pub struct Raft {
 }
 
 /// What every role needs.
+#[derive(Clone)]
 pub(super) struct Common {
     pub config: Config,
     pub history: History,
@@ -64,7 +66,7 @@ pub(super) struct Common {
 }
 
 /// What the next Ready will carry.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Outbox {
     pub now: Vec<Message>,
     pub after: Vec<Message>,
@@ -73,6 +75,7 @@ pub(super) struct Outbox {
     pub snapshots: Vec<(MemberId, Index)>,
 }
 
+#[derive(Clone)]
 pub(super) enum RoleState {
     Follower,
     PreCandidate(Ballots),
@@ -102,7 +105,9 @@ impl Common {
 
     pub fn truncate(&mut self, from: Index, view: &impl LogView) {
         self.log.truncate(from, view);
-        self.history.truncated(from);
+        if !breaks!(self.config, KeptMembership) {
+            self.history.truncated(from);
+        }
     }
 
     pub fn commit_to(&mut self, index: Index) {
@@ -173,7 +178,7 @@ impl Raft {
         );
         let history = read_history(applied.index, membership, log);
         let alone = history.possible().all(|membership| membership.is_only_voter(config.id));
-        let owes_nothing = hard_state.term == 0 || alone;
+        let owes_nothing = hard_state.term == 0 || alone || breaks!(config, ForgottenPromise);
         let common = Common {
             term: hard_state.term,
             vote: hard_state.vote,

@@ -6,10 +6,11 @@ use super::core::{Raft, RoleState};
 use super::types::{Entry, LogView, MessageBody};
 
 /// The acknowledgement that a turn owes. Later ones say all that earlier ones did, so one is enough.
+#[derive(Clone)]
 pub(super) struct Ack {
-    to: MemberId,
-    matched: Index,
-    round: u64,
+    pub(super) to: MemberId,
+    pub(super) matched: Index,
+    pub(super) round: u64,
 }
 
 impl Raft {
@@ -95,7 +96,7 @@ impl Raft {
                 continue;
             }
             if entry.id.index <= held.last().index {
-                if held.holds(entry.id, log) {
+                if held.holds(entry.id, log) && !breaks!(self.common.config, ShorterSuffix) {
                     continue;
                 }
                 self.common.truncate(entry.id.index, log);

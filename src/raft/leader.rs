@@ -24,49 +24,53 @@ use super::types::{Entry, EntryKind, LogGap, LogView, MessageBody, ReadReady};
 /// what a leader without a quorum can gather until it steps down.
 const READS_WAITING_MAX: usize = 1 << 16;
 
+#[derive(Clone)]
 pub(super) struct Leader {
     /// Everybody else, in the order of ids.
     pub peers: Vec<Progress>,
     /// The index of the no-op that began this term here. Entries from here on are ours.
-    term_start: Index,
-    rounds: Rounds,
-    reads: VecDeque<WaitingRead>,
+    pub(super) term_start: Index,
+    pub(super) rounds: Rounds,
+    pub(super) reads: VecDeque<WaitingRead>,
     pub transfer: Option<Transfer>,
     /// Set when TimeoutNow leaves, for the rest of the term. The target's election ignores the promises on
     /// which a lease rests, and its messages may be late by any time: an aborted transfer does not bring the
     /// lease back.
-    lease_given_up: bool,
+    pub(super) lease_given_up: bool,
     uncommitted_bytes: usize,
     /// This member is no voter any more, and that is committed: it steps down when it could hand over, then at the
     /// latest.
-    leave_by: Option<Mono>,
+    pub(super) leave_by: Option<Mono>,
     /// Something happened since the last flush.
     pub dirty: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct Transfer {
     pub to: MemberId,
     /// When it is given up.
     pub until: Mono,
-    sent: bool,
+    pub(super) sent: bool,
 }
 
-struct WaitingRead {
-    id: u64,
+#[derive(Clone)]
+pub(super) struct WaitingRead {
+    pub(super) id: u64,
     /// Leadership is confirmed by answers to this round or a later one: all of them left after the request came.
-    round: u64,
+    pub(super) round: u64,
     /// The commit index at the request; None if nothing of this term was committed then.
-    index: Option<Index>,
+    pub(super) index: Option<Index>,
 }
 
 /// When each round began.
 ///
 /// A round that is sent later than it began only makes a lease end earlier than it might. So rounds need not be
 /// finer than a small part of the lease, unless a read must tell messages that left before it from later ones.
-struct Rounds {
-    began_at: VecDeque<Mono>,
+#[derive(Clone)]
+pub(super) struct Rounds {
+    pub(super) began_at: VecDeque<Mono>,
     /// The last of them; it continues over all leaderships of this process, so no number returns.
-    last: u64,
+    pub(super) last: u64,
 }
 
 impl Rounds {
@@ -115,7 +119,9 @@ impl Leader {
 
     /// What a quorum has reached, where `own` is what this member has.
     fn agreed<T: Copy + Ord + Default>(&self, common: &Common, own: T, value: impl Fn(&Progress) -> T) -> T {
-        agreed(common.membership(), |id| {
+        let membership = common.membership();
+        let new_half = breaks!(common.config, OneHalf).then(|| membership.left());
+        agreed(new_half.as_ref().unwrap_or(membership), |id| {
             if id == common.config.id {
                 return own;
             }
@@ -273,10 +279,11 @@ impl Leader {
         if self.transfer.is_some() {
             return Err(ChangeRefused::Transferring);
         }
-        if !self.has_committed_own(common) {
+        if !self.has_committed_own(common) && !breaks!(common.config, EarlyChange) {
             return Err(ChangeRefused::TooEarly);
         }
-        if !common.history.is_settled() || common.membership().is_joint() {
+        let in_flight = !common.history.is_settled() && !breaks!(common.config, TwoChanges);
+        if in_flight || common.membership().is_joint() {
             return Err(ChangeRefused::InFlight);
         }
         let next = common.membership().with(changes)?;
@@ -418,7 +425,7 @@ impl Leader {
             self.peers.iter().any(|peer| peer.id == to && peer.matched == common.log.last().index);
         if caught_up {
             transfer.sent = true;
-            self.lease_given_up = true;
+            self.lease_given_up = !breaks!(common.config, LeaseThroughTransfer);
             common.send_now(to, MessageBody::TimeoutNow);
         }
     }
@@ -451,20 +458,27 @@ impl Leader {
     /// Commits by counting entries of this term only; what came before goes along (paper §5.4.2, figure 8).
     fn advance_commit(&mut self, common: &mut Common) {
         let before = common.log.commit();
-        let reached = self.agreed(common, common.log.durable(), |peer| peer.matched);
-        if reached < self.term_start || reached <= before {
+        let early = breaks!(common.config, EarlyOwnCount);
+        let own = if early { common.log.last().index } else { common.log.durable() };
+        let reached = self.agreed(common, own, |peer| peer.matched);
+        let ours = self.term_start.max(before + 1);
+        if reached <= before || (reached < ours && !breaks!(common.config, EarlierTerms)) {
             return;
         }
-        let ours = self.term_start.max(before + 1);
+        let ours = ours.min(reached);
         self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(common.log.bytes(ours, reached));
         common.commit_to(reached);
     }
 
     fn answer_reads(&mut self, common: &mut Common) {
-        if self.reads.is_empty() || !self.has_committed_own(common) {
+        let too_early = !self.has_committed_own(common) && !breaks!(common.config, ReadBeforeOwn);
+        if self.reads.is_empty() || too_early {
             return;
         }
-        let confirmed = self.agreed(common, u64::MAX, |peer| peer.round_answered);
+        let mut confirmed = self.agreed(common, u64::MAX, |peer| peer.round_answered);
+        if breaks!(common.config, UnconfirmedRead) {
+            confirmed = u64::MAX;
+        }
         while self.reads.front().is_some_and(|read| read.round <= confirmed) {
             let read = self.reads.pop_front().expect("the front was just seen");
             let index = Some(read.index.unwrap_or(common.log.commit()));

@@ -172,6 +172,7 @@ fn differences(one: &[MemberId], other: &[MemberId]) -> usize {
 }
 
 /// The memberships in force: one that is committed, and those that follow it in the log.
+#[derive(Clone)]
 pub(super) struct History {
     settled: (Index, Membership),
     ahead: VecDeque<(Index, Membership)>,

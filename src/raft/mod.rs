@@ -70,7 +70,8 @@
 //! [`Raft`] in `core.rs` takes events, checks messages at the gate, and makes a Ready. `candidate.rs` holds elections from
 //! both sides, `follower.rs` the taking of entries, `leader.rs` replication, commit, leases, reads and hand-over,
 //! `progress.rs` what a leader knows of one member, `log.rs` the tail in memory over a [`LogView`], `membership.rs` who
-//! is in the cluster by which entry, `quorum.rs` the arithmetic.
+//! is in the cluster by which entry, `quorum.rs` the arithmetic; `explore.rs` (feature `sim`) lets a search through all
+//! states see into a core.
 //!
 //! # What is left out
 //!
@@ -81,9 +82,25 @@
 //! * *Damage.* A member that lost what it had acknowledged is not a faulty member to Raft but a lying one. It must
 //!   come back with another id.
 
+/// Whether a rule is broken on purpose: a constant `false` in a build without the feature `sim`.
+macro_rules! breaks {
+    ($config:expr, $rule:ident) => {{
+        #[cfg(feature = "sim")]
+        let broken = $config.planted == Some($crate::raft::explore::Planted::$rule);
+        #[cfg(not(feature = "sim"))]
+        let broken = {
+            let _ = &$config;
+            false
+        };
+        broken
+    }};
+}
+
 mod candidate;
 mod config;
 mod core;
+#[cfg(feature = "sim")]
+pub mod explore;
 mod follower;
 mod leader;
 mod log;

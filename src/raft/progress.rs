@@ -20,6 +20,7 @@ use crate::base::{Index, MemberId, Mono};
 
 use super::config::{Config, PeerState};
 
+#[derive(Clone)]
 pub(super) struct Progress {
     pub id: MemberId,
     /// All of our log up to here is durable there.
@@ -31,7 +32,7 @@ pub(super) struct Progress {
     /// ends the pause at the latest.
     pub paused: bool,
     /// Appends with entries that are not acknowledged: their last index and payload bytes.
-    inflight: VecDeque<(Index, usize)>,
+    pub(super) inflight: VecDeque<(Index, usize)>,
     inflight_bytes: usize,
     /// When it last answered in this term; the start of the term before that.
     pub heard_at: Mono,
@@ -115,7 +116,7 @@ impl Progress {
     /// It holds everything up to `matched`. `first_index` is the first entry that we can still send.
     pub fn accepted(&mut self, matched: Index, first_index: Index) {
         self.matched = self.matched.max(matched);
-        self.blank &= matched == 0;
+        self.blank = false;
         while self.inflight.front().is_some_and(|&(last, _)| last <= matched) {
             let (_, bytes) = self.inflight.pop_front().expect("the front was just seen");
             self.inflight_bytes -= bytes;

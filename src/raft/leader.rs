@@ -465,8 +465,9 @@ impl Leader {
         if reached <= before || (reached < ours && !breaks!(common.config, EarlierTerms)) {
             return;
         }
-        let ours = ours.min(reached);
-        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(common.log.bytes(ours, reached));
+        if ours <= reached {
+            self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(common.log.bytes(ours, reached));
+        }
         common.commit_to(reached);
     }
 

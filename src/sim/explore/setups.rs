@@ -68,6 +68,14 @@ const DURABILITY: Setup = Setup {
     ..THREE
 };
 
+/// Appends that overtake each other and come twice, in one term.
+const PIPELINE: Setup = Setup {
+    name: "pipeline",
+    term_max: 1,
+    budget: Budget { proposals: 2, crashes: 1, duplicates: 1, heartbeats: 1, ..NOTHING },
+    ..THREE
+};
+
 /// Leases: time, reads, restarts.
 const LEASES: Setup = Setup {
     name: "leases",
@@ -142,6 +150,7 @@ pub fn setups() -> Vec<Setup> {
         PRE_VOTE,
         REPLICATION,
         DURABILITY,
+        PIPELINE,
         LEASES,
         TRANSFER,
         READ_INDEX,
@@ -159,7 +168,7 @@ pub fn planted() -> Vec<Setup> {
         plant(ELECTIONS, Planted::EarlyVote),
         plant(DURABILITY, Planted::EarlyOwnCount),
         plant(REPLICATION, Planted::EarlierTerms),
-        plant(REPLICATION, Planted::ShorterSuffix),
+        plant(PIPELINE, Planted::ShorterSuffix),
         plant(LEASES, Planted::ForgottenPromise),
         plant(TRANSFER, Planted::LeaseThroughTransfer),
         plant(READ_INDEX, Planted::UnconfirmedRead),

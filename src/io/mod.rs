@@ -66,6 +66,10 @@ pub trait File: Clone + Send + Sync + 'static {
     /// fdatasync: the bytes written before, and the length needed to read them, are durable when this
     /// returns Ok. After an error it must not be called again: see the module's text.
     fn sync_data(&self) -> Result<()>;
+    /// Forgets what the page cache holds of `offset..offset + len_bytes`, bytes that wait to be written left out:
+    /// the next read asks the disk. After a sync that failed, cache and disk differ, and only the disk tells the
+    /// truth. (posix_fadvise, which is advice: a page that somebody else holds at this moment may stay.)
+    fn drop_cache(&self, offset: u64, len_bytes: u64) -> Result<()>;
     /// Cuts the file or extends it by a hole of zeroes.
     fn set_len(&self, len_bytes: u64) -> Result<()>;
     /// Makes room for `offset..offset + len_bytes` on disk ahead of writing (fallocate); the file's length

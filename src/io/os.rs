@@ -7,11 +7,12 @@
 use std::any::Any;
 use std::fs::{DirBuilder, File as StdFile};
 use std::io::{Error, ErrorKind, Result};
+use std::num::NonZeroU64;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
@@ -22,6 +23,9 @@ use crate::base::Mono;
 /// Zeroes are written in pieces of this size where the file system cannot reserve space.
 const ZERO_BYTES: usize = 64 * 1024;
 static ZEROES: [u8; ZERO_BYTES] = [0; ZERO_BYTES];
+
+/// A multiple of the pages of every machine that we know.
+const CACHE_PAGE_BYTES: u64 = 64 * 1024;
 
 /// The real file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -153,6 +157,13 @@ impl File for OsFile {
 
     fn sync_data(&self) -> Result<()> {
         Ok(rustix::fs::fdatasync(&*self.file)?)
+    }
+
+    fn drop_cache(&self, offset: u64, len_bytes: u64) -> Result<()> {
+        // Only pages that are covered whole are dropped.
+        let start = offset - offset % CACHE_PAGE_BYTES;
+        let end = offset.saturating_add(len_bytes).next_multiple_of(CACHE_PAGE_BYTES);
+        Ok(rustix::fs::fadvise(&*self.file, start, NonZeroU64::new(end - start), Advice::DontNeed)?)
     }
 
     fn set_len(&self, len_bytes: u64) -> Result<()> {

@@ -418,9 +418,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
     }
 
-    /// Sends what is queued. True if a connection that was held up can be decoded again.
+    /// Sends what is queued, answers before what members want to know: each send may wake its receiver, and on a
+    /// busy machine take this processor from us. True if a connection that was held up can be decoded again.
     fn flush(&mut self) -> bool {
-        self.shell.peers.flush();
         let mut again = false;
         for slot in self.clients.take_marked() {
             let Some(client) = self.clients.at(slot) else { continue };
@@ -434,6 +434,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 again = true;
             }
         }
+        self.shell.peers.flush();
         again
     }
 

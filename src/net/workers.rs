@@ -10,7 +10,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 
 use mio::Waker;
@@ -111,14 +111,25 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
 
 fn write_log<D: Disk>(
     mut writer: LogWriter<D>,
-    batches: &Receiver<Vec<Batch>>,
+    queue: &Receiver<Vec<Batch>>,
     results: &Sender<Finished>,
     doorbell: &Doorbell,
 ) {
-    while let Ok(batches) = batches.recv() {
-        let written = writer.write(batches);
-        if results.send(Finished::Written(written)).is_err() {
-            return; // The loop has ended.
+    loop {
+        // The seal is written when nobody waits for the log; its failure is told like any other.
+        let batches = match queue.try_recv() {
+            Err(TryRecvError::Empty) => match writer.seal() {
+                Ok(()) => queue.recv().ok(),
+                Err(e) => {
+                    let _ = results.send(Finished::Written(Err(e)));
+                    return doorbell.ring();
+                }
+            },
+            other => other.ok(),
+        };
+        let Some(batches) = batches else { return }; // The loop has ended.
+        if results.send(Finished::Written(writer.write(batches))).is_err() {
+            return;
         }
         doorbell.ring();
     }

@@ -42,6 +42,7 @@ mod log;
 mod recover;
 mod replay;
 mod scan;
+mod settle;
 mod writer;
 
 #[cfg(test)]
@@ -60,6 +61,7 @@ pub use writer::{Batch, LogWriter, Written};
 
 use format::{Name, SECTOR, SegmentHeader};
 use recover::{SegmentFile, Survey, recover, survey};
+use settle::settle;
 
 /// The default size of a segment.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -103,13 +105,15 @@ pub fn open<D: Disk>(disk: &D, dir: &Path, options: Options, keep_after: Index) 
     disk.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
     let mut survey = survey(disk, dir)?;
     let owner = (options.cluster, options.member);
-    let recovered = match recover(disk, dir, owner, &survey, keep_after)? {
-        Some(recovered) => recovered,
-        None => {
-            let segment =
-                create_first(disk, dir, options, EntryId::ZERO, HardState::default(), survey.next_spare())?;
-            survey.segments.push(segment);
-            recover(disk, dir, owner, &survey, keep_after)?.expect("a segment was just made")
+    let recovered = loop {
+        match recover(disk, dir, owner, &survey, keep_after)? {
+            Some(recovered) if settle(disk, dir, &recovered)? => break recovered,
+            Some(_) => {}
+            None => {
+                let (base, spare) = (EntryId::ZERO, survey.next_spare());
+                let segment = create_first(disk, dir, options, base, HardState::default(), spare)?;
+                survey.segments.push(segment);
+            }
         }
     };
     for segment in &recovered.obsolete {

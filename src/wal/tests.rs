@@ -46,7 +46,7 @@ impl Both {
         let batch = self.log.append(self.number, hard_state, entries);
         let written = self.writer.write(vec![batch])?;
         self.log.written(written);
-        Ok(())
+        self.writer.seal()
     }
 
     fn entries(&mut self, from: Index, to: Index, payload: &[u8]) {
@@ -233,8 +233,11 @@ fn a_group_is_one_write_one_sync_and_one_seal() {
     let batches: Vec<Batch> =
         (1..=5).map(|index| both.log.append(index, None, vec![entry(index, 1, b"v")])).collect();
     disk.record();
+    let ops = disk.op_count();
     let written = both.writer.write(batches).expect("written");
-    assert_eq!(written.number, 5);
+    assert_eq!((written.number, disk.op_count() - ops), (5, 2), "nobody waits for the seal");
+    both.writer.seal().expect("sealed");
+    both.writer.seal().expect("sealed");
     let calls: Vec<Call> = disk.points().iter().filter_map(|point| Some(point.next.clone()?.0)).collect();
     assert_eq!(calls, [Call::Write, Call::Sync, Call::Write]);
 }
@@ -397,6 +400,25 @@ fn after_a_failure_the_writer_touches_nothing() {
         }
         assert_eq!((disk.op_count(), disk.syncs_after_failure()), (ops, 0));
     }
+}
+
+/// A sync fails, the node stops, and its process starts again. The page cache still holds the group, and calls it
+/// clean; the disk does not. What is opened is what the disk holds.
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_not_believed() {
+    let disk = SimDisk::new();
+    let mut both = Both::open(&disk, 0);
+    both.entries(1, 2, b"x");
+    disk.fail(Fault::once(Call::Sync, ".wal"));
+    assert!(both.append(None, vec![entry(3, 1, b"y")]).is_err());
+    drop(both);
+    let mut again = Both::open(&disk, 0);
+    assert_eq!(again.log.last().index, 2, "entry 3 never reached the disk");
+    again.entries(3, 3, b"z");
+    let point = disk.point();
+    let cut =
+        point.image(&Survivors { label: String::new(), fates: vec![Fate::Lost; point.pending().len()] });
+    assert_eq!(Both::open(&cut, 0).read(3, 3), [entry(3, 1, b"z")]);
 }
 
 fn refusal(disk: &SimDisk, options: Options, keep_after: Index) -> String {

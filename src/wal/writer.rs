@@ -10,7 +10,7 @@ use crate::wal::Options;
 use crate::wal::format::{
     Kind, Name, NewRecord, SECTOR, SECTOR_BYTES, SegmentHeader, put_record, record_bytes, sector_end, seed,
 };
-use crate::wal::recover::{Recovered, SegmentFile, Tail};
+use crate::wal::recover::{Recovered, SegmentFile};
 use crate::wal::replay::Place;
 
 /// Groups are cut at about this size, so that one sync never waits for more, and the buffer stays small.
@@ -87,12 +87,14 @@ pub struct LogWriter<D: Disk> {
     /// Numbers for spares made on the spot: odd, so that they never meet those of the loop's half.
     next_spare: u64,
     buffer: Vec<u8>,
+    /// The seal of the last group is on its way to the disk.
+    sealed: bool,
     /// Something failed: nobody knows what the disk holds (W-18).
     broken: bool,
 }
 
 impl<D: Disk> LogWriter<D> {
-    /// Makes the tail that recovery found durable and marks the opening (section 4.5).
+    /// Goes on behind a tail that is settled, and marks the opening (section 4.5).
     pub(super) fn resume(
         disk: D,
         dir: &Path,
@@ -120,9 +122,9 @@ impl<D: Disk> LogWriter<D> {
             spares: Vec::new(),
             next_spare: next_spare | 1,
             buffer: Vec::new(),
+            sealed: false,
             broken: false,
         };
-        writer.rewrite(tail)?;
         writer.begin_group();
         writer.pad();
         writer.write_synced()?;
@@ -132,49 +134,14 @@ impl<D: Disk> LogWriter<D> {
         Ok(writer)
     }
 
-    /// Writes the bytes between the watermark and the end again, as they are, and syncs them.
-    ///
-    /// Scenario: a process writes a group and is killed before its sync. The bytes are in the page cache, so the next
-    /// process finds them, and takes part in elections and acknowledgements with them; then the power fails. Syncing
-    /// without writing is not enough: after a sync that failed the cache calls those bytes clean.
-    fn rewrite(&mut self, tail: &Tail) -> Result<()> {
-        let mut at = tail.watermark;
-        if at == tail.border() {
-            return Ok(());
-        }
-        while at < tail.border() {
-            let piece = (tail.border() - at).min(BUFFER_BYTES_KEPT as u64) as usize;
-            self.buffer.clear();
-            self.buffer.resize(piece, 0);
-            let whole = tail.end.saturating_sub(at).min(piece as u64) as usize;
-            let read = self.file.read_at(at, &mut self.buffer[..whole]);
-            let read = read.map_err(|e| Error::io("read", &self.path, e))?;
-            if read < whole {
-                let what = "log tail, read again";
-                return Err(Error::corrupt(
-                    &self.path,
-                    at,
-                    what,
-                    format!("{read} bytes"),
-                    format!("{whole}"),
-                ));
-            }
-            self.file.write_at(at, &self.buffer).map_err(|e| Error::io("write", &self.path, e))?;
-            at += piece as u64;
-        }
-        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))
-    }
-
     /// Appends the batches, in order, and returns when they are durable: one write and one sync, more of them
     /// only where a segment is full or the batches are very large.
     ///
     /// After an error every further call fails without touching the disk: the log must be opened anew.
+    ///
+    /// The group's seal is left to [`seal`](LogWriter::seal), so that nobody waits for it.
     pub fn write(&mut self, batches: Vec<Batch>) -> Result<Written> {
-        if self.broken {
-            let source =
-                std::io::Error::other("an earlier write or sync failed; the log must be opened anew");
-            return Err(Error::io("write", &self.path, source));
-        }
+        self.check_whole()?;
         self.broken = true; // for every way out but the last
         let mut written = Written::default();
         let mut start = 0;
@@ -183,6 +150,15 @@ impl<D: Disk> LogWriter<D> {
         }
         self.broken = false;
         Ok(written)
+    }
+
+    fn check_whole(&self) -> Result<()> {
+        if self.broken {
+            let source =
+                std::io::Error::other("an earlier write or sync failed; the log must be opened anew");
+            return Err(Error::io("write", &self.path, source));
+        }
+        Ok(())
     }
 
     /// Writes as many of the batches as one group takes (at least one); how many.
@@ -211,7 +187,7 @@ impl<D: Disk> LogWriter<D> {
             self.encode(batches, written);
             self.write_synced()?;
         }
-        self.seal()?;
+        self.sealed = false;
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         Ok(count)
     }
@@ -281,12 +257,22 @@ impl<D: Disk> LogWriter<D> {
     }
 
     /// Says that everything so far is durable, by writing the next group's begin (W-8). Not synced: see there.
-    fn seal(&mut self) -> Result<()> {
+    ///
+    /// To be called when the log falls idle. While groups follow each other it is of no use: the next group
+    /// opens with the very same begin, at the same place.
+    pub fn seal(&mut self) -> Result<()> {
+        self.check_whole()?;
+        if self.sealed {
+            return Ok(());
+        }
         let chain = self.chain;
         self.begin_group();
         self.pad();
         self.chain = chain;
-        self.file.write_at(self.end, &self.buffer).map_err(|e| Error::io("write", &self.path, e))
+        self.broken = true;
+        self.file.write_at(self.end, &self.buffer).map_err(|e| Error::io("write", &self.path, e))?;
+        (self.sealed, self.broken) = (true, false);
+        Ok(())
     }
 
     /// Puts the group at the start of a new segment. Header and group are durable before the segment gets its

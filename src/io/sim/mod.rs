@@ -465,6 +465,13 @@ impl File for SimFile {
         }
     }
 
+    /// The whole file's: a cache may forget more than it is asked to.
+    fn drop_cache(&self, _: u64, _: u64) -> Result<()> {
+        let mut live = self.begin(Call::Read)?;
+        live.state.file_mut(self.no).drop_cache();
+        Ok(())
+    }
+
     fn set_len(&self, len_bytes: u64) -> Result<()> {
         let mut live = self.begin(Call::SetLen)?;
         if len_bytes > FILE_BYTES_MAX {
@@ -478,7 +485,9 @@ impl File for SimFile {
         let mut live = self.begin(Call::Allocate)?;
         live.room_for(self.no, offset, len_bytes)?;
         live.state.grow(self.no, offset + len_bytes);
-        live.state.file_mut(self.no).written.reserve(offset, len_bytes);
+        let file = live.state.file_mut(self.no);
+        file.written.reserve(offset, len_bytes);
+        file.durable.reserve(offset, len_bytes);
         Ok(())
     }
 }

@@ -79,6 +79,16 @@ impl Piece {
     }
 }
 
+impl FileState {
+    /// Reads see what is durable, and what still waits to be written.
+    pub(super) fn drop_cache(&mut self) {
+        self.written = self.durable.clone();
+        for (_, piece) in &self.pending {
+            piece.apply(&mut self.written);
+        }
+    }
+}
+
 impl DirChange {
     pub(super) fn apply(&self, names: &mut BTreeMap<PathBuf, FileNo>) {
         match self {

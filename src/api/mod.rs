@@ -13,7 +13,7 @@ pub mod request;
 pub mod validate;
 
 pub use call::{Call, ConnId, Reply, Tag};
-pub use command::{Command, Origin};
+pub use command::{Command, MemberChange, Origin};
 pub use fault::{Code, Fault};
 pub use peer::PeerCall;
 pub use reply::{Body, Header, KeyValue, Member, RangeResult, Status};

@@ -14,7 +14,7 @@ use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::clients::Client;
-use super::inbound::{Inbound, Said};
+use super::inbound::{Directory, Inbound, Said};
 use super::peers::Peers;
 use super::pipe::{Pipe, READ_BYTES};
 use super::slots::Slots;
@@ -317,8 +317,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             inbound.pipe.read(&mut self.buffer);
         }
         let (cluster, me) = (self.shell.node.cluster(), self.shell.node.id());
-        let peers = &self.shell.peers;
-        let mut more = inbound.take(cluster, me, |id| peers.knows(id), &mut self.said);
+        let directory =
+            Directory { members: self.shell.node.members(), removed: self.shell.node.removed_members() };
+        let mut more = inbound.take(cluster, me, &directory, &mut self.said);
         more |= inbound.pipe.is_readable();
         inbound.pipe.flush();
         let from = inbound.from;
@@ -405,6 +406,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         for job in output.jobs {
             self.shell.workers.ask(Work::Job(job));
         }
+        if output.members_changed {
+            self.shell.peers.set_members(&others(&self.shell.node), now);
+        }
         for reply in output.replies {
             self.answer(reply);
         }
@@ -473,8 +477,19 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
     }
 
+    /// A member that was removed has nothing left to do here.
+    fn stop_if_removed(&mut self, now: Mono) {
+        let removed = self.shell.node.is_removed() || self.shell.peers.told_removed();
+        if removed && self.stopping.is_none() {
+            info!("this member was removed from the cluster: stopping for good");
+            self.shell.node.stop(now);
+            self.stopping = Some(Stopping { handed_over_at: None, last_checkpoint: false });
+        }
+    }
+
     /// One step further in a clean stop. True when the process may end.
     fn advance_stop(&mut self, now: Mono) -> Result<bool> {
+        self.stop_if_removed(now);
         let Some(stopping) = &mut self.stopping else { return Ok(false) };
         if stopping.handed_over_at.is_none() {
             if !self.shell.node.handed_over(now) {

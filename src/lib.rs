@@ -33,5 +33,9 @@ pub mod proto;
 // The event loop: the only user of mio.
 pub mod net;
 
+// The whole cluster in one thread from one seed, and the checkers of what its clients saw.
+#[cfg(feature = "sim")]
+pub mod sim;
+
 // The command line: server, client, offline tools.
 pub mod cli;

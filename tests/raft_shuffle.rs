@@ -9,7 +9,10 @@
 //! * leader completeness: a new leader holds everything that was ever committed;
 //! * commit: only with a quorum of durable copies, only by entries of the own term, never taken back;
 //! * leases: while a lease is valid in true time nobody else leads;
-//! * reads: an index is at least what was committed anywhere when the read came.
+//! * reads: an index is at least what was committed anywhere when the read came;
+//! * membership: the newest in a log counts there; a change begins only when the one before it is committed, and an
+//!   entry of the leader's term; any two that follow each other have a voter in common in all their quorums; only
+//!   voters are counted, in both halves of a joint one.
 //!
 //! `SEED=n` runs one seed, `SEEDS=n` that many; `TRACE=1` prints every event.
 
@@ -19,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pawl::base::time::MS;
 use pawl::base::{EntryId, Index, MemberId, Mono, Rng, Term};
-use pawl::raft::{Config, Entry, Membership, Message, MessageBody, ReadReady, Role};
+use pawl::raft::{Change, Config, Entry, EntryKind, Membership, Message, MessageBody, ReadReady, Role};
 
 use crate::raft_world::{Member, Turn};
 
@@ -30,6 +33,8 @@ const DRIFT_PERMILLE: u64 = 20;
 #[derive(Debug)]
 struct Weather {
     members: u64,
+    /// Members that may be added, as blanks.
+    spares: u64,
     lose_one_in: u64,
     double_one_in: u64,
     delay_max: u64,
@@ -50,7 +55,8 @@ impl Weather {
     fn draw(rng: &mut Rng) -> Weather {
         let mut of = |choices: &[u64]| choices[rng.below(choices.len() as u64) as usize];
         Weather {
-            members: of(&[2, 3, 3, 4, 5]),
+            members: of(&[1, 2, 3, 3, 4, 5]),
+            spares: of(&[0, 0, 1, 2, 3]),
             lose_one_in: of(&[3, 10, 50, 1_000_000]),
             double_one_in: of(&[5, 50, 1_000_000]),
             delay_max: of(&[1, 5, 30, 300]) * MS,
@@ -76,6 +82,7 @@ enum Event {
         from: MemberId,
         to: MemberId,
         at: EntryId,
+        membership: Membership,
     },
     SnapshotEnded {
         leader: MemberId,
@@ -144,6 +151,8 @@ struct World {
     cut: BTreeSet<(MemberId, MemberId)>,
     healed: bool,
     dead: BTreeSet<MemberId>,
+    /// Not part of any cluster yet.
+    absent: BTreeSet<MemberId>,
     proposals: u64,
     next_read: u64,
     truth: Truth,
@@ -153,6 +162,8 @@ struct World {
 #[derive(Default)]
 struct Truth {
     leaders: BTreeMap<Term, MemberId>,
+    /// The last term that each member led, and in which of its lives.
+    led: BTreeMap<MemberId, (Term, u32)>,
     votes: BTreeMap<(MemberId, Term), MemberId>,
     /// The greatest term that a member claimed to be in, to anybody.
     claimed_terms: BTreeMap<MemberId, Term>,
@@ -160,6 +171,11 @@ struct Truth {
     entries: BTreeMap<EntryId, (Term, Entry)>,
     /// Everything that was ever committed, from index 1.
     committed: Vec<Entry>,
+    /// The memberships that were committed, the first one included.
+    memberships: Vec<(Index, Membership)>,
+    removed: BTreeSet<MemberId>,
+    changes: u64,
+    joint_changes: u64,
     /// Per member: its commit index, since it started.
     commits: BTreeMap<MemberId, Index>,
     /// Reads under way: the member that was asked, its life, and what was committed then.
@@ -177,7 +193,11 @@ impl World {
         let weather = Weather::draw(&mut rng);
         let ids: Vec<MemberId> = (1..=weather.members).collect();
         let membership = Membership { voters: ids.clone(), ..Membership::default() };
-        let count = ids.len();
+        let spare_ids = weather.members + 1..=weather.members + weather.spares;
+        let count = (weather.members + weather.spares) as usize;
+        let initial = ids.iter().map(|&id| Member::new(id, membership.clone()));
+        let spares = spare_ids.clone().map(|id| Member::new(id, Membership::default()));
+        let truth = Truth { memberships: vec![(0, membership.clone())], ..Truth::default() };
         let mut world = World {
             seed,
             trace: std::env::var_os("TRACE").is_some(),
@@ -185,7 +205,7 @@ impl World {
             time: 0,
             events: BTreeMap::new(),
             event_count: 0,
-            members: ids.iter().map(|&id| Member::new(id, membership.clone())).collect(),
+            members: initial.chain(spares).collect(),
             clocks: (0..count)
                 .map(|_| Clock {
                     offset: rng.between(1, 1_000_000) * MS,
@@ -197,9 +217,10 @@ impl World {
             cut: BTreeSet::new(),
             healed: false,
             dead: BTreeSet::new(),
+            absent: spare_ids.collect(),
             proposals: 0,
             next_read: 0,
-            truth: Truth::default(),
+            truth,
             rng,
         };
         for id in ids {
@@ -217,6 +238,15 @@ impl World {
 
     fn member(&mut self, id: MemberId) -> &mut Member {
         &mut self.members[id as usize - 1]
+    }
+
+    fn count(&self) -> u64 {
+        self.members.len() as u64
+    }
+
+    fn any_id(&mut self) -> MemberId {
+        let count = self.count();
+        self.rng.between(1, count)
     }
 
     fn is_up(&self, id: MemberId) -> bool {
@@ -256,7 +286,7 @@ impl World {
                     self.soon(to);
                 }
             }
-            Event::Snapshot { from, to, at } => self.offer_snapshot(from, to, at),
+            Event::Snapshot { from, to, at, membership } => self.offer_snapshot(from, to, at, membership),
             Event::SnapshotEnded { leader, to, outcome } => {
                 if self.is_up(leader) {
                     self.member(leader).raft().0.report_snapshot(to, outcome);
@@ -286,7 +316,7 @@ impl World {
                 }
             }
             Event::Start { member } => {
-                if !self.is_up(member) && !self.dead.contains(&member) {
+                if !self.is_up(member) && !self.dead.contains(&member) && !self.absent.contains(&member) {
                     self.start(member);
                 }
             }
@@ -359,7 +389,7 @@ impl World {
         self.synced_at[id as usize - 1] = 0;
         self.truth.reads.retain(|_, read| (read.0, read.1) != (id, life));
         if self.weather.hints && self.rng.one_in(2) {
-            for other in 1..=self.weather.members {
+            for other in 1..=self.count() {
                 let delay = self.rng.below(20 * MS);
                 self.after(delay, Event::PeerLost { member: other, lost: id });
             }
@@ -370,17 +400,18 @@ impl World {
 
     /// A user's wish, or trouble.
     fn mischief(&mut self) {
-        let id = self.rng.between(1, self.weather.members);
+        let id = self.any_id();
         if self.is_up(id) && self.rng.one_in(self.weather.crash_one_in) {
             return self.crash(id);
         }
-        match self.rng.below(25) {
+        match self.rng.below(28) {
+            25 | 26 => self.change(),
             0..=8 => self.propose(),
             9..=14 => self.read(),
             15 => self.transfer(id),
             16 if self.is_up(id) => {
                 let member = self.member(id);
-                member.checkpoint = member.applied;
+                member.take_checkpoint();
             }
             17 => {
                 let member = self.member(id);
@@ -398,11 +429,11 @@ impl World {
                 self.soon(id);
             }
             20 if self.rng.one_in(4) => {
-                let other = self.rng.between(1, self.weather.members);
+                let other = self.any_id();
                 self.cut.insert((id, other));
             }
             21 if self.rng.one_in(8) => {
-                for other in 1..=self.weather.members {
+                for other in 1..=self.count() {
                     self.cut.insert((id, other));
                     self.cut.insert((other, id));
                 }
@@ -410,7 +441,7 @@ impl World {
             22 if self.rng.one_in(2) => self.cut.clear(),
             24 if self.rng.one_in(4) => self.besiege(),
             23 if self.weather.hints => {
-                let lost = self.rng.between(1, self.weather.members);
+                let lost = self.any_id();
                 self.after(0, Event::PeerLost { member: id, lost });
             }
             _ => {}
@@ -421,7 +452,10 @@ impl World {
     /// a quorum, or had one just now, while others miss it.
     fn besiege(&mut self) {
         let Some(leader) = self.anybody_up() else { return };
-        let count = self.weather.members;
+        let count = self.count();
+        if count == 1 {
+            return;
+        }
         let others: Vec<MemberId> = (1..=count).filter(|&id| id != leader).collect();
         let first = others[self.rng.below(count - 1) as usize];
         let second = others[self.rng.below(count - 1) as usize];
@@ -445,7 +479,7 @@ impl World {
     }
 
     fn anybody_up(&mut self) -> Option<MemberId> {
-        let up: Vec<MemberId> = (1..=self.weather.members).filter(|&id| self.is_up(id)).collect();
+        let up: Vec<MemberId> = (1..=self.count()).filter(|&id| self.is_up(id)).collect();
         let leaders: Vec<MemberId> =
             up.iter().copied().filter(|&id| self.role(id) == Some(Role::Leader)).collect();
         let choice = if leaders.is_empty() { &up } else { &leaders };
@@ -491,11 +525,49 @@ impl World {
         self.soon(id);
     }
 
-    fn offer_snapshot(&mut self, from: MemberId, to: MemberId, at: EntryId) {
+    /// One change of the membership or several at once.
+    fn change(&mut self) {
+        let Some(id) = self.anybody_up() else { return };
+        let now = self.now(id);
+        let membership = self.member(id).raft().0.membership().clone();
+        let mut changes = Vec::new();
+        for _ in 0..self.rng.between(1, 3) {
+            let who = self.any_id();
+            let removes = membership.voters.len() > 2 || self.rng.one_in(4);
+            let change = match (membership.voters.contains(&who), membership.learners.contains(&who)) {
+                _ if self.truth.removed.contains(&who) => continue,
+                (true, _) if removes && self.weather.spares > 0 => Change::Remove(who),
+                (true, _) => Change::Update(who),
+                (_, true) if self.rng.one_in(4) => Change::Remove(who),
+                (_, true) => Change::Promote(who),
+                _ if self.rng.one_in(3) => Change::AddVoter(who),
+                _ => Change::AddLearner(who),
+            };
+            changes.push(change);
+        }
+        let (raft, _) = self.member(id).raft();
+        if raft.change_membership(&changes, b"context", now).is_err() {
+            return;
+        }
+        let joint = raft.membership().is_joint();
+        self.truth.changes += 1;
+        self.truth.joint_changes += u64::from(joint);
+        for change in changes {
+            if let Change::AddVoter(added) | Change::AddLearner(added) = change
+                && self.absent.remove(&added)
+            {
+                let delay = self.rng.below(200 * MS);
+                self.after(delay, Event::Start { member: added });
+            }
+        }
+        self.soon(id);
+    }
+
+    fn offer_snapshot(&mut self, from: MemberId, to: MemberId, at: EntryId, membership: Membership) {
         if !self.is_up(to) {
             return self.after(0, Event::SnapshotEnded { leader: from, to, outcome: Err(()) });
         }
-        let installed = self.member(to).install(at);
+        let installed = self.member(to).install(at, membership);
         let outcome = match installed {
             Some(freed) => {
                 self.send(freed);
@@ -524,10 +596,10 @@ impl World {
 
     fn turns(&mut self, id: MemberId) {
         while let Some(turn) = self.member(id).turn() {
+            self.check_member(id);
             for entry in turn.write.iter().flat_map(|write| &write.entries) {
                 self.note_entry(id, entry);
             }
-            self.check_member(id);
             self.carry_out(id, turn);
         }
         let deadline = self.member(id).raft().0.deadline();
@@ -559,11 +631,11 @@ impl World {
             self.note_read(id, *read);
         }
         for (to, index) in turn.snapshots {
-            let at = self.member(id).applied;
+            let (at, membership) = (self.member(id).applied, self.member(id).membership.clone());
             assert!(at.index >= index, "n{id} has no state at {index} to send, only {at}");
             if self.healed || !self.rng.one_in(self.weather.lose_one_in) {
                 let delay = self.rng.below(100 * MS);
-                self.after(delay, Event::Snapshot { from: id, to, at });
+                self.after(delay, Event::Snapshot { from: id, to, at, membership });
             } else {
                 self.after(200 * MS, Event::SnapshotEnded { leader: id, to, outcome: Err(()) });
             }
@@ -595,7 +667,7 @@ impl World {
     // ---- Checks
 
     fn check(&mut self) {
-        for id in 1..=self.weather.members {
+        for id in 1..=self.count() {
             self.check_member(id);
         }
         self.check_leases();
@@ -645,6 +717,9 @@ impl World {
     fn note_entry(&mut self, id: MemberId, entry: &Entry) {
         let log = &self.members[id as usize - 1].log;
         let before = pawl::raft::LogView::term(log, entry.id.index - 1).expect("the log has no gap");
+        if entry.kind == EntryKind::Membership && !self.truth.entries.contains_key(&entry.id) {
+            self.check_change(id, entry);
+        }
         let known = self.truth.entries.entry(entry.id).or_insert_with(|| (before, entry.clone()));
         assert!(*known == (before, entry.clone()), "n{id} holds another {} than {known:?}", entry.id);
         let commit = self.truth.commits.get(&id).copied().unwrap_or(0);
@@ -652,6 +727,33 @@ impl World {
             let known = self.truth.committed[entry.id.index as usize - 1].id;
             assert!(entry.id == known, "n{id} replaces the committed entry {known} by {}", entry.id);
         }
+    }
+
+    /// A change is in a log for the first time: its leader just wrote it.
+    fn check_change(&self, id: MemberId, entry: &Entry) {
+        let Member { raft, log, .. } = &self.members[id as usize - 1];
+        let commit = raft.as_ref().expect("it writes").standing().commit;
+        let (next, _) = Membership::decode(&entry.payload).unwrap();
+        assert!(
+            pawl::raft::LogView::term(log, commit) == Some(entry.id.term),
+            "n{id} changes the membership in {} before it committed anything in its term",
+            entry.id
+        );
+        let open = (commit + 1..entry.id.index).filter_map(|index| log.entry(index));
+        let open = open.filter(|earlier| earlier.kind == EntryKind::Membership).count();
+        assert!(open == 0, "n{id} begins {} while {open} changes are not committed", entry.id);
+        let (_, before) = self.truth.memberships.last().unwrap();
+        let ids: Vec<MemberId> = (1..=self.count()).collect();
+        for side in 0..1_u32 << ids.len() {
+            let on = |bit: u32| -> Vec<MemberId> {
+                ids.iter().copied().filter(|id| side >> (id - 1) & 1 == bit).collect()
+            };
+            assert!(
+                !(is_quorum(before, &on(1)) && is_quorum(&next, &on(0))),
+                "{before:?} and {next:?} can decide apart from each other"
+            );
+        }
+        assert!(next.learners.iter().all(|learner| !next.voters.contains(learner)), "a learner votes");
     }
 
     fn note_committed(&mut self, id: MemberId, entry: &Entry) {
@@ -683,10 +785,13 @@ impl World {
     }
 
     fn check_member(&mut self, id: MemberId) {
-        let Some(raft) = &self.members[id as usize - 1].raft else { return };
+        let Member { raft: Some(raft), life, .. } = &self.members[id as usize - 1] else { return };
         let standing = raft.standing();
-        let leads = raft.role() == Role::Leader;
+        let this = (standing.term, *life);
+        // One that removed itself may commit that and step down in one turn.
+        let leads = raft.role() == Role::Leader || self.truth.led.get(&id) == Some(&this);
         if leads {
+            self.truth.led.insert(id, this);
             let known = *self.truth.leaders.entry(standing.term).or_insert(id);
             assert!(known == id, "n{known} and n{id} both lead term {}", standing.term);
         }
@@ -701,6 +806,18 @@ impl World {
             standing.commit
         );
         self.truth.commits.insert(id, standing.commit);
+        let Member { raft, log, membership, .. } = &self.members[id as usize - 1];
+        let raft = raft.as_ref().expect("it is up");
+        if raft.last() == log.last() {
+            let newest = log.entries.iter().rev().find(|entry| entry.kind == EntryKind::Membership);
+            let newest = newest.map(|entry| Membership::decode(&entry.payload).unwrap().0);
+            let expected = newest.as_ref().unwrap_or(membership);
+            assert!(
+                raft.membership() == expected,
+                "n{id} goes by {:?}, its log says {expected:?}",
+                raft.membership()
+            );
+        }
     }
 
     fn check_leader(&mut self, id: MemberId, term: Term, before: Index, commit: Index) {
@@ -726,17 +843,38 @@ impl World {
             term_of(commit)
         );
         let commit_id = EntryId::new(term, commit);
-        let copies = self
+        let copies: Vec<MemberId> = self
             .members
             .iter()
             .filter(|member| {
                 let durable = &member.durable;
                 durable.base.index >= commit || durable.entry(commit).is_some_and(|e| e.id == commit_id)
             })
-            .count();
-        assert!(copies * 2 > self.members.len(), "n{id} commits {commit_id} with {copies} durable copies");
+            .map(|member| member.id)
+            .collect();
+        // It counted by the newest membership in its log; where it committed a joint one, and left it at once, by that.
+        let mut known =
+            log.entries.iter().rev().filter(|entry| entry.kind == EntryKind::Membership).map(|entry| {
+                let (membership, _) = Membership::decode(&entry.payload).unwrap();
+                (entry.id.index, membership)
+            });
+        let newest = known.next();
+        let left = newest.as_ref().is_some_and(|(index, _)| *index > commit);
+        let joint = known.next().filter(|(index, joint)| left && joint.is_joint() && *index > before);
+        let voters = joint.or(newest).map(|(_, membership)| membership);
+        let voters = voters.unwrap_or_else(|| self.members[id as usize - 1].membership.clone());
+        assert!(
+            is_quorum(&voters, &copies),
+            "n{id} commits {commit_id} of {voters:?} with copies at {copies:?}"
+        );
         for index in self.truth.committed.len() as Index + 1..=commit {
             let entry = log.entry(index).expect("a leader holds what it commits").clone();
+            if entry.kind == EntryKind::Membership {
+                let (next, _) = Membership::decode(&entry.payload).unwrap();
+                let (_, last) = self.truth.memberships.last().unwrap();
+                self.truth.removed.extend(last.all().into_iter().filter(|id| !next.contains(*id)));
+                self.truth.memberships.push((index, next));
+            }
             self.truth.committed.push(entry);
         }
     }
@@ -769,14 +907,18 @@ impl World {
     fn heal(&mut self) {
         self.healed = true;
         self.cut.clear();
-        for _ in 0..self.rng.between(0, (self.weather.members - 1) / 2) {
-            let id = self.rng.between(1, self.weather.members);
+        for _ in 0..self.rng.between(0, 2) {
+            let id = self.any_id();
             self.dead.insert(id);
+            if !self.can_decide() {
+                self.dead.remove(&id);
+            }
         }
-        for id in 1..=self.weather.members {
+        for id in 1..=self.count() {
             self.member(id).log.blocked = false;
             match (self.is_up(id), self.dead.contains(&id)) {
                 (true, true) => self.crash(id),
+                (false, false) if self.absent.contains(&id) => {}
                 (false, false) => self.start(id),
                 (true, false) => {
                     self.member(id).raft().0.log_fetched();
@@ -787,12 +929,28 @@ impl World {
         }
     }
 
+    /// By every membership that may come into force, those who are not dead are a quorum.
+    fn can_decide(&self) -> bool {
+        let alive: Vec<MemberId> =
+            (1..=self.count()).filter(|id| !self.dead.contains(id) && !self.absent.contains(id)).collect();
+        let held = self.members.iter().flat_map(|member| {
+            let entries = member.log.entries.iter().chain(&member.durable.entries);
+            let changes = entries.filter(|entry| entry.kind == EntryKind::Membership);
+            changes.map(|entry| Membership::decode(&entry.payload).unwrap().0)
+        });
+        let last = self.truth.memberships.last().unwrap().1.clone();
+        held.chain([last]).all(|membership| is_quorum(&membership, &alive))
+    }
+
     fn progress(&mut self) {
         let start = self.time;
         self.run_until(start + 16_000 * MS);
-        let up: Vec<MemberId> = (1..=self.weather.members).filter(|&id| self.is_up(id)).collect();
+        let mut up: Vec<MemberId> = (1..=self.count()).filter(|&id| self.is_up(id)).collect();
         let leaders: Vec<MemberId> =
             up.iter().copied().filter(|&id| self.role(id) == Some(Role::Leader)).collect();
+        let membership = self.truth.memberships.last().unwrap().1.clone();
+        assert!(!membership.is_joint(), "it stays joint: {membership:?}");
+        up.retain(|id| membership.contains(*id));
         assert!(leaders.len() == 1, "after the storm {leaders:?} lead");
         let (leader, term) = (leaders[0], self.member(leaders[0]).raft().0.standing().term);
         let now = self.now(leader);
@@ -809,11 +967,19 @@ impl World {
         for id in up {
             let applied = self.member(id).applied;
             assert!(applied == last, "n{id} applied {applied} of {last}");
+            let known = self.member(id).raft().0.settled_membership();
+            assert!(*known == membership, "n{id} knows {known:?} of {membership:?}");
         }
         assert!(self.truth.reads.is_empty(), "reads were forgotten: {:?}", self.truth.reads);
         let trusted = standing.lease_until > self.now(leader);
         assert!(!trusted || leases, "a lease without leave");
     }
+}
+
+/// The definition, word for word.
+fn is_quorum(membership: &Membership, ids: &[MemberId]) -> bool {
+    let most = |set: &[MemberId]| set.iter().filter(|id| ids.contains(id)).count() * 2 > set.len();
+    most(&membership.voters) && (membership.outgoing.is_empty() || most(&membership.outgoing))
 }
 
 struct Told(u64);
@@ -836,7 +1002,7 @@ fn whatever_happens_the_invariants_hold() {
         Some(seed) => seed..seed + 1,
         None => 1..number("SEEDS").unwrap_or(600) + 1,
     };
-    let mut sums = [0; 7];
+    let mut sums = [0; 10];
     for seed in seeds {
         let _told = Told(seed);
         let mut world = World::new(seed);
@@ -852,18 +1018,23 @@ fn whatever_happens_the_invariants_hold() {
             truth.leases_seen,
             truth.transfers,
             truth.snapshots,
+            truth.changes,
+            truth.joint_changes,
+            truth.memberships.len() as u64 - 1,
         ];
         for (sum, count) in sums.iter_mut().zip(counts) {
             *sum += count;
         }
     }
-    let [committed, leaders, served, failed, leases, transfers, snapshots] = sums;
+    let [committed, leaders, served, failed, leases, transfers, snapshots, changes, joint, settled] = sums;
     println!(
         "{committed} entries, {leaders} leaderships, {served} reads served and {failed} failed, \
-         {leases} moments under a lease, {transfers} transfers, {snapshots} snapshots"
+         {leases} moments under a lease, {transfers} transfers, {snapshots} snapshots, \
+         {changes} changes of the membership begun ({joint} joint), {settled} entries of them committed"
     );
     if number("SEED").is_none() {
         // A world in which nothing happens proves nothing.
         assert!(committed > 0 && served > 0 && failed > 0 && leases > 0 && transfers > 0 && snapshots > 0);
+        assert!(joint > 0 && settled > joint && settled < changes + joint);
     }
 }

@@ -19,6 +19,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("proto::peer", &["base", "api", "raft:types"]),
     // Its log-writer thread runs the writing half of the log, as a value.
     ("net", &["base", "api", "io", "raft:types", "wal", "node", "proto"]),
+    // Plays the event loop, so it holds the same parts, on simulated disks.
+    ("sim", &["base", "io", "api", "raft", "wal", "btree", "store", "node", "proto"]),
+    ("sim::history", &["base", "api"]),
+    // Written from the specification: knows the vocabulary, and nothing of the store that it checks.
+    ("sim::check", &["base", "api"]),
     ("cli", &["base", "io", "api", "raft", "wal", "btree", "store", "node", "proto", "net"]),
 ];
 

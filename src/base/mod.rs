@@ -5,6 +5,7 @@ pub mod crc;
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod rng;
 pub mod time;
 

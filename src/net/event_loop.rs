@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::accept::{Accepted, Listeners};
 use super::clients::Client;
-use super::inbound::{Inbound, Said};
+use super::inbound::{Directory, Inbound, Said};
 use super::peers::Peers;
 use super::pipe::{Pipe, READ_BYTES};
 use super::slots::Slots;
@@ -236,8 +236,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             inbound.pipe.read(&mut self.buffer);
         }
         let (cluster, me) = (self.shell.node.cluster(), self.shell.node.id());
-        let peers = &self.shell.peers;
-        let mut more = inbound.take(cluster, me, |id| peers.knows(id), &mut self.said);
+        let directory =
+            Directory { members: self.shell.node.members(), removed: self.shell.node.removed_members() };
+        let mut more = inbound.take(cluster, me, &directory, &mut self.said);
         more |= inbound.pipe.is_readable();
         inbound.pipe.flush();
         let from = inbound.from;
@@ -341,6 +342,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
         for job in output.jobs {
             self.shell.workers.ask(Work::Job(job));
+        }
+        if output.members_changed {
+            self.shell.peers.set_members(&others(&self.shell.node), now);
         }
         for reply in output.replies {
             self.answer(reply);

@@ -359,12 +359,15 @@ impl<D: Disk> Node<D> {
         self.applied_term = self.applied_term.max(at.term);
         self.committed.retain(|entry| entry.id.index > at.index);
         if self.raft.wants_snapshot(at, &self.log) {
-            self.batch_number += 1;
-            self.waiting_batches.push(self.log.reset(self.batch_number, at, self.hard_state));
+            if at.index > 0 {
+                self.batch_number += 1;
+                self.waiting_batches.push(self.log.reset(self.batch_number, at, self.hard_state));
+            }
             let membership = startup::membership(self.store.members());
             self.raft.snapshot_installed(at, membership, &self.log);
         }
         self.raft.applied(at.index);
+        self.output.members_changed = true;
         for write in self.writes.take_sent() {
             if let Asker::Client { conn, tag } = write.asker {
                 self.fail(conn, tag, Fault::timeout());

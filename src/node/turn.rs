@@ -6,9 +6,9 @@ use super::{
 };
 use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::time::{MS, SECOND};
-use crate::base::{Error, Mono, Result};
+use crate::base::{EntryId, Error, Mono, Result};
 use crate::io::Disk;
-use crate::raft::{Entry, EntryKind, Ready, Refused};
+use crate::raft::{Entry, EntryKind, Ready};
 
 /// The next turn's replies are given room for as many as this turn's, up to here.
 const REPLIES_EXPECTED_MAX: usize = 1_024;
@@ -30,6 +30,7 @@ impl<D: Disk> Node<D> {
         self.send_writes();
         self.take_readies()?;
         self.serve_reads();
+        self.answer_movers();
         self.stream_snapshots()?;
         self.keep_house()?;
         self.write_log();
@@ -48,6 +49,7 @@ impl<D: Disk> Node<D> {
             self.writes.deadline().unwrap_or(Mono::NEVER),
             self.reads.deadline(self.read_patience()),
             self.snapshots.deadline(),
+            self.movers_deadline(),
             checkpoint,
             self.checkpoint_retry_at,
             publish,
@@ -67,6 +69,7 @@ impl<D: Disk> Node<D> {
             messages: Vec::new(),
             batches: Vec::new(),
             jobs: Vec::new(),
+            members_changed: false,
             again: false,
         };
         let mut output = std::mem::replace(&mut self.output, empty);
@@ -135,17 +138,8 @@ impl<D: Disk> Node<D> {
             self.output.messages.push(Outbound::Call { to: standing.leader, call });
             return;
         }
-        let ids: Vec<u64> =
-            payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
-        match self.raft.propose(payloads, self.now, &self.log) {
-            Ok(()) => {}
-            Err(Refused::Busy) => {
-                for id in ids {
-                    self.end_write(id, Body::Fault(Fault::busy()));
-                }
-            }
-            Err(Refused::NotLeader { .. } | Refused::Transferring) => self.writes.refused(number, &ids),
-        }
+        let refused = self.propose_here(payloads);
+        self.take_refusals(number, refused);
     }
 
     fn ask_for_read_index(&mut self) {
@@ -227,12 +221,17 @@ impl<D: Disk> Node<D> {
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Result<()> {
-        let Entry { id, kind, payload } = entry;
-        assert!(kind == EntryKind::Normal, "nothing proposes membership entries in this version");
         if self.checkpoint_due == Mono::NEVER {
             self.checkpoint_due = self.now + CHECKPOINT_AFTER;
         }
         self.entries_since_checkpoint += 1;
+        let id = entry.id;
+        if entry.kind == EntryKind::Membership {
+            self.apply_membership(&entry)?;
+            self.settle_term(id);
+            return Ok(());
+        }
+        let payload = entry.payload;
         if payload.is_empty() {
             self.store.apply(id, None)?;
         } else {
@@ -247,11 +246,16 @@ impl<D: Disk> Node<D> {
                 self.end_write(origin.request_id, body);
             }
         }
+        self.settle_term(id);
+        Ok(())
+    }
+
+    /// The first entry of a term settles what became of writes that were sent before.
+    fn settle_term(&mut self, id: EntryId) {
         if id.term > self.applied_term {
             self.applied_term = id.term;
             self.writes.settle(id.term);
         }
-        Ok(())
     }
 
     fn serve_reads(&mut self) {
@@ -284,7 +288,7 @@ impl<D: Disk> Node<D> {
     }
 
     pub(super) fn answer_members(&mut self, conn: ConnId, tag: Tag) {
-        let members = self.store.members().to_vec();
+        let members = self.members().to_vec();
         self.reply(conn, tag, Body::Members(members));
     }
 

@@ -1,0 +1,116 @@
+//! Is what clients saw the work of one strongly consistent store? Two judges, who do not know the store:
+//! they are written from what it promises (`docs/protocol.md`, and etcd's semantics), so they import its
+//! vocabulary and nothing of its code.
+//!
+//! ```text
+//!                   +--> resolve: who made revision 2, 3, 4 ..?   every revision has one owner, every
+//!                   |             (claims, sightings, read-back)   write at most one revision
+//!   History --------+--> replay:  a map of histories              every answer in full: kvs, counts, order,
+//!   ops, changes    |             written in that order            versions, what was there before
+//!                   +--> timeline: one sweep over true time       nothing goes back, nothing comes
+//!                   |                                              from the future
+//!                   +--> wgl:     search per key, no revisions    a second opinion
+//! ```
+//!
+//! **[`replay`]** is the main judge. In general it is NP-hard to say whether a history is linearizable; here the
+//! store itself claims an order, because each write is one revision, and the claim can be checked in O(n log n):
+//! replay the writes in the order of their revisions, hold each answer against the state at the revision that it
+//! names, and see that revisions agree with true time. A write is *lost* when a later answer or the read-back
+//! does not show it.
+//!
+//! Writes of unknown outcome happened once or never. Which, is told by their values when somebody saw them, or
+//! by the read-back ([`History::changes`](super::history::History)). Where neither tells and yet a revision is
+//! missing, the keys that such a write could have changed are in doubt from there on: answers about them are
+//! counted as unchecked, never as wrong. With a full read-back nothing is.
+//!
+//! **[`wgl`]** knows nothing of revisions: it searches for any order of the operations on one key that explains
+//! the values that were seen. It finds what the store's own revisions would hide if they lied consistently, and
+//! mistakes of the first judge. Its search is exponential at worst, so it has a budget.
+//!
+//! What is checked of each kind of answer is written at [`Rule`]. Left out: transactions, leases, compaction and
+//! watches, which the store does not have yet; anything about errors but whether they may have changed something;
+//! the order among equals where a range is sorted by something else than its key, which nobody promises.
+
+#[cfg(test)]
+mod generator;
+mod model;
+pub mod replay;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod timeline;
+pub mod wgl;
+
+pub use replay::{Summary, check};
+
+use std::fmt;
+
+use super::history::Op;
+
+/// What a store promises, by the name under which a violation is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// Each revision belongs to one write, and is above the empty store's.
+    OneWritePerRevision,
+    /// A write of unknown outcome happens once or never; an acknowledged one once.
+    AppliedOnce,
+    /// What was refused did not happen.
+    RefusedIsRefused,
+    /// What is read was written by somebody.
+    NothingFromNowhere,
+    /// Revisions without an owner: a gap that no write of unknown outcome can explain.
+    NoGaps,
+    /// What the store tells of a revision afterwards is what its owner did.
+    NothingLost,
+    /// An answer is, in full, what its request yields at its revision.
+    RightAnswer,
+    /// No answer is older than what was finished before its question, and no write precedes its question.
+    RealTime,
+    /// On one connection the store never goes back, also for serializable reads.
+    ConnectionForward,
+    /// No order of the operations on one key explains what was seen.
+    Linearizable,
+}
+
+impl Rule {
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::OneWritePerRevision => "one-write-per-revision",
+            Rule::AppliedOnce => "applied-once",
+            Rule::RefusedIsRefused => "refused-is-refused",
+            Rule::NothingFromNowhere => "nothing-from-nowhere",
+            Rule::NoGaps => "no-gaps",
+            Rule::NothingLost => "nothing-lost",
+            Rule::RightAnswer => "right-answer",
+            Rule::RealTime => "real-time",
+            Rule::ConnectionForward => "connection-forward",
+            Rule::Linearizable => "linearizable",
+        }
+    }
+}
+
+/// A broken promise: which one, what was found where what was expected, and the operations that show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Violation {
+    pub rule: Rule,
+    pub what: String,
+    pub ops: Vec<Op>,
+}
+
+impl Violation {
+    fn new(rule: Rule, what: impl Into<String>, ops: &[&Op]) -> Violation {
+        Violation { rule, what: what.into(), ops: ops.iter().copied().cloned().collect() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule.name(), self.what)?;
+        for op in &self.ops {
+            write!(f, "\n    {op}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violation {}

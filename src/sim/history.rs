@@ -1,0 +1,377 @@
+//! What clients asked, when, and what came of it; and what the store says happened. The checkers in
+//! [`super::check`] judge nothing else.
+//!
+//! The simulator records into a [`History`] as it goes, in the order of events. Tests with real processes
+//! collect [`Op`]s per client and join them at the end.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::api::{Body, Code, Delete, Fault, Header, KeyValue, Order, Put, Range, RangeResult, Request};
+use crate::api::{SortBy, Span};
+use crate::base::{Mono, Revision};
+
+/// An instant that all clients agree on: true time, and the order of events within one instant. Two operations
+/// are concurrent unless the answer to one lies strictly before the question of the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment {
+    pub at: Mono,
+    /// Counted by [`History`]; 0 where threads with a common clock recorded.
+    pub order: u64,
+}
+
+impl Moment {
+    pub fn new(at: Mono) -> Moment {
+        Moment { at, order: 0 }
+    }
+}
+
+/// One operation of one client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Op {
+    /// Its place in the history; operations are named by it.
+    pub number: usize,
+    pub client: u64,
+    /// Unique for one connection of one client to one life of one member: on it a client's view never goes back.
+    pub connection: u64,
+    pub request: Request,
+    pub invoked: Moment,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// `header` is the store's revision when the answer was made, where the protocol says it.
+    Answered { at: Moment, header: Option<Revision>, answer: Answer },
+    /// The reply promises that nothing happened and nothing will.
+    Refused { at: Moment, code: Code },
+    /// No answer, a lost connection, or a reply that says so. Happened once, at any time after the question, or never.
+    Unknown,
+}
+
+/// What an answer told. Transactions, leases and compaction will add theirs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// `previous` as in [`Body::Put`]: Some exactly when it was asked for.
+    Put {
+        revision: Revision,
+        previous: Option<Option<KeyValue>>,
+    },
+    Delete {
+        revision: Revision,
+        deleted: u64,
+        previous: Vec<KeyValue>,
+    },
+    Range(RangeResult),
+    /// A read of one key by a protocol that tells the value alone (the line protocol's GET).
+    Value(Option<Bytes>),
+    /// A put that keeps the value or the lease, of a key that was not there.
+    NoKey,
+    /// The revision asked for was not there yet; `newest` was the store's.
+    Future {
+        newest: Revision,
+    },
+    /// The revision asked for was compacted away; `first` could still be read.
+    Compacted {
+        first: Revision,
+    },
+}
+
+/// What one revision did to one key, as the store itself tells afterwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub revision: Revision,
+    pub key: Bytes,
+    /// None: deleted.
+    pub value: Option<Bytes>,
+}
+
+/// Everything that one run showed.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    pub ops: Vec<Op>,
+    /// What the store says happened, by rising revision, read back from a member (what is applied is final, so it
+    /// may be read at any time, in pieces). Without it, a revision that nobody was told of and nobody has read
+    /// leaves the keys that it may have changed in doubt, and what was said of them later goes unchecked.
+    pub changes: Vec<Change>,
+    last_order: u64,
+}
+
+impl History {
+    pub fn new() -> History {
+        History::default()
+    }
+
+    /// Joins what several clients recorded by one clock. Numbers are given anew, by the time of the question.
+    pub fn from_ops(mut ops: Vec<Op>) -> History {
+        ops.sort_by_key(|op| op.invoked);
+        for (number, op) in ops.iter_mut().enumerate() {
+            op.number = number;
+        }
+        History { ops, changes: Vec::new(), last_order: 0 }
+    }
+
+    /// A client asks. The number names the operation until its answer.
+    pub fn invoke(&mut self, client: u64, connection: u64, request: Request, now: Mono) -> usize {
+        let number = self.ops.len();
+        let invoked = self.moment(now);
+        self.ops.push(Op { number, client, connection, request, invoked, outcome: Outcome::Unknown });
+        number
+    }
+
+    /// The node's answer arrives, also when the client no longer waits for it: an answer is a promise.
+    pub fn answer(&mut self, number: usize, header: &Header, body: Body, now: Mono) {
+        let at = self.moment(now);
+        let op = &mut self.ops[number];
+        assert!(op.outcome == Outcome::Unknown, "operation {number} is answered twice");
+        op.outcome = Outcome::from_reply(at, header, body);
+    }
+
+    fn moment(&mut self, at: Mono) -> Moment {
+        self.last_order += 1;
+        Moment { at, order: self.last_order }
+    }
+}
+
+impl Outcome {
+    /// What the node's reply means for a history. Replies that tell nothing of the store (status, members) are
+    /// answers that promise nothing: unknown.
+    pub fn from_reply(at: Moment, header: &Header, body: Body) -> Outcome {
+        let answer = match body {
+            Body::Put { revision, previous } => Answer::Put { revision, previous },
+            Body::Delete { revision, deleted, previous } => Answer::Delete { revision, deleted, previous },
+            Body::Range(result) => Answer::Range(result),
+            Body::Fault(fault) => return Outcome::from_fault(at, Some(header.revision), &fault),
+            Body::Status(_) | Body::Members(_) | Body::MemberAdded { .. } | Body::LeaderMoved => {
+                return Outcome::Unknown;
+            }
+        };
+        Outcome::Answered { at, header: Some(header.revision), answer }
+    }
+
+    /// What an error line means: by its code alone, except the bound that some codes carry.
+    pub fn from_fault(at: Moment, header: Option<Revision>, fault: &Fault) -> Outcome {
+        let bound = || fault.text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        let answer = match fault.code {
+            Code::Timeout | Code::Shutdown | Code::Corrupt => return Outcome::Unknown,
+            Code::NoKey => Answer::NoKey,
+            Code::Future => Answer::Future { newest: bound() },
+            Code::Compacted => Answer::Compacted { first: bound() },
+            Code::Err
+            | Code::NoLeader
+            | Code::Busy
+            | Code::TooLarge
+            | Code::NoLease
+            | Code::NoMember
+            | Code::MemberExists
+            | Code::Learner
+            | Code::Unhealthy
+            | Code::NoSpace
+            | Code::Loading => return Outcome::Refused { at, code: fault.code },
+        };
+        Outcome::Answered { at, header, answer }
+    }
+}
+
+// How violations show operations: one line each, long values cut.
+
+const SHOWN_BYTES_MAX: usize = 40;
+
+/// Bytes as text in quotes, cut where they are long.
+pub struct Shown<'a>(pub &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0;
+        let head = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
+        write!(f, "\"{}\"", head.escape_ascii())?;
+        if head.len() < bytes.len() { write!(f, "+{}B", bytes.len() - head.len()) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}ms", self.at.0 / 1_000_000, self.at.0 % 1_000_000)?;
+        if self.order > 0 { write!(f, "#{}", self.order) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "op {} client {} conn {} [{} .. ",
+            self.number, self.client, self.connection, self.invoked
+        )?;
+        match &self.outcome {
+            Outcome::Answered { at, .. } | Outcome::Refused { at, .. } => write!(f, "{at}] ")?,
+            Outcome::Unknown => f.write_str("?] ")?,
+        }
+        show_request(f, &self.request)?;
+        write!(f, " -> {}", self.outcome)
+    }
+}
+
+fn show_request(f: &mut fmt::Formatter<'_>, request: &Request) -> fmt::Result {
+    match request {
+        Request::Put(put) => show_put(f, put),
+        Request::Delete(Delete { span, prev_kv }) => {
+            write!(f, "delete {}{}", ShownSpan(span), if *prev_kv { " prev" } else { "" })
+        }
+        Request::Range(range) => show_range(f, range),
+        other => write!(f, "{other:?}"),
+    }
+}
+
+fn show_put(f: &mut fmt::Formatter<'_>, put: &Put) -> fmt::Result {
+    write!(f, "put {} {}", Shown(&put.key), Shown(&put.value))?;
+    if put.lease != 0 {
+        write!(f, " lease {}", put.lease)?;
+    }
+    for (set, word) in
+        [(put.prev_kv, " prev"), (put.ignore_value, " keepvalue"), (put.ignore_lease, " keeplease")]
+    {
+        f.write_str(if set { word } else { "" })?;
+    }
+    Ok(())
+}
+
+fn show_range(f: &mut fmt::Formatter<'_>, range: &Range) -> fmt::Result {
+    write!(f, "range {}", ShownSpan(&range.span))?;
+    let numbers = [
+        (range.limit, "limit"),
+        (range.revision, "rev"),
+        (range.min_mod, "minmod"),
+        (range.max_mod, "maxmod"),
+        (range.min_create, "mincreate"),
+        (range.max_create, "maxcreate"),
+    ];
+    for (number, word) in numbers {
+        if number > 0 {
+            write!(f, " {word} {number}")?;
+        }
+    }
+    for (set, word) in [
+        (range.serializable, " serializable"),
+        (range.keys_only, " keys"),
+        (range.count_only, " count"),
+        (range.order == Order::Descending, " desc"),
+    ] {
+        f.write_str(if set { word } else { "" })?;
+    }
+    if range.sort_by == SortBy::Key { Ok(()) } else { write!(f, " by {:?}", range.sort_by) }
+}
+
+struct ShownSpan<'a>(&'a Span);
+
+impl fmt::Display for ShownSpan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Span::Key(key) => write!(f, "{}", Shown(key)),
+            Span::Between(from, to) => write!(f, "{} to {}", Shown(from), Shown(to)),
+            Span::Prefix(prefix) => write!(f, "{} prefix", Shown(prefix)),
+            Span::From(from) => write!(f, "{} from", Shown(from)),
+        }
+    }
+}
+
+/// `"key"="value" mod 7 create 3 v2`
+pub struct ShownKv<'a>(pub &'a KeyValue);
+
+impl fmt::Display for ShownKv<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let KeyValue { key, value, create_revision, mod_revision, version, lease } = self.0;
+        write!(f, "{}={} mod {mod_revision} create {create_revision} v{version}", Shown(key), Shown(value))?;
+        if *lease == 0 { Ok(()) } else { write!(f, " lease {lease}") }
+    }
+}
+
+struct ShownKvs<'a>(&'a [KeyValue]);
+
+impl fmt::Display for ShownKvs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (at, kv) in self.0.iter().enumerate() {
+            write!(f, "{}{}", if at > 0 { ", " } else { "" }, ShownKv(kv))?;
+        }
+        f.write_str("]")
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Unknown => f.write_str("unknown"),
+            Outcome::Refused { code, .. } => write!(f, "refused {}", code.word()),
+            Outcome::Answered { header, answer, .. } => {
+                write!(f, "{answer}")?;
+                header.map_or(Ok(()), |revision| write!(f, " (store at {revision})"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Put { revision, previous } => {
+                write!(f, "revision {revision}")?;
+                match previous {
+                    None => Ok(()),
+                    Some(None) => f.write_str(", before: nothing"),
+                    Some(Some(kv)) => write!(f, ", before: {}", ShownKv(kv)),
+                }
+            }
+            Answer::Delete { revision, deleted, previous } => {
+                write!(f, "{deleted} deleted, revision {revision}")?;
+                if previous.is_empty() { Ok(()) } else { write!(f, ", before: {}", ShownKvs(previous)) }
+            }
+            Answer::Range(result) => show_range_result(f, result),
+            Answer::Value(None) => f.write_str("null"),
+            Answer::Value(Some(value)) => write!(f, "{}", Shown(value)),
+            Answer::NoKey => f.write_str("NOKEY"),
+            Answer::Future { newest } => write!(f, "FUTURE {newest}"),
+            Answer::Compacted { first } => write!(f, "COMPACTED {first}"),
+        }
+    }
+}
+
+fn show_range_result(f: &mut fmt::Formatter<'_>, result: &RangeResult) -> fmt::Result {
+    let RangeResult { revision, count, more, kvs } = result;
+    write!(f, "revision {revision} count {count}{} {}", if *more { " more" } else { "" }, ShownKvs(kvs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_one_readable_line() {
+        let mut history = History::new();
+        let put = Put { key: "k".into(), value: vec![b'x'; 50].into(), prev_kv: true, ..Put::default() };
+        let number = history.invoke(3, 7, Request::Put(put), Mono(2_500_000));
+        let header = Header { revision: 9, ..Header::default() };
+        let old = KeyValue { key: "k".into(), value: "v".into(), mod_revision: 4, ..KeyValue::default() };
+        let body = Body::Put { revision: 8, previous: Some(Some(old)) };
+        history.answer(number, &header, body, Mono(3_000_001));
+        assert_eq!(
+            history.ops[0].to_string(),
+            format!(
+                "op 0 client 3 conn 7 [2.500000ms#1 .. 3.000001ms#2] put \"k\" \"{}\"+10B prev -> revision 8, \
+                 before: \"k\"=\"v\" mod 4 create 0 v0 (store at 9)",
+                "x".repeat(40)
+            )
+        );
+    }
+
+    #[test]
+    fn codes_decide_what_an_error_means() {
+        let at = Moment::new(Mono(1));
+        let of = |fault: Fault| Outcome::from_fault(at, None, &fault);
+        assert_eq!(of(Fault::timeout()), Outcome::Unknown);
+        assert_eq!(of(Fault::busy()), Outcome::Refused { at, code: Code::Busy });
+        let answer = Answer::Future { newest: 12 };
+        assert_eq!(of(Fault::future(12)), Outcome::Answered { at, header: None, answer });
+    }
+}

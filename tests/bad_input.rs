@@ -6,17 +6,17 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use pawl::api::{Command as Change, Origin, PeerCall, Put, command};
 use pawl::base::ids::{cluster_id, member_id};
 use pawl::base::{MemberId, Rng};
 use pawl::proto::peer::{self, Frame, Hello};
 
-use crate::harness::{self, Cluster, Member, PATIENCE, Setup, pause, run, run_with, say, shown, skip, until};
-use crate::resp::{Client, RangeReply, Reply};
+use crate::harness::{self, Cluster, Member, PATIENCE, Setup, pause, run, say, shown, until};
+use crate::resp::{Client, RangeReply, Reply, unsigned};
 
 /// Resident memory of a process in bytes.
 fn resident_bytes(member: &Member) -> u64 {
@@ -315,10 +315,54 @@ fn peers_that_speak_wrongly_change_nothing() {
     cluster.check_stopped();
 }
 
+/// A member that comes back numbers its calls anew, perhaps before the end of its former connection was noticed.
+#[test]
+fn a_new_greeting_begins_a_new_count() {
+    let mut cluster = Cluster::start(&Setup::default());
+    let id = |member: &Member| member_id(&[format!("http://127.0.0.1:{}", member.peer_port)], "t");
+    let ids: Vec<MemberId> = cluster.members.iter().map(id).collect();
+    let ours = cluster_id(&ids);
+    let leader = cluster.leader();
+    let (me, friend) = (ids[leader], ids[(leader + 1) % 3]);
+    cluster.members[(leader + 1) % 3].kill();
+    let term = unsigned(cluster.members[leader].status().unwrap().field("term"));
+    let greet_and_put = |number: u64, key: &'static str| {
+        let mut out = BytesMut::new();
+        peer::encode(&Frame::Hello(Hello::new(ours, friend, me)), &mut out);
+        let mut payload = BytesMut::new();
+        let put = Put {
+            key: key.into(),
+            value: "v".into(),
+            lease: 0,
+            prev_kv: false,
+            ignore_value: false,
+            ignore_lease: false,
+        };
+        let origin = Origin { member: friend, request_id: number };
+        command::encode(origin, &Change::Put(put), &mut payload);
+        let payloads = vec![payload.freeze()];
+        peer::encode(&Frame::Call(PeerCall::Propose { term, number, payloads }), &mut out);
+        let mut stream =
+            TcpStream::connect((Ipv4Addr::LOCALHOST, cluster.members[leader].peer_port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&out).unwrap();
+        let mut client = cluster.members[leader].client();
+        until(&format!("the put of {key}"), PATIENCE, || {
+            matches!(client.call(&["GET", key]).unwrap(), Reply::Bulk(_)).then_some(())
+        });
+        stream
+    };
+    let mut former = greet_and_put(7, "former");
+    let _present = greet_and_put(1, "present");
+    let mut rest = Vec::new();
+    former.read_to_end(&mut rest).unwrap();
+    assert!(!rest.is_empty(), "it was welcomed, and then closed in favour of the new one");
+}
+
 // ---- starts that must not be ------------------------------------------------------------------------------
 
 /// Starts the member, which must end by itself with code 1 and a line that has all these words.
-fn assert_refuses(member: &mut Member, what: &str, words: &[&str]) {
+pub fn assert_refuses(member: &mut Member, what: &str, words: &[&str]) {
     let before = member.log().len();
     member.start();
     let status = member.wait_exit(PATIENCE);
@@ -348,7 +392,7 @@ fn stopped_member() -> (Cluster, RangeReply) {
     (cluster, content)
 }
 
-fn everything(member: &Member) -> RangeReply {
+pub fn everything(member: &Member) -> RangeReply {
     let mut client = member.client();
     until("a linearizable read", PATIENCE, || {
         let reply = client.call(&["RANGE", "", "PREFIX"]).unwrap();
@@ -389,7 +433,7 @@ fn truncate(path: &Path, len: u64) {
 }
 
 /// The offline check of a data directory: whether it passed, and what it said.
-fn verify(member: &Member) -> (bool, String) {
+pub fn verify(member: &Member) -> (bool, String) {
     let output =
         run(harness::PAWLD, &["util", "verify", &format!("--data-dir={}", member.data_dir.display())]);
     (output.status.success(), shown(&output))
@@ -564,141 +608,6 @@ fn flags_that_make_no_sense_end_the_start() {
         assert_eq!(status.code(), Some(code), "{more:?}: {log}");
         assert!(!member.data_dir.exists(), "{more:?}: {} was made", member.data_dir.display());
     }
-}
-
-// ---- file systems -----------------------------------------------------------------------------------------
-
-/// A small file system in memory, gone at the end. None where this process may not mount.
-struct Mount {
-    path: PathBuf,
-}
-
-impl Mount {
-    fn new(path: &Path, options: &str) -> Option<Mount> {
-        fs::create_dir_all(path).unwrap();
-        let path = path.to_path_buf();
-        let mounted = run_with(
-            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path),
-            b"",
-            PATIENCE,
-        );
-        mounted.status.success().then_some(Mount { path })
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
-    }
-}
-
-/// The arguments with another data directory.
-fn moved_to(member: &mut Member, dir: &Path) {
-    let old = member.data_dir.display().to_string();
-    for arg in &mut member.args {
-        *arg = arg.replace(&old, &dir.display().to_string());
-    }
-    member.data_dir = dir.to_path_buf();
-}
-
-#[test]
-fn a_read_only_directory_is_refused() {
-    let mut cluster = Cluster::prepare(&Setup::single());
-    if !harness::has("mount") {
-        return skip("a read-only directory", "there is no mount command");
-    }
-    let Some(mount) = Mount::new(&cluster.path().join("read-only"), "size=1m,ro") else {
-        return skip("a read-only directory", "this process may not mount");
-    };
-    let member = &mut cluster.members[0];
-    moved_to(member, &mount.path.join("data"));
-    assert_refuses(member, "a read-only file system", &["ead-only"]);
-}
-
-fn fill(path: &Path, bytes: Option<u64>) {
-    let mut file = fs::File::create(path).unwrap();
-    let block = vec![0; 64 << 10];
-    let mut left = bytes.unwrap_or(u64::MAX);
-    while left > 0 {
-        if let Err(error) = file.write_all(&block) {
-            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull, "{error}");
-            assert_eq!(bytes, None, "there should have been room for the ballast");
-            return;
-        }
-        left = left.saturating_sub(block.len() as u64);
-    }
-}
-
-/// The disk fills up twice: below the reserve, and to the last byte. Puts are refused, everything else goes
-/// on, and when there is room again puts are taken again, without any restart.
-#[test]
-fn a_full_disk_refuses_puts_and_recovers() {
-    let mut cluster = Cluster::prepare(&Setup::single().flag("snapshot-count", 200));
-    if !harness::has("mount") {
-        return skip("a full disk", "there is no mount command");
-    }
-    let Some(mount) = Mount::new(&cluster.path().join("small"), "size=128m") else {
-        return skip("a full disk", "this process may not mount");
-    };
-    let ballast = mount.path.join("ballast");
-    moved_to(&mut cluster.members[0], &mount.path.join("data"));
-    cluster.members[0].start();
-    cluster.leader();
-    let member = &mut cluster.members[0];
-    let mut client = member.client();
-    let mut expected = Vec::new();
-    for (round, bytes) in [Some(85 << 20), None].into_iter().enumerate() {
-        for n in 0..50 {
-            let key = format!("key-{round}-{n}");
-            assert!(!client.call(&["PUT", &key, &"z".repeat(1_000)]).unwrap().is_error());
-            expected.push(key);
-        }
-        fill(&ballast, bytes);
-        let mut taken = 0;
-        let refusal = until("puts to be refused", PATIENCE, || {
-            pause(20);
-            let key = format!("full-{round}-{taken}");
-            let reply = client.call(&["PUT", &key, "small"]).unwrap();
-            if reply.is_error() {
-                return Some(reply);
-            }
-            taken += 1;
-            expected.push(key);
-            None
-        });
-        assert_eq!(refusal.code(), Some("NOSPACE"), "{refusal:?}");
-        // Long enough for checkpoints to be tried.
-        for n in 0..60 {
-            pause(100);
-            assert!(member.is_running(), "the member died of a full disk\n{}", member.log_tail(20));
-            let key = &expected[n % expected.len()];
-            assert!(matches!(client.call(&["GET", key]).unwrap(), Reply::Bulk(_)), "{key} cannot be read");
-        }
-        let gone = expected.remove(round);
-        let deleted = client.call(&["DEL", &gone]).unwrap();
-        assert_eq!(deleted, Reply::Integer(1), "deletes make room, so they are taken");
-        let refused = client.call(&["PUT", "still", "full"]).unwrap();
-        assert_eq!(refused.code(), Some("NOSPACE"), "{refused:?}");
-        fs::remove_file(&ballast).unwrap();
-        until("puts to be taken again", PATIENCE, || {
-            pause(20);
-            (!client.call(&["PUT", "room", "again"]).unwrap().is_error()).then_some(())
-        });
-    }
-    expected.push("room".into());
-    // Killed, not stopped: what was acknowledged while the disk was full is in the log.
-    member.kill();
-    member.start();
-    let found = everything(member);
-    let mut found: Vec<String> =
-        found.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect();
-    found.sort();
-    expected.sort();
-    assert_eq!(found, expected);
-    member.stop();
-    drop(client);
-    let (clean, said) = verify(member);
-    assert!(clean, "{said}");
 }
 
 /// What a refusal must never do: end a member that serves. Many bad clients at once, many good ones beside.

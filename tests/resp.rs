@@ -174,6 +174,15 @@ impl Client {
         })
     }
 
+    /// Whether something came that was not asked for, or the end: a pool that looks takes another connection then.
+    pub fn is_stale(&self) -> bool {
+        let socket = self.stream.get_ref();
+        socket.set_nonblocking(true).unwrap();
+        let found = socket.peek(&mut [0]);
+        socket.set_nonblocking(false).unwrap();
+        !self.stream.buffer().is_empty() || !found.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+    }
+
     /// Everything until the server closes the connection.
     pub fn read_to_end(&mut self) -> Result<Vec<u8>> {
         let mut rest = Vec::new();

@@ -2,13 +2,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::harness::{Cluster, PATIENCE, Setup, pause, say};
-use crate::resp::{Client, RangeReply, Reply, unsigned};
+use crate::resp::{Client, RangeReply, Reply, encode, unsigned};
 
 /// What one client of a member that stays saw.
 struct Seen {
@@ -91,45 +92,156 @@ fn sigterm_of_the_leader_fails_no_request_elsewhere() {
     cluster.check_stopped();
 }
 
-/// What a client of the stopping member itself sees: answers, then perhaps SHUTDOWN, then the end. Whatever
-/// was acknowledged is there.
+/// How a client treats its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Looks whether it is still good before each request, as pools do.
+    Looks,
+    /// Sends whatever happens.
+    Blind,
+    /// Sends so many puts at once, blindly.
+    Pipelines(usize),
+}
+
+/// What became of one put.
+#[derive(Debug)]
+enum Fate {
+    Done(u64),
+    /// An error that promises that nothing happened.
+    Refused(String),
+    /// Behind a goodbye on the same connection: nothing happened.
+    BehindGoodbye,
+    Unknown(String),
+}
+
+/// Puts keys of its own, at the first port as long as that serves, until told to stop.
+fn put_until(over: &AtomicBool, ports: &[u16], name: &str, manner: Manner) -> Vec<(String, Fate)> {
+    let mut ports = ports.iter().cycle();
+    let mut open: Option<Client> = None;
+    let mut fates = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        if manner == Manner::Looks && open.as_ref().is_some_and(Client::is_stale) {
+            open = None;
+        }
+        let Some(client) = &mut open else {
+            open = Client::connect(*ports.next().expect("endless"), PATIENCE).ok();
+            continue;
+        };
+        let count = if let Manner::Pipelines(count) = manner { count } else { 1 };
+        let keys: Vec<String> = (0..count).map(|n| format!("{name}-{}", fates.len() + n)).collect();
+        let bytes: Vec<u8> = keys.iter().flat_map(|key| encode(&["PUT", key, "v"])).collect();
+        let sent = client.send_raw(&bytes);
+        let mut over_here = false;
+        for key in keys {
+            let fate = match if sent.is_ok() { client.receive() } else { Ok(Reply::Null) } {
+                Ok(Reply::Integer(revision)) => Fate::Done(revision as u64),
+                _ if over_here => Fate::BehindGoodbye,
+                Ok(reply) if matches!(reply.code(), Some("SHUTDOWN" | "NOLEADER" | "BUSY")) => {
+                    over_here = reply.code() == Some("SHUTDOWN");
+                    Fate::Refused(reply.text())
+                }
+                other => {
+                    over_here = true;
+                    Fate::Unknown(format!("{other:?} after {sent:?}"))
+                }
+            };
+            fates.push((key, fate));
+        }
+        if over_here {
+            open = None;
+        }
+    }
+    fates
+}
+
+/// Clients of the leader that stops, and of the others: each request is answered, or refused with a word that says
+/// that nothing happened; a client that looks at its connection sees no failure at all. And it is true.
 #[test]
-fn a_stopping_member_answers_what_it_took() {
+fn sigterm_of_the_leader_leaves_no_request_in_doubt() {
+    const CLIENTS: [Manner; 6] =
+        [Manner::Looks, Manner::Looks, Manner::Looks, Manner::Blind, Manner::Blind, Manner::Pipelines(16)];
+    let mut cluster = Cluster::start(&Setup::default());
+    let (mut done, mut refused, mut failed) = (0, 0, Vec::new());
+    for round in 0..10 {
+        let leader = cluster.leader();
+        let at_leader = cluster.members[leader].client_port;
+        let others: Vec<u16> =
+            (0..3).filter(|&at| at != leader).map(|at| cluster.members[at].client_port).collect();
+        let over = AtomicBool::new(false);
+        let mut idle = cluster.members[leader].client();
+        let fates: Vec<(Manner, String, Fate)> = std::thread::scope(|scope| {
+            let clients: Vec<_> = CLIENTS
+                .into_iter()
+                .chain([Manner::Looks; 2])
+                .enumerate()
+                .map(|(number, manner)| {
+                    let first = if number < CLIENTS.len() { at_leader } else { others[number % 2] };
+                    let (over, ports) = (&over, [&[first], &others[..]].concat());
+                    let name = format!("{round}-{number}");
+                    scope.spawn(move || {
+                        let fates = put_until(over, &ports, &name, manner);
+                        fates.into_iter().map(move |(key, fate)| (manner, key, fate)).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            pause(200);
+            cluster.members[leader].stop();
+            pause(50);
+            over.store(true, Ordering::Relaxed);
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        });
+        let goodbye = String::from_utf8(idle.read_to_end().unwrap()).unwrap();
+        assert!(goodbye.starts_with("-SHUTDOWN ") && goodbye.lines().count() == 1, "{goodbye:?}");
+        let mut client = cluster.members[(leader + 1) % 3].client();
+        let all = client.call(&["RANGE", &format!("{round}-"), "PREFIX", "KEYS"]).unwrap();
+        let all: BTreeMap<Vec<u8>, u64> =
+            RangeReply::parse(&all).kvs.into_iter().map(|kv| (kv.key, kv.modified)).collect();
+        for (manner, key, fate) in fates {
+            let found = all.get(key.as_bytes()).copied();
+            match fate {
+                Fate::Done(revision) => {
+                    done += 1;
+                    assert_eq!(found, Some(revision), "{key}");
+                }
+                Fate::Unknown(what) => failed.push(format!("{manner:?} {key}: {what}")),
+                Fate::Refused(what) if manner == Manner::Looks => failed.push(format!("{key}: {what}")),
+                Fate::Refused(_) | Fate::BehindGoodbye => {
+                    refused += 1;
+                    assert_eq!(found, None, "{key} was refused and is there");
+                }
+            }
+        }
+        cluster.members[leader].start();
+        cluster.agree(0);
+    }
+    assert!(failed.is_empty(), "{} of {done} failed: {failed:#?}", failed.len());
+    say(&format!("10 stops of the leader: {done} puts done, {refused} refused, none in doubt"));
+    cluster.stop_all();
+    cluster.check_stopped();
+}
+
+/// Requests that are under way when nobody is left to answer them, and half a request.
+#[test]
+fn a_stop_without_a_quorum_says_what_is_known() {
     let mut cluster = Cluster::start(&Setup::default());
     let leader = cluster.leader();
-    let port = cluster.members[leader].client_port;
-    let acknowledged: Vec<(String, u64)> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|number| {
-                scope.spawn(move || {
-                    let mut client = Client::connect(port, PATIENCE).unwrap();
-                    let mut acknowledged = Vec::new();
-                    for serial in 0.. {
-                        let key = format!("k-{number}-{serial}");
-                        match client.call(&["PUT", &key, "v"]) {
-                            Ok(Reply::Integer(revision)) => acknowledged.push((key, revision as u64)),
-                            Ok(reply) => {
-                                assert!(matches!(reply.code(), Some("SHUTDOWN" | "NOLEADER")), "{reply:?}");
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    acknowledged
-                })
-            })
-            .collect();
-        pause(300);
-        cluster.members[leader].stop();
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
-    });
-    assert!(acknowledged.len() > 20, "only {} writes in 300 ms", acknowledged.len());
-    let survivor = cluster.leader();
-    let mut client = cluster.members[survivor].client();
-    for (key, revision) in &acknowledged {
-        let found = RangeReply::parse(&client.call(&["RANGE", key]).unwrap());
-        assert_eq!(found.kvs.first().map(|kv| kv.modified), Some(*revision), "{key}");
+    for at in (0..3).filter(|&at| at != leader) {
+        cluster.members[at].kill();
     }
+    let mut clients = [(); 3].map(|()| cluster.members[leader].client());
+    clients[0].send_raw(&encode(&["PUT", "a", "1"])).unwrap();
+    // The lease ends before the leader gives up its office.
+    pause(350);
+    clients[1].send_raw(&encode(&["GET", "a"])).unwrap();
+    clients[2].send_raw(b"*3\r\n$3\r\nPUT\r\n$1\r\nb\r\n").unwrap();
+    pause(50);
+    cluster.members[leader].stop();
+    let said = clients.each_mut().map(|client| String::from_utf8(client.read_to_end().unwrap()).unwrap());
+    let codes: Vec<Vec<&str>> = said
+        .iter()
+        .map(|said| said.lines().map(|line| line.split(' ').next().unwrap_or_default()).collect())
+        .collect();
+    assert_eq!(codes, [vec!["-TIMEOUT", "-SHUTDOWN"], vec!["-NOLEADER", "-SHUTDOWN"], vec!["-SHUTDOWN"]]);
 }
 
 /// All members stop at once and start again: the same content at the same revision, and writing goes on.

@@ -8,6 +8,7 @@ mod btree_model;
 mod cli;
 mod clients;
 mod cluster_sim;
+mod full_disk;
 mod fuzz_bodies;
 mod harness;
 mod history;

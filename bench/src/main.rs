@@ -38,7 +38,8 @@ enum Name {
 /// Pawl beside etcd, Redis, LMDB and redb. Programs: PAWLD, ETCD, REDIS_SERVER, or what is found.
 #[derive(Parser)]
 struct Arguments {
-    /// `all`, or any of: engine put1 put1000 put50x16 get50 memory restart failover stop
+    /// `all`, or any of: engine put1 put1000 put50x16 get50 memory restart failover stop. And `apply`, which
+    /// is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after a change
     #[arg(required = true)]
     rows: Vec<String>,
     /// A short run, for a look
@@ -164,7 +165,10 @@ fn measure(
         let engines = [has(Name::Pawl), has(Name::Lmdb), has(Name::Redb), has(Name::Pawl)];
         engine::measure(dir, scale, engines, figures)?;
     }
-    if rows.iter().all(|r| *r == Row::Engine) {
+    if rows.contains(&Row::Apply) {
+        engine::apply::measure(dir, scale)?;
+    }
+    if rows.iter().all(|r| matches!(r, Row::Engine | Row::Apply)) {
         return Ok(());
     }
     raise_file_limit()?;

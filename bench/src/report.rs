@@ -27,7 +27,7 @@ const fn line(title: &'static str, unit: Unit, goal: &'static str) -> Line {
     Line { title, unit, goal }
 }
 
-const CLUSTER_LINES: [Line; 16] = [
+const CLUSTER_LINES: [Line; 17] = [
     line("put, 1 client: p50", Unit::Ms, ""),
     line("put, 1 client: p50 over raw fdatasync", Unit::Times, "≤ 2, goal 1.5"),
     line("put, 1000 connections: rate", Unit::PerSecond, "≥ 1.0 × Redis, ≥ 3 × etcd"),
@@ -38,6 +38,7 @@ const CLUSTER_LINES: [Line; 16] = [
     line("linearizable get, 50 connections: p99", Unit::Ms, ""),
     line("anonymous memory, fullest member", Unit::MiB, "≤ 64 MiB with 1 M keys"),
     line("restart to first linearizable read", Unit::Seconds, "≤ 0.1 s + election, with 1 M keys"),
+    line("restart, the election left out", Unit::Seconds, "≤ 0.1 s, with 1 M keys"),
     line("kill -9 of the leader to next write", Unit::Seconds, "≤ 0.8 s, goal 0.6"),
     line("graceful stop of the leader: longest gap", Unit::Ms, "≤ 50 ms"),
     line("graceful stop of the leader: failed requests", Unit::Count, "0"),

@@ -23,6 +23,8 @@ const REQUEST: Duration = Duration::from_secs(5);
 pub enum Row {
     /// The engine alone, beside LMDB and redb
     Engine,
+    /// The state machine alone, as a member drives it (not in `all`: Pawl against itself)
+    Apply,
     /// put, 1 client
     Put1,
     /// put, 1000 connections
@@ -170,7 +172,9 @@ pub fn life_rows(
     }
     if rows.contains(&Row::Restart) {
         for _ in 0..scale.restarts {
-            figures.add("restart to first linearizable read", name, restart(&mut cluster, scale)?);
+            let restart = restart(&mut cluster, scale)?;
+            figures.add("restart to first linearizable read", name, restart.read);
+            figures.add("restart, the election left out", name, restart.without_election());
             settle(&cluster, scale)?;
         }
     }
@@ -203,8 +207,23 @@ fn settle(cluster: &Cluster, scale: &Scale) -> Result<()> {
     cluster.leader().map(|_| ())
 }
 
-/// Seconds from the start of all members after kill -9 to the first right answer.
-fn restart(cluster: &mut Cluster, scale: &Scale) -> Result<f64> {
+/// Seconds from the start of all members after kill -9.
+struct Restart {
+    /// To the first member that answers, which it does when its data is open and replayed.
+    open: f64,
+    /// To the first member that knows a leader.
+    leader: f64,
+    /// To the first right answer to a linearizable read.
+    read: f64,
+}
+
+impl Restart {
+    fn without_election(&self) -> f64 {
+        self.open + (self.read - self.leader).max(0.0)
+    }
+}
+
+fn restart(cluster: &mut Cluster, scale: &Scale) -> Result<Restart> {
     for member in &cluster.members {
         member.signal(Signal::KILL)?;
     }
@@ -216,12 +235,19 @@ fn restart(cluster: &mut Cluster, scale: &Scale) -> Result<f64> {
     for member in &mut cluster.members {
         member.start()?;
     }
-    let all: Vec<usize> = (0..cluster.members.len()).collect();
-    let took = cluster.first_success(&all, since, |c| match c.get(&last, PROBE)? {
-        Some(value) if value.len() == VALUE_BYTES => Ok(true),
-        other => Err(format!("the last key came back as {other:?}").into()),
-    })?;
-    Ok(took.as_secs_f64())
+    let (cluster, all) = (&*cluster, &(0..cluster.members.len()).collect::<Vec<usize>>()[..]);
+    std::thread::scope(|scope| {
+        let open = scope.spawn(|| cluster.first_success(all, since, |c| c.status(PROBE).map(|_| true)).ok());
+        let leader = scope.spawn(|| cluster.first_success(all, since, |c| Ok(c.status(PROBE)?.1 != 0)).ok());
+        let read = cluster.first_success(all, since, |c| match c.get(&last, PROBE)? {
+            Some(value) if value.len() == VALUE_BYTES => Ok(true),
+            other => Err(format!("the last key came back as {other:?}").into()),
+        })?;
+        let seconds = |thread: std::thread::ScopedJoinHandle<Option<std::time::Duration>>| {
+            thread.join().ok().flatten().unwrap_or(read).as_secs_f64()
+        };
+        Ok(Restart { open: seconds(open), leader: seconds(leader), read: read.as_secs_f64() })
+    })
 }
 
 /// Seconds from kill -9 of the leader to the first write that another member acknowledges.

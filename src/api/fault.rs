@@ -27,7 +27,7 @@ pub enum Code {
     NoSpace,
     /// This member found damage and stopped serving: ask another one, and an operator.
     Corrupt,
-    /// This member is stopping: another member.
+    /// This member is stopping; nothing happened: another member.
     Shutdown,
     /// This member is still replaying its log: another member.
     Loading,

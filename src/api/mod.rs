@@ -12,6 +12,9 @@ pub mod reply;
 pub mod request;
 pub mod validate;
 
+/// Of the program, wherever one is told: `STATUS`, `INFO`, `--version`, the start's log line.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub use call::{Call, ConnId, Reply, Tag};
 pub use command::{Command, Origin};
 pub use fault::{Code, Fault};

@@ -122,11 +122,12 @@ impl<D: Disk> Tree<D> {
         Ok(if rest.is_empty() { Ordering::Equal } else { Ordering::Less })
     }
 
-    /// The pages of a chain, in its order.
+    /// The pages of a chain that is about to be let go, in its order.
     pub(super) fn chain_pages(&self, descriptor: Descriptor) -> Result<Vec<PageNo>> {
         let mut reader = ChainReader::new(self, descriptor);
         let mut pages = Vec::new();
         while let Some((no, _, _)) = reader.next_page()? {
+            self.check_in_use(no)?;
             pages.push(no);
         }
         Ok(pages)

@@ -5,15 +5,18 @@ use std::borrow::Cow;
 use crate::base::Result;
 use crate::io::Disk;
 
-use super::format::{Link, Root};
+use super::RootNo;
+use super::format::{Link, Root, page_checkpoint, page_no};
 use super::node::Node;
 use super::read::Value;
-use super::tree::{PageBytes, Tree};
+use super::tree::{Descent, PageBytes, Tree};
+use super::write::{Found, Place, Spot};
 
 /// A place in one root of one view. A move says whether it ended on a cell; behind the last cell and before
 /// the first one the cursor is on none, and only a seek brings it back.
 pub struct Cursor<'t, D: Disk> {
     tree: &'t Tree<D>,
+    root: RootNo,
     top: Root,
     /// From the root down to the leaf; empty if the cursor is on no cell.
     path: Vec<(PageBytes<'t, D>, usize)>,
@@ -22,22 +25,39 @@ pub struct Cursor<'t, D: Disk> {
 }
 
 impl<'t, D: Disk> Cursor<'t, D> {
-    pub(super) fn new(tree: &'t Tree<D>, top: Root) -> Cursor<'t, D> {
-        Cursor { tree, top, path: Vec::new(), leaf_count: 0 }
+    pub(super) fn new(tree: &'t Tree<D>, root: RootNo, top: Root) -> Cursor<'t, D> {
+        Cursor { tree, root, top, path: Vec::new(), leaf_count: 0 }
     }
 
     /// To the first cell with a key of at least `key`.
     pub fn seek(&mut self, key: &[u8]) -> Result<bool> {
-        let index = self.descend_to(key)?;
+        let (index, _) = self.descend_to(key)?;
         if index < self.leaf_count {
             return Ok(true);
         }
         self.next_leaf()
     }
 
+    /// As [`Cursor::seek`], and the place of `key` itself, for [`Tree::insert_at`] and [`Tree::supersede`]: who
+    /// looks before a change descends once. For a cursor on the present state.
+    pub fn seek_spot(&mut self, key: &[u8]) -> Result<Spot> {
+        let (index, found) = self.descend_to(key)?;
+        let mut path = Descent::new();
+        for (page, index) in &self.path {
+            self.tree.check_on_path(page_no(page), page, self.root)?;
+            path.push(Link { page: page_no(page), born: page_checkpoint(page) as u32 }, *index);
+        }
+        let found = found.then(|| Found::in_leaf(self.leaf().0, index));
+        let leaf_ends = index >= self.leaf_count;
+        if leaf_ends {
+            self.next_leaf()?;
+        }
+        Ok(self.tree.spot(self.root, Place { path, found }, leaf_ends))
+    }
+
     /// To the last cell with a key less than `key`.
     pub fn seek_before(&mut self, key: &[u8]) -> Result<bool> {
-        match self.descend_to(key)?.checked_sub(1) {
+        match self.descend_to(key)?.0.checked_sub(1) {
             Some(index) => {
                 self.set_index(index);
                 Ok(true)
@@ -116,11 +136,12 @@ impl<'t, D: Disk> Cursor<'t, D> {
     }
 
     /// To the leaf that covers `key`, and to where the key is or would be; perhaps behind the leaf's last cell.
-    fn descend_to(&mut self, key: &[u8]) -> Result<usize> {
+    /// And whether it is there.
+    fn descend_to(&mut self, key: &[u8]) -> Result<(usize, bool)> {
         self.path.clear();
         self.leaf_count = 0;
         if self.top.link.is_none() {
-            return Ok(0);
+            return Ok((0, false));
         }
         let (tree, mut link) = (self.tree, self.top.link);
         for level in (1..=self.top.level).rev() {
@@ -133,10 +154,10 @@ impl<'t, D: Disk> Cursor<'t, D> {
         }
         let page = self.checked(tree.node_page(link, 0))?;
         let found = Node::new(&page).search_leaf(key, |rest| tree.compare_chain(rest, key));
-        let (index, _) = self.checked(found)?;
+        let (index, found) = self.checked(found)?;
         self.leaf_count = Node::new(&page).count();
         self.path.push((page, index));
-        Ok(index)
+        Ok((index, found))
     }
 
     /// After an error the cursor is on no cell.

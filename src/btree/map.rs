@@ -115,6 +115,16 @@ impl<D: Disk> Tree<D> {
     /// Gives each page of the map that must change a new place, and writes it there. Finding a place changes
     /// the map again, but each of its pages moves at most once per checkpoint, so this ends.
     pub(super) fn save_map(&mut self) -> Result<()> {
+        // As low as can be, so that the map is never what keeps the end of the file in use.
+        self.space_mut().set_lowest_first(true);
+        let placed = self.place_map();
+        self.space_mut().set_lowest_first(false);
+        placed?;
+        self.write_map();
+        Ok(())
+    }
+
+    fn place_map(&mut self) -> Result<()> {
         loop {
             self.resize_map();
             let mut moved = false;
@@ -124,11 +134,9 @@ impl<D: Disk> Tree<D> {
                 }
             }
             if !moved && !self.space().any_map_changed() {
-                break;
+                return Ok(());
             }
         }
-        self.write_map();
-        Ok(())
     }
 
     fn resize_map(&mut self) {

@@ -60,6 +60,7 @@ pub use cursor::Cursor;
 pub use dump::dump;
 pub use read::Value;
 pub use tree::Tree;
+pub use write::Spot;
 
 /// One of the independent key spaces of a file, `0..ROOTS`.
 pub type RootNo = usize;

@@ -169,6 +169,6 @@ impl<D: Disk> Tree<D> {
 
     /// A cursor on one key space, before its first move.
     pub fn cursor(&self, view: View, root: RootNo) -> Cursor<'_, D> {
-        Cursor::new(self, self.view_roots(view)[root])
+        Cursor::new(self, root, self.view_roots(view)[root])
     }
 }

@@ -44,6 +44,13 @@ impl<D: Disk> Tree<D> {
     }
 
     fn try_move_tail(&mut self, pages_max: usize, chain_pages_max: usize) -> Result<usize> {
+        self.space_mut().set_lowest_first(true);
+        let result = self.move_last_pages(pages_max, chain_pages_max);
+        self.space_mut().set_lowest_first(false);
+        result
+    }
+
+    fn move_last_pages(&mut self, pages_max: usize, chain_pages_max: usize) -> Result<usize> {
         let (mut moved, mut bound) = (0, PageNo::MAX);
         while moved < pages_max {
             let Some(last) = self.space().used().last_below(bound) else { break };
@@ -74,10 +81,11 @@ impl<D: Disk> Tree<D> {
             Some(Kind::Leaf | Kind::Branch) => {
                 let key = self.first_key_below(Link { page: no, born }, level)?;
                 let mut path = self.path_to(root, &key, level)?;
-                let depth = path.len() - 1;
-                if path[depth].link.page != no {
+                // No step at all leads to a page that says to be above its root.
+                if path.last().is_none_or(|step| step.link.page != no) {
                     return Err(self.damaged(no, "no link to it".into(), "one, where its first key leads"));
                 }
+                let depth = path.len() - 1;
                 if depth > 0 {
                     let mut above = path.clone();
                     above.pop();

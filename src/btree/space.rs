@@ -52,6 +52,9 @@ pub(super) struct Space {
     page_count: PageNo,
     first_page: PageNo,
     held_count: usize,
+    /// Where the search for a free page goes on.
+    next: PageNo,
+    lowest_first: bool,
     generation: u64,
     /// Oldest first.
     holders: Vec<Holder>,
@@ -75,6 +78,8 @@ impl Space {
             free: PageSet::new(),
             first_page,
             held_count: 0,
+            next: first_page,
+            lowest_first: false,
             generation: 0,
             holders: Vec::new(),
             map_changed: Vec::new(),
@@ -142,9 +147,14 @@ impl Space {
         before.map_or(0, |holder| holder.generation + 1)
     }
 
-    /// The lowest free page.
+    /// A free page: the next one, round and round the file. Behind the end there are more, until a quarter as
+    /// many pages are free as are used: then a new round begins.
+    ///
+    /// A part of the file that the round comes back to has been left alone for long, so most of its pages have
+    /// been let go: those of one checkpoint lie in long runs, and are written in few pieces. The lowest free page
+    /// would mostly be a hole between pages in use, and writing many single pages takes a disk ten times as long.
     pub(super) fn alloc(&mut self) -> Result<PageNo> {
-        let page = match self.free.first() {
+        let page = match self.next_free() {
             Some(page) => page,
             None if self.page_count == PageNo::MAX => {
                 return Err(Error::Refused("the tree file has as many pages as it can number".into()));
@@ -154,10 +164,26 @@ impl Space {
                 self.page_count - 1
             }
         };
+        self.next = page + 1;
         self.free.remove(page);
         assert!(self.used.insert(page), "page {page} is handed out while in use");
         self.touch_map(page);
         Ok(page)
+    }
+
+    fn next_free(&self) -> Option<PageNo> {
+        let (free, used) = (self.free.count(), self.used.count());
+        // More is free than used: the end of the file should empty, to be given back.
+        if self.lowest_first || free > used || self.page_count == PageNo::MAX {
+            return self.free.first();
+        }
+        let further = self.free.first_from(self.next);
+        further.or_else(|| if free >= used / 4 { self.free.first() } else { None })
+    }
+
+    /// While pages are moved to where the file can be shortened behind them.
+    pub(super) fn set_lowest_first(&mut self, lowest_first: bool) {
+        self.lowest_first = lowest_first;
     }
 
     /// The present state lets go of a page; true if nobody else sees it, so that it is free now.
@@ -288,6 +314,24 @@ mod tests {
         assert!(space.is_private(birth));
         assert!(space.release(page, birth));
         assert_eq!(alloc(&mut space).0, page);
+    }
+
+    #[test]
+    fn free_pages_are_handed_out_round_and_round() {
+        let mut space = space();
+        let pages: Vec<(PageNo, u64)> = (0..20).map(|_| alloc(&mut space)).collect();
+        for (page, birth) in [pages[1], pages[3]] {
+            space.release(page, birth);
+        }
+        assert_eq!(alloc(&mut space).0, 22, "two free pages of twenty are not worth a new round");
+        for (page, birth) in [pages[4], pages[10]] {
+            space.release(page, birth);
+        }
+        let again: Vec<PageNo> = (0..5).map(|_| alloc(&mut space).0).collect();
+        assert_eq!(again, [3, 5, 6, 12, 23], "a round, and what is behind the end");
+        space.release(pages[0].0, pages[0].1);
+        space.set_lowest_first(true);
+        assert_eq!(alloc(&mut space).0, 2);
     }
 
     /// The pin sees the first page but not the second, which was born and left behind it.

@@ -59,6 +59,10 @@ pub struct Tree<D: Disk> {
     notes: Vec<String>,
     /// A change failed half-way.
     broken: bool,
+    /// Changes so far: a [`Spot`](super::Spot) is good for one state only.
+    change_count: u64,
+    /// Where cells are put together.
+    scratch: Vec<u8>,
     /// A page that was let go and was not in use: the change under way will fail.
     second_link: Option<PageNo>,
     /// The meta slot, if any, whose checkpoint was not good enough to be kept.
@@ -156,6 +160,8 @@ impl<D: Disk> Tree<D> {
             running: None,
             notes: chosen.notes.clone(),
             broken: false,
+            change_count: 0,
+            scratch: Vec::new(),
             second_link: None,
             unkept_slot: None,
         };
@@ -295,6 +301,24 @@ impl<D: Disk> Tree<D> {
         Ok(page)
     }
 
+    /// A page on the path of a change must be in use, and belong to the key space that is being changed.
+    pub(super) fn check_on_path(&self, no: PageNo, page: &[u8], root: RootNo) -> Result<()> {
+        self.check_in_use(no)?;
+        if usize::from(page_root(page)) != root {
+            let found = format!("a page of root {}", page_root(page));
+            return Err(self.damaged(no, found, format!("root {root}")));
+        }
+        Ok(())
+    }
+
+    /// Every page that a change will let go must be in use: a free one could be handed out for the very change.
+    pub(super) fn check_in_use(&self, no: PageNo) -> Result<()> {
+        if self.space.used().contains(no) {
+            return Ok(());
+        }
+        Err(self.damaged(no, "a link to it".into(), "none: the free map calls it free"))
+    }
+
     /// A page by its number alone, whatever it is.
     #[inline]
     pub(super) fn any_page(&self, no: PageNo) -> Result<PageBytes<'_, D>> {
@@ -350,7 +374,7 @@ impl<D: Disk> Tree<D> {
 
     /// A new page in memory, not yet started.
     pub(super) fn new_page(&mut self) -> Result<PageNo> {
-        let bytes = Arc::from(vec![0; self.page_bytes]);
+        let bytes = std::iter::repeat_n(0, self.page_bytes).collect();
         self.adopt_page(bytes)
     }
 
@@ -380,7 +404,21 @@ impl<D: Disk> Tree<D> {
             None => result,
         };
         self.broken |= result.is_err();
+        self.change_count += 1;
         result
+    }
+
+    pub(super) fn change_count(&self) -> u64 {
+        self.change_count
+    }
+
+    /// A buffer to put a cell together in, in whatever state the last one left it.
+    pub(super) fn take_scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    pub(super) fn keep_scratch(&mut self, scratch: Vec<u8>) {
+        self.scratch = scratch;
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -533,10 +571,7 @@ impl<D: Disk> Tree<D> {
         let mut link = top.link;
         for at in (level..=top.level).rev() {
             let page = self.node_page(link, at)?;
-            if usize::from(page_root(&page)) != root {
-                let found = format!("a page of root {}", page_root(&page));
-                return Err(self.damaged(link.page, found, format!("root {root}")));
-            }
+            self.check_on_path(link.page, &page, root)?;
             if at == level {
                 path.push(link, 0);
                 break;

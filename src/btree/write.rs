@@ -6,27 +6,52 @@ use std::cmp::Ordering;
 use crate::base::Result;
 use crate::io::Disk;
 
-use super::RootNo;
 use super::format::{Kind, LEVELS_MAX, Link, PageNo, Root, page_level, start_page};
 use super::node::{
     CellKey, DESCRIPTOR_BYTES, Descriptor, FLAG_COUNTED, Fit, Node, NodeMut, branch_cell, build_branch,
     build_leaf_chained, build_leaf_inline, leaf_cell,
 };
 use super::tree::{Descent, Step, Tree};
+use super::{RootNo, View};
 
 /// A page that uses less than this part of its room looks for a neighbour to join.
 const UNDERFULL_PART: usize = 4;
 
 /// A place for a cell of the key: where it is, or where it belongs.
-struct Place {
-    path: Descent,
-    found: Option<Found>,
+pub(super) struct Place {
+    /// Empty if the key space is.
+    pub path: Descent,
+    pub found: Option<Found>,
 }
 
 /// What a leaf holds for a key.
-struct Found {
+pub(super) struct Found {
     counted: bool,
     chain: Option<Descriptor>,
+}
+
+impl Found {
+    pub(super) fn in_leaf(node: Node<'_>, index: usize) -> Found {
+        let cell = node.leaf(index);
+        Found { counted: cell.counted(), chain: cell.chain() }
+    }
+}
+
+/// Where a key is or belongs, from [`Cursor::seek_spot`](super::Cursor::seek_spot). Good until the next change.
+pub struct Spot {
+    root: RootNo,
+    place: Place,
+    /// The cell after the spot, if there is one, is in another leaf.
+    leaf_ends: bool,
+    change_count: u64,
+}
+
+/// What becomes of the cell after a new one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Stays,
+    /// It is in the same leaf, and is counted no longer.
+    Uncounted,
 }
 
 impl<D: Disk> Tree<D> {
@@ -35,7 +60,34 @@ impl<D: Disk> Tree<D> {
     /// An error here (as in the other changes) means damage found in the file, or a file with as many pages
     /// as it can number. The change may be half done in memory: no checkpoint will be taken any more.
     pub fn insert(&mut self, root: RootNo, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
-        let result = self.try_insert(root, key, value, counted);
+        let place = self.place(root, key);
+        let result = place.and_then(|place| self.put(root, place, key, value, counted, Next::Stays));
+        self.guard(result)
+    }
+
+    /// As [`Tree::insert`], for a key that is likely to come after all others: looks there first, without a
+    /// search.
+    pub fn append(&mut self, root: RootNo, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
+        let place = self.end_place(root, key).and_then(|place| match place {
+            Some(place) => Ok(place),
+            None => self.place(root, key),
+        });
+        let result = place.and_then(|place| self.put(root, place, key, value, counted, Next::Stays));
+        self.guard(result)
+    }
+
+    /// As [`Tree::insert`], at the spot where the key is or belongs.
+    pub fn insert_at(&mut self, spot: Spot, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
+        assert_eq!(spot.change_count, self.change_count(), "a spot is good until the next change");
+        let result = self.put(spot.root, spot.place, key, value, counted, Next::Stays);
+        self.guard(result)
+    }
+
+    /// As [`Tree::insert_at`]; and the cell that comes after the spot is counted no longer. So a version of a
+    /// key takes the place of the one before it.
+    pub fn supersede(&mut self, spot: Spot, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
+        assert_eq!(spot.change_count, self.change_count(), "a spot is good until the next change");
+        let result = self.try_supersede(spot, key, value, counted);
         self.guard(result)
     }
 
@@ -51,8 +103,33 @@ impl<D: Disk> Tree<D> {
         self.guard(result)
     }
 
-    fn try_insert(&mut self, root: RootNo, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
-        let mut cell = Vec::new();
+    fn try_supersede(&mut self, spot: Spot, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
+        let Spot { root, place, leaf_ends, .. } = spot;
+        if !leaf_ends && place.found.is_none() {
+            return self.put(root, place, key, value, counted, Next::Uncounted);
+        }
+        let next = {
+            let mut cursor = self.cursor(View::Now, root);
+            let there = cursor.seek(key)? && (place.found.is_none() || cursor.next()?);
+            if there { Some(cursor.key()?.into_owned()) } else { None }
+        };
+        self.put(root, place, key, value, counted, Next::Stays)?;
+        if let Some(next) = next {
+            self.try_set_counted(root, &next, false)?;
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        root: RootNo,
+        place: Place,
+        key: &[u8],
+        value: &[&[u8]],
+        counted: bool,
+        next: Next,
+    ) -> Result<()> {
+        let mut cell = self.take_scratch();
         if self.roots[root].link.is_none() {
             self.build_cell(root, &mut cell, key, value, counted)?;
             let page = self.new_node(root, 0)?;
@@ -60,7 +137,7 @@ impl<D: Disk> Tree<D> {
             self.roots[root] = Root { link: self.link_to(page), level: 0 };
             return Ok(());
         }
-        let Place { mut path, found } = self.place(root, key)?;
+        let Place { mut path, found } = place;
         let old_chain = match found.as_ref().and_then(|found| found.chain) {
             Some(chain) => self.chain_pages(chain)?,
             None => Vec::new(),
@@ -68,23 +145,26 @@ impl<D: Disk> Tree<D> {
         self.build_cell(root, &mut cell, key, value, counted)?;
         self.make_writable(root, &mut path)?;
         old_chain.into_iter().for_each(|no| self.release(no));
-        self.add_counted(
-            &path,
-            i64::from(counted) - found.as_ref().map_or(0, |found| i64::from(found.counted)),
-        );
         let leaf = path[path.len() - 1];
+        let mut delta = i64::from(counted) - found.as_ref().map_or(0, |found| i64::from(found.counted));
         let mut node = NodeMut::new(self.page_mut(leaf.link.page));
+        if next == Next::Uncounted && node.as_node().leaf_counted(leaf.index) {
+            node.set_flag(leaf.index, false);
+            delta -= 1;
+        }
         let fits = match found {
             Some(_) => node.replace(leaf.index, &cell),
             None => node.insert(leaf.index, &cell),
         };
-        if !fits {
+        self.add_counted(&path, delta);
+        if fits {
+            self.keep_scratch(cell);
+        } else {
             self.split_upwards(root, &path, cell)?;
         }
         if found.is_none() {
             self.run_mut(leaf.link.page).note(leaf.index);
-        }
-        if found.is_some() && fits {
+        } else if fits {
             self.join_upwards(root, path)?;
         }
         Ok(())
@@ -123,17 +203,46 @@ impl<D: Disk> Tree<D> {
     }
 
     fn place(&self, root: RootNo, key: &[u8]) -> Result<Place> {
+        if self.roots[root].link.is_none() {
+            return Ok(Place { path: Descent::new(), found: None });
+        }
         let mut path = self.path_to(root, key, 0)?;
         let bottom = path.len() - 1;
         let page = self.node_page(path[bottom].link, 0)?;
         let node = Node::new(&page);
         let (index, found) = node.search_leaf(key, |rest| self.compare_chain(rest, key))?;
         path[bottom].index = index;
-        let found = found.then(|| {
-            let cell = node.leaf(index);
-            Found { counted: cell.counted(), chain: cell.chain() }
-        });
-        Ok(Place { path, found })
+        Ok(Place { path, found: found.then(|| Found::in_leaf(node, index)) })
+    }
+
+    /// The place behind the last cell, if `key` comes after that.
+    fn end_place(&self, root: RootNo, key: &[u8]) -> Result<Option<Place>> {
+        let Root { mut link, level: top } = self.roots[root];
+        if link.is_none() {
+            return Ok(None);
+        }
+        let mut path = Descent::new();
+        for level in (0..=top).rev() {
+            let page = self.node_page(link, level)?;
+            self.check_on_path(link.page, &page, root)?;
+            let node = Node::new(&page);
+            let count = node.count();
+            if level > 0 {
+                path.push(link, count - 1);
+                link = node.child(count - 1);
+                continue;
+            }
+            path.push(link, count);
+            let last = node.leaf(count - 1).cell_key();
+            if last.rest.is_some() || last.kept >= key {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Place { path, found: None }))
+    }
+
+    pub(super) fn spot(&self, root: RootNo, place: Place, leaf_ends: bool) -> Spot {
+        Spot { root, place, leaf_ends, change_count: self.change_count() }
     }
 
     fn build_cell(
@@ -398,6 +507,8 @@ impl<D: Disk> Tree<D> {
                 continue;
             }
             let (separator, right) = (branch.branch(left + 1).key, branch.child(left + 1));
+            self.check_in_use(branch.child(left).page)?;
+            self.check_in_use(right.page)?;
             let mut separator_cell = Vec::new();
             build_branch(&mut separator_cell, right, 0, separator);
             let mut used = Node::new(&self.node_page(branch.child(left), level)?).used_bytes()

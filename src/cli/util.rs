@@ -12,6 +12,7 @@ use super::{Console, Role, version};
 use crate::base::{Error, Index, Result};
 use crate::io::Disk;
 use crate::io::os::OsDisk;
+use crate::net::Layout;
 use crate::store::{self, Store};
 use crate::wal;
 
@@ -92,29 +93,21 @@ fn complaint(text: &str) -> String {
 }
 
 impl Files {
-    fn member_dir(&self) -> PathBuf {
-        self.data_dir.join("member")
-    }
-
-    fn tree(&self) -> PathBuf {
-        self.member_dir().join("tree")
-    }
-
-    fn wal_dir(&self) -> PathBuf {
-        self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
+    fn layout(&self) -> Layout {
+        Layout::new(&self.data_dir, self.wal_dir.as_deref())
     }
 
     /// Keeps a server from starting meanwhile, and refuses where one runs. Makes no lock file where there
     /// is none: then no server has ever run here.
     fn lock<D: Disk>(&self, disk: &D) -> Result<Option<Box<dyn Any + Send>>> {
-        let tree = self.tree();
+        let tree = self.layout().tree();
         if !exists(disk, &tree)? {
             return Err(Error::Refused(format!(
                 "{} is not there: not the directory of a server",
                 tree.display()
             )));
         }
-        let path = self.member_dir().join("lock");
+        let path = self.layout().lock();
         if !exists(disk, &path)? {
             return Ok(None);
         }
@@ -136,8 +129,8 @@ fn exists<D: Disk>(disk: &D, path: &Path) -> Result<bool> {
 fn verify<D: Disk>(disk: &D, files: &Files, console: &mut Console) -> Result<bool> {
     let _lock = files.lock(disk)?;
     let mut damages = 0;
-    let log = verify_log(disk, &files.wal_dir(), &mut damages, console)?;
-    let applied_index = verify_tree(disk, &files.tree(), &mut damages, console)?;
+    let log = verify_log(disk, &files.layout().wal_dir, &mut damages, console)?;
+    let applied_index = verify_tree(disk, &files.layout().tree(), &mut damages, console)?;
     // A log that ends before the tree is what an interrupted installation of a snapshot leaves, and the next
     // start deals with it. A log that begins behind what the tree has is a hole that nothing fills.
     if let (Some(LogExtent::None), Some(applied)) = (log, applied_index)
@@ -240,7 +233,7 @@ fn unreadable<T>(error: Error, damages: &mut usize, console: &mut Console) -> Re
 /// compared at the same applied index.
 fn hash<D: Disk>(disk: &D, files: &Files, console: &mut Console) -> Result<bool> {
     let _lock = files.lock(disk)?;
-    let store = Store::open(disk, &files.tree())?;
+    let store = Store::open(disk, &files.layout().tree())?;
     let line = format!(
         "{:016x}, revision {}, applied {}\n",
         store.content_hash()?,
@@ -282,13 +275,16 @@ mod tests {
     /// The directory of a member that has just been made.
     fn new_member(dir: &Path) -> Files {
         let files = Files { data_dir: dir.to_path_buf(), wal_dir: None };
-        OsDisk.create_dir_all(&files.member_dir()).unwrap();
-        OsDisk.create_dir_all(&files.wal_dir()).unwrap();
+        OsDisk.create_dir_all(&files.layout().member_dir).unwrap();
+        OsDisk.create_dir_all(&files.layout().wal_dir).unwrap();
         let identity = store::Identity { cluster: 7, member: 1 };
         let member = Member { id: 1, name: "n1".into(), ..Member::default() };
-        drop(Store::create(&OsDisk, &files.tree(), identity, &[member], store::Options::new(9)).unwrap());
+        drop(
+            Store::create(&OsDisk, &files.layout().tree(), identity, &[member], store::Options::new(9))
+                .unwrap(),
+        );
         let options = wal::Options { segment_bytes: 4096, cluster: 7, member: 1, salt: 3 };
-        drop(wal::open(&OsDisk, &files.wal_dir(), options, 0).unwrap());
+        drop(wal::open(&OsDisk, &files.layout().wal_dir, options, 0).unwrap());
         files
     }
 
@@ -312,10 +308,10 @@ mod tests {
         let (exit, out, _) = call(&["hash", "--data-dir", path]);
         assert!(exit == 0 && out.ends_with(", revision 1, applied 0@0\n"), "{out}");
 
-        damage(&files.tree());
+        damage(&files.layout().tree());
         let (exit, out, err) = call(&["verify", "--data-dir", path]);
         assert!(exit == 1 && err.is_empty(), "{exit} {out} {err}");
-        let tree = format!("\nDAMAGE {}", files.tree().display());
+        let tree = format!("\nDAMAGE {}", files.layout().tree().display());
         assert!(out.starts_with("log  ") && out.contains(&tree) && out.contains("\nnot sound: "), "{out}");
     }
 
@@ -324,7 +320,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = new_member(dir.path());
         let path = dir.path().to_str().unwrap();
-        let _server = OsDisk.lock(&files.member_dir().join("lock")).unwrap();
+        let _server = OsDisk.lock(&files.layout().lock()).unwrap();
         for command in ["verify", "hash"] {
             let (exit, out, err) = call(&[command, "--data-dir", path]);
             assert_eq!((exit, out), (1, String::new()));

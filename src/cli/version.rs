@@ -2,12 +2,12 @@
 //! lines are etcd's, and say whose interface this is *and* that it is Pawl.
 
 use super::Role;
+pub use crate::api::VERSION as PAWL;
 
 /// The release of etcd whose interface this one speaks.
 pub const ETCD: &str = "3.5.0";
 /// Of that interface, as etcdctl prints it.
 const API: &str = "3.5";
-pub const PAWL: &str = env!("CARGO_PKG_VERSION");
 
 /// `3.5.0+pawl.0.1.0`: a semantic version that compares as etcd's and is not mistaken for it.
 pub fn etcd_compatible() -> String {

@@ -31,11 +31,21 @@ pub(super) struct Client {
     deaf: bool,
     /// Since when a request is incomplete.
     partial_since: Option<Mono>,
+    /// When the goodbye was said: the member is stopping.
+    parted_at: Option<Mono>,
 }
 
 impl Client {
     pub(super) fn new(id: ConnId, pipe: Pipe) -> Client {
-        Client { id, pipe, adapter: None, sniffer: Sniffer::default(), deaf: false, partial_since: None }
+        Client {
+            id,
+            pipe,
+            adapter: None,
+            sniffer: Sniffer::default(),
+            deaf: false,
+            partial_since: None,
+            parted_at: None,
+        }
     }
 
     /// Whether the connection should be read and decoded now.
@@ -118,14 +128,63 @@ impl Client {
         }
     }
 
-    /// The member is stopping: what was asked is answered, nothing more is heard.
-    pub(super) fn stop_listening(&mut self) {
+    /// Nothing is owed, and nothing is known to have come that could make it so.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.owed() == 0 && self.pipe.input.is_empty() && !self.pipe.is_readable()
+    }
+
+    fn owed(&self) -> usize {
+        self.adapter.as_ref().map_or(0, LineAdapter::owed)
+    }
+
+    /// The member is stopping: behind all answers goes the word that this was the last, and nothing more
+    /// is heard. A connection that has ended for another reason ends as it would have.
+    pub(super) fn say_goodbye(&mut self, info: &Arc<ServerInfo>, now: Mono) {
+        if self.deaf {
+            return;
+        }
+        let adapter = self.adapter.get_or_insert_with(|| LineAdapter::new(info.clone(), self.id));
+        adapter.give_up(&Fault::shutdown(), &mut self.pipe.output);
+        self.pipe.input = BytesMut::new();
         self.deaf = true;
+        self.partial_since = None;
+        self.parted_at = Some(now);
+    }
+
+    pub(super) fn has_parted(&self) -> bool {
+        self.parted_at.is_some()
+    }
+
+    /// What comes behind the goodbye is taken off the socket, or closing it would make a reset of it.
+    pub(super) fn skip_input(&mut self, buffer: &mut [u8]) {
+        while self.pipe.is_readable() && self.pipe.read(buffer) > 0 {
+            self.pipe.input.clear();
+        }
+    }
+
+    /// The client has had the time to close its side.
+    pub(super) fn end_lingering(&mut self, now: Mono, linger: Nanos) {
+        if self.parted_at.is_some_and(|since| since + linger <= now) && self.has_answered() {
+            self.pipe.broken = true;
+        }
+    }
+
+    /// Sends what is queued, and the end of it behind a goodbye.
+    pub(super) fn flush(&mut self) {
+        self.pipe.flush();
+        if self.has_parted() && self.has_answered() {
+            self.pipe.end_output();
+        }
+    }
+
+    /// Everything that was owed has been sent.
+    fn has_answered(&self) -> bool {
+        self.owed() == 0 && self.pipe.output.is_empty()
     }
 
     /// Nothing is owed and nothing will come.
     pub(super) fn is_over(&self) -> bool {
-        let owed = self.adapter.as_ref().is_some_and(|adapter| adapter.owed() > 0);
-        self.pipe.broken || ((self.deaf || self.pipe.ended) && !owed && self.pipe.output.is_empty())
+        let silent = if self.has_parted() { self.pipe.ended } else { self.deaf || self.pipe.ended };
+        self.pipe.broken || (silent && self.has_answered())
     }
 }

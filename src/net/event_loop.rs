@@ -2,29 +2,29 @@
 //! says. One thread owns all protocol state; it never waits for a disk.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
-use std::net::SocketAddr;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{info, warn};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
+use super::accept::{Accepted, Listeners};
 use super::clients::Client;
 use super::inbound::{Inbound, Said};
 use super::peers::Peers;
 use super::pipe::{Pipe, READ_BYTES};
 use super::slots::Slots;
+use super::stop::{self, Stopping};
 use super::workers::{Finished, Work, Workers};
 use crate::api::{Call, ConnId, Reply};
 use crate::base::limits::MEMBERS_MAX;
-use crate::base::time::{MS, Nanos, SECOND};
+use crate::base::time::{Nanos, SECOND};
 use crate::base::{Error, MemberId, Mono, Result};
 use crate::io::{Clock, Disk};
-use crate::node::{Job, Node, Output};
+use crate::node::{Node, Output};
 use crate::proto::line::ServerInfo;
 
 pub(super) const WAKER: Token = Token(0);
@@ -35,20 +35,11 @@ const INBOUND: usize = 2_048;
 const CLIENTS: usize = 1 << 20;
 const _: () = assert!(PEERS + MEMBERS_MAX < INBOUND);
 
-/// Connections taken from one listener in one turn.
-const ACCEPT_MAX: usize = 512;
-
-/// No more connections for this long after the process ran out of file descriptors.
-const ACCEPT_PAUSE: Nanos = 100 * MS;
-
 /// A dialling member must greet within this.
 const GREETING: Nanos = 5 * SECOND;
 
 /// How often the free space of the disks is looked at.
 const SPACE_EVERY: Nanos = 2 * SECOND;
-
-/// After leadership is handed over, forwarded requests are refused for this long instead of lost.
-const FAREWELL: Nanos = 200 * MS;
 
 pub(super) struct Shell<D: Disk, C: Clock> {
     pub(super) node: Node<D>,
@@ -59,8 +50,6 @@ pub(super) struct Shell<D: Disk, C: Clock> {
     pub(super) info: Arc<ServerInfo>,
     /// One byte per signal.
     pub(super) signals: UnixStream,
-    pub(super) client_listeners: Vec<TcpListener>,
-    pub(super) peer_listeners: Vec<TcpListener>,
     /// Where free space matters, and how little of it is too little.
     pub(super) data_dirs: Vec<PathBuf>,
     pub(super) reserve_bytes: u64,
@@ -68,42 +57,41 @@ pub(super) struct Shell<D: Disk, C: Clock> {
 
 /// The running loop.
 pub(super) struct EventLoop<D: Disk, C: Clock> {
-    shell: Shell<D, C>,
-    clients: Slots<Client>,
+    pub(super) shell: Shell<D, C>,
+    pub(super) listeners: Listeners,
+    pub(super) clients: Slots<Client>,
     inbound: Slots<Inbound>,
     /// Connections with something to do, by slot: input to read or decode, output to send.
-    busy_clients: Vec<usize>,
+    pub(super) busy_clients: Vec<usize>,
     busy_inbound: Vec<usize>,
-    accept_after: Mono,
-    accept_ready: bool,
     space_at: Mono,
     space_asked: bool,
     /// An incomplete request or greeting is looked for no more often than this.
     patience_at: Mono,
-    stopping: Option<Stopping>,
-    buffer: Vec<u8>,
+    pub(super) stopping: Option<Stopping>,
+    pub(super) buffer: Vec<u8>,
     calls: Vec<Call>,
     said: Vec<Said>,
 }
 
-/// How far a clean stop has come.
-struct Stopping {
-    /// When leadership was with another member; None = not yet.
-    handed_over_at: Option<Mono>,
-    /// The last checkpoint is under way or done.
-    last_checkpoint: bool,
-}
-
 impl<D: Disk, C: Clock> EventLoop<D, C> {
-    pub(super) fn new(shell: Shell<D, C>) -> Result<EventLoop<D, C>> {
-        let mut this = EventLoop {
+    pub(super) fn new(
+        mut shell: Shell<D, C>,
+        for_clients: Vec<TcpListener>,
+        for_members: Vec<TcpListener>,
+    ) -> Result<EventLoop<D, C>> {
+        let registry = shell.poll.registry();
+        let listeners = registry
+            .register(&mut shell.signals, SIGNALS, Interest::READABLE)
+            .and_then(|()| Listeners::register(for_clients, for_members, registry, LISTENERS))
+            .map_err(|e| Error::io("cannot watch the sockets of", "this process".as_ref(), e))?;
+        Ok(EventLoop {
             shell,
+            listeners,
             clients: Slots::new(),
             inbound: Slots::new(),
             busy_clients: Vec::new(),
             busy_inbound: Vec::new(),
-            accept_after: Mono(0),
-            accept_ready: true,
             space_at: Mono(0),
             space_asked: false,
             patience_at: Mono::NEVER,
@@ -111,19 +99,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             buffer: vec![0; READ_BYTES],
             calls: Vec::new(),
             said: Vec::new(),
-        };
-        this.register().map_err(|e| Error::io("cannot watch the sockets of", "this process".as_ref(), e))?;
-        Ok(this)
-    }
-
-    fn register(&mut self) -> std::io::Result<()> {
-        let registry = self.shell.poll.registry();
-        registry.register(&mut self.shell.signals, SIGNALS, Interest::READABLE)?;
-        let listeners = self.shell.client_listeners.iter_mut().chain(&mut self.shell.peer_listeners);
-        for (number, listener) in listeners.enumerate() {
-            registry.register(listener, Token(LISTENERS + number), Interest::READABLE)?;
-        }
-        Ok(())
+        })
     }
 
     /// Runs until the member is stopped (Ok) or must not go on (Err).
@@ -136,7 +112,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 self.on_event(event);
             }
             let now = self.shell.clock.now();
-            self.accept(now);
+            for accepted in self.listeners.accept(now) {
+                self.add(accepted, now);
+            }
             self.read_peers(now)?;
             self.read_clients();
             self.take_results()?;
@@ -144,7 +122,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             let output = self.shell.node.turn(now)?;
             again = output.again;
             self.carry_out(output, now)?;
-            again |= self.flush();
+            again |= self.flush(now);
             self.keep_time(now);
             if self.advance_stop(now)? {
                 return Ok(());
@@ -180,8 +158,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     }
 
     fn deadline(&self) -> Mono {
-        let accept = if self.accept_ready { self.accept_after } else { Mono::NEVER };
-        let stop = if self.stopping.is_some() { self.shell.clock.now() + 10 * MS } else { Mono::NEVER };
+        let accept = self.listeners.deadline();
+        let stop = if self.stopping.is_some() { self.shell.clock.now() + stop::LOOK } else { Mono::NEVER };
         let space = if self.space_asked { Mono::NEVER } else { self.space_at };
         [self.shell.node.deadline(), self.shell.peers.deadline(), accept, space, self.patience_at, stop]
             .into_iter()
@@ -206,79 +184,21 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 }
             }
             token if self.shell.peers.owns(token) => self.shell.peers.on_event(event),
-            _ => self.accept_ready = true,
+            _ => self.listeners.on_event(),
         }
     }
 
-    fn on_signal(&mut self) {
-        let mut bytes = [0; 16];
-        while let Ok(count) = self.shell.signals.read(&mut bytes)
-            && count > 0
-        {
-            if self.stopping.is_some() {
-                warn!("a second signal: ending at once");
-                std::process::exit(1);
-            }
-            info!("a signal to stop: handing over leadership");
-            self.shell.node.stop(self.shell.clock.now());
-            self.stopping = Some(Stopping { handed_over_at: None, last_checkpoint: false });
-        }
-    }
-
-    fn accept(&mut self, now: Mono) {
-        if !self.accept_ready || now < self.accept_after {
-            return;
-        }
-        self.accept_ready = false;
-        for number in 0..self.shell.client_listeners.len() {
-            for _ in 0..ACCEPT_MAX {
-                let accepted = self.shell.client_listeners[number].accept();
-                match self.accepted(accepted, now) {
-                    Some(stream) => self.add_client(stream),
-                    None => break,
-                }
-            }
-        }
-        for number in 0..self.shell.peer_listeners.len() {
-            for _ in 0..ACCEPT_MAX {
-                let accepted = self.shell.peer_listeners[number].accept();
-                match self.accepted(accepted, now) {
-                    Some(stream) => self.add_inbound(stream, now),
-                    None => break,
-                }
-            }
-        }
-    }
-
-    /// A connection, or None when this listener has no more for now.
-    fn accepted(
-        &mut self,
-        accepted: std::io::Result<(TcpStream, SocketAddr)>,
-        now: Mono,
-    ) -> Option<TcpStream> {
+    pub(super) fn add(&mut self, accepted: Accepted, now: Mono) {
         match accepted {
-            Ok((stream, _)) => {
-                // More may wait behind the budget of a turn.
-                self.accept_ready = true;
-                Some(stream)
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => None,
-            Err(e) => {
-                // Out of descriptors, or the caller hung up: the rest stays in the queue of the listener.
-                warn!("cannot accept a connection: {e}");
-                self.accept_ready = true;
-                self.accept_after = now + ACCEPT_PAUSE;
-                None
-            }
+            Accepted::Client(stream) => self.add_client(stream),
+            Accepted::Member(stream) => self.add_inbound(stream, now),
         }
     }
 
     fn add_client(&mut self, mut stream: TcpStream) {
         let (slot, id) = self.clients.reserve();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.stopping.is_some()
-            || self.shell.poll.registry().register(&mut stream, Token(CLIENTS + slot), interest).is_err()
-        {
+        if self.shell.poll.registry().register(&mut stream, Token(CLIENTS + slot), interest).is_err() {
             return self.clients.free(slot);
         }
         // Answers are written whole; a failure only makes them slower.
@@ -294,8 +214,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         {
             return self.inbound.free(slot);
         }
-        let _ = stream.set_nodelay(true);
-        self.inbound.fill(slot, Inbound::new(Pipe::new(stream), now));
+        self.inbound.fill(slot, Inbound::new(Pipe::between_members(stream), now));
         self.patience_at = self.patience_at.min(now + GREETING);
     }
 
@@ -323,12 +242,15 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         inbound.pipe.flush();
         let from = inbound.from;
         let gone = (inbound.pipe.ended && !more) || inbound.pipe.broken;
-        for said in self.said.drain(..) {
+        let mut all_said = std::mem::take(&mut self.said);
+        for said in all_said.drain(..) {
             match said {
+                Said::Hello(from) => self.replace_inbound(slot, from),
                 Said::Message(message) => self.shell.node.on_message(message, now),
                 Said::Call(from, call) => self.shell.node.on_peer_call(from, call, now)?,
             }
         }
+        self.said = all_said;
         if gone {
             self.inbound.free(slot);
             if let Some(id) = from {
@@ -340,12 +262,25 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         Ok(())
     }
 
+    /// A member speaks on one connection at a time: what it said on an earlier one and was not taken yet is dropped,
+    /// as if it had been lost on the way.
+    fn replace_inbound(&mut self, slot: usize, from: MemberId) {
+        for other in self.inbound.used() {
+            if other != slot && self.inbound.at(other).is_some_and(|inbound| inbound.from == Some(from)) {
+                self.inbound.free(other);
+            }
+        }
+        self.shell.node.on_peer_greeted(from);
+    }
+
     /// Reads and decodes what clients ask, one read each, and hands it to the node.
     fn read_clients(&mut self) {
-        let busy = std::mem::take(&mut self.busy_clients);
-        for slot in busy {
+        let mut busy = std::mem::take(&mut self.busy_clients);
+        for slot in busy.drain(..) {
             self.read_client(slot);
         }
+        // The list's room serves the next turn.
+        self.busy_clients = busy;
     }
 
     fn read_client(&mut self, slot: usize) {
@@ -362,6 +297,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             for call in self.calls.drain(..) {
                 self.shell.node.on_call(id, call, now);
             }
+        } else if client.has_parted() {
+            client.skip_input(&mut self.buffer);
         }
         self.clients.mark(slot);
     }
@@ -384,7 +321,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             Finished::FreeBytes(free) => {
                 self.space_asked = false;
                 if let Some(free) = free {
-                    self.shell.node.on_disk_space(free < self.shell.reserve_bytes);
+                    self.shell.node.on_disk_space(free, self.shell.reserve_bytes);
                 }
             }
         }
@@ -420,11 +357,16 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     /// Sends what is queued, answers before what members want to know: each send may wake its receiver, and on a
     /// busy machine take this processor from us. True if a connection that was held up can be decoded again.
-    fn flush(&mut self) -> bool {
+    fn flush(&mut self, now: Mono) -> bool {
         let mut again = false;
-        for slot in self.clients.take_marked() {
+        let parting = self.is_parting();
+        let mut marked = self.clients.take_marked();
+        for slot in marked.drain(..) {
+            if parting {
+                again |= self.part_behind_answers(slot, now);
+            }
             let Some(client) = self.clients.at(slot) else { continue };
-            client.pipe.flush();
+            client.flush();
             if client.is_over() {
                 let id = client.id;
                 self.clients.free(slot);
@@ -434,6 +376,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 again = true;
             }
         }
+        self.clients.recycle(marked);
         self.shell.peers.flush();
         again
     }
@@ -471,37 +414,6 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             self.patience_at = self.patience_at.min(client.deadline());
             self.clients.mark(slot);
         }
-    }
-
-    /// One step further in a clean stop. True when the process may end.
-    fn advance_stop(&mut self, now: Mono) -> Result<bool> {
-        let Some(stopping) = &mut self.stopping else { return Ok(false) };
-        if stopping.handed_over_at.is_none() {
-            if !self.shell.node.handed_over(now) {
-                return Ok(false);
-            }
-            stopping.handed_over_at = Some(now);
-            for slot in self.clients.used() {
-                let Some(client) = self.clients.at(slot) else { continue };
-                client.stop_listening();
-                self.clients.mark(slot);
-            }
-        }
-        let since = stopping.handed_over_at.unwrap_or(now);
-        let settled = self.shell.node.may_exit(now) && self.clients.len() == 0 && now >= since + FAREWELL;
-        if !settled && now < since + 2 * SECOND {
-            return Ok(false);
-        }
-        match stopping.last_checkpoint {
-            false => {
-                if let Some(checkpoint) = self.shell.node.final_checkpoint()? {
-                    self.shell.workers.ask(Work::Job(Job::Checkpoint(checkpoint)));
-                }
-                stopping.last_checkpoint = true;
-            }
-            true => return Ok(!self.shell.node.checkpoint_running()),
-        }
-        Ok(false)
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Inbound {
 
 /// Something a member said.
 pub(super) enum Said {
+    /// It has just greeted.
+    Hello(MemberId),
     Message(Message),
     Call(MemberId, PeerCall),
 }
@@ -59,6 +61,7 @@ impl Inbound {
                     }
                     None => {
                         self.from = Some(hello.from);
+                        said.push(Said::Hello(hello.from));
                         let welcome = Hello::new(cluster, me, hello.from);
                         peer::encode(&Frame::Welcome(welcome), &mut self.pipe.output);
                     }

@@ -1,26 +1,29 @@
 //! The event loop and its sockets: the only user of mio. [`serve`] is a whole server process.
 
+mod accept;
 mod clients;
 mod event_loop;
 mod inbound;
+mod layout;
 mod peers;
 mod pipe;
 pub mod settings;
 mod slots;
+mod stop;
 mod url;
 mod workers;
 
+pub use layout::Layout;
 pub use settings::Settings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::{info, warn};
 use mio::net::{TcpListener, UnixStream};
 use mio::{Poll, Waker};
 
-use crate::api::{Limits, Member};
+use crate::api::{Limits, Member, VERSION};
 use crate::base::ids::{cluster_id, member_id};
 use crate::base::time::MS;
 use crate::base::{Error, Result, Rng};
@@ -66,20 +69,8 @@ pub fn serve(settings: &Settings) -> Result<()> {
     peers.set_members(&event_loop::others(&node));
     let workers = Workers::start(OsDisk, log_writer, waker)?;
     let info = Arc::new(server_info(settings, &node));
-    let shell = Shell {
-        node,
-        clock,
-        poll,
-        workers,
-        peers,
-        info,
-        signals,
-        client_listeners,
-        peer_listeners,
-        data_dirs,
-        reserve_bytes,
-    };
-    let ended = EventLoop::new(shell)?.run();
+    let shell = Shell { node, clock, poll, workers, peers, info, signals, data_dirs, reserve_bytes };
+    let ended = EventLoop::new(shell, client_listeners, peer_listeners)?.run();
     drop(lock);
     ended
 }
@@ -132,8 +123,7 @@ fn bootstrap(settings: &Settings) -> Result<Bootstrap> {
 }
 
 fn node_config(settings: &Settings) -> Config {
-    let member_dir = settings.data_dir.join("member");
-    let wal_dir = settings.wal_dir.clone().unwrap_or_else(|| member_dir.join("wal"));
+    let Layout { member_dir, wal_dir } = Layout::new(&settings.data_dir, settings.wal_dir.as_deref());
     Config {
         name: settings.name.clone(),
         client_urls: settings.advertise_client_urls.clone(),
@@ -147,25 +137,15 @@ fn node_config(settings: &Settings) -> Config {
         catchup_entries: settings.snapshot_catchup_entries,
         checkpoint_entries: settings.snapshot_count,
         quota_bytes: settings.quota_backend_bytes,
-        limits: limits(settings),
     }
-}
-
-fn limits(settings: &Settings) -> Limits {
-    Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops }
 }
 
 fn server_info<D: Disk>(settings: &Settings, node: &Node<D>) -> ServerInfo {
     ServerInfo {
         cluster: node.cluster(),
         member: node.id(),
-        version: env!("CARGO_PKG_VERSION"),
-        limits: limits(settings),
+        version: VERSION,
+        limits: Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops },
         config: settings.effective.clone(),
     }
-}
-
-/// Where the tree file of a data directory is: the offline tools look there.
-pub fn tree_path(data_dir: &std::path::Path) -> PathBuf {
-    data_dir.join("member").join("tree")
 }

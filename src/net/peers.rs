@@ -145,7 +145,7 @@ impl Peers {
         });
         match dialled {
             Ok(stream) => {
-                let mut pipe = Pipe::new(stream);
+                let mut pipe = Pipe::between_members(stream);
                 pipe.wait_until_writable();
                 let hello = Hello { to: self.peers[position].id, ..self.hello };
                 peer::encode(&Frame::Hello(hello), &mut pipe.output);
@@ -209,8 +209,6 @@ impl Peers {
         let State::Dialled { pipe, .. } = std::mem::replace(&mut peer.state, waiting) else {
             unreachable!("only a dialled peer is welcomed");
         };
-        // Small messages matter here; a failure only makes them slower.
-        let _ = pipe.stream.set_nodelay(true);
         info!("peer {:x} is connected", peer.id);
         peer.complained = false;
         peer.retry_after = RETRY_FIRST;

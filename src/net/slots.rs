@@ -73,6 +73,15 @@ impl<T> Slots<T> {
         std::mem::take(&mut self.marked)
     }
 
+    /// The emptied list of [`take_marked`](Self::take_marked), for the next turn.
+    pub(super) fn recycle(&mut self, list: Vec<usize>) {
+        assert!(
+            list.is_empty() && self.marked.is_empty(),
+            "a list that is done with, and nothing marked since"
+        );
+        self.marked = list;
+    }
+
     /// Every slot that holds something.
     pub(super) fn used(&self) -> Vec<usize> {
         (0..self.slots.len()).filter(|&slot| self.slots[slot].value.is_some()).collect()

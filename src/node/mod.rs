@@ -28,12 +28,12 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 
 use crate::api::{
-    Body, Call, Command, ConnId, Fault, Header, Limits, Origin, PeerCall, Reply, Request, Tag, command,
+    Body, Call, Command, ConnId, Fault, Header, Origin, PeerCall, Reply, Request, Tag, command,
 };
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
 use crate::io::Disk;
-use crate::raft::{Entry, HardState, Raft, Refused};
+use crate::raft::{Entry, HardState, MessageBody, Raft, Refused};
 use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
@@ -44,7 +44,7 @@ use writes::{Asker, Writes};
 /// What the shell carries between its threads and members without looking inside.
 pub use crate::raft::Message;
 pub use crate::wal::{Batch, LogWriter, Written};
-pub use startup::{Bootstrap, Opened};
+pub use startup::{Bootstrap, Opened, lock_path, tree_path};
 
 /// The settings of one member that matter behind the sockets.
 #[derive(Clone, Debug)]
@@ -65,7 +65,6 @@ pub struct Config {
     pub checkpoint_entries: u64,
     /// Bytes in use at which puts are refused.
     pub quota_bytes: Option<u64>,
-    pub limits: Limits,
 }
 
 impl Config {
@@ -76,7 +75,7 @@ impl Config {
 }
 
 /// Dirty pages in memory at which a checkpoint is due.
-const CHECKPOINT_DIRTY_BYTES: u64 = 32 << 20;
+const CHECKPOINT_DIRTY_BYTES: u64 = 16 << 20;
 
 /// A checkpoint is due this long after the first change, however small: a restart then replays little.
 const CHECKPOINT_AFTER: Nanos = 5 * SECOND;
@@ -177,8 +176,12 @@ pub struct Node<D: Disk> {
     applied_term: Term,
     entries_since_checkpoint: u64,
     checkpoint_due: Mono,
-    /// Free bytes of the file systems, as last told by the shell, were too few to go on writing.
+    /// Free bytes of the file systems, as last told by the shell: too few to go on writing, or so many that
+    /// a new file certainly fits.
     disk_full: bool,
+    disk_empty: bool,
+    /// The log's next segment could not be made ready.
+    spare_lacks_room: bool,
     /// No chores before this: the disk was full.
     chores_at: Mono,
     /// When a checkpoint that lacked room is tried again; never, if none did.
@@ -201,7 +204,9 @@ impl<D: Disk> Node<D> {
         let deadline = now + self.config.request_timeout();
         match request {
             Request::Status => self.reply(conn, tag, Body::Status(Box::new(self.status()))),
-            Request::Range(range) if range.serializable => self.answer_range(conn, tag, &range),
+            Request::Range(range) if range.serializable || self.may_read_now(conn, now) => {
+                self.answer_range(conn, tag, &range);
+            }
             Request::Range(range) => self.wait_to_read(conn, tag, Question::Range(range), deadline),
             Request::MemberList { serializable: true } => self.answer_members(conn, tag),
             Request::MemberList { serializable: false } => {
@@ -214,10 +219,25 @@ impl<D: Disk> Node<D> {
                     self.write(Asker::Client { conn, tag }, &Command::Put(put), deadline);
                 }
             }
+            Request::Delete(_) if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
             Request::Delete(delete) => {
                 self.write(Asker::Client { conn, tag }, &Command::Delete(delete), deadline);
             }
         }
+    }
+
+    /// Whether a linearizable read that came before `now` can be answered from the present state: this member leads
+    /// under a lease, an entry of its own term and all that is committed is applied, and nothing that the connection
+    /// asked for earlier is still to come. Else the read waits for an index like all others.
+    fn may_read_now(&self, conn: ConnId, now: Mono) -> bool {
+        if self.reads.waiting() > 0 || self.writes.newest_open(conn).is_some() {
+            return false;
+        }
+        let standing = self.raft.standing();
+        standing.leader == self.id
+            && now < standing.lease_until
+            && standing.term == self.applied_term
+            && standing.commit <= self.store.applied().index
     }
 
     fn wait_to_read(&mut self, conn: ConnId, tag: Tag, question: Question, deadline: Mono) {
@@ -252,6 +272,12 @@ impl<D: Disk> Node<D> {
 
     /// Another member's Raft speaks.
     pub fn on_message(&mut self, message: Message, now: Mono) {
+        if self.log_is_full()
+            && let MessageBody::Append { entries, .. } = &message.body
+            && !entries.is_empty()
+        {
+            return; // As if it were lost: the leader tries again with each heartbeat.
+        }
         self.raft.step(message, now, &self.log);
     }
 
@@ -307,6 +333,10 @@ impl<D: Disk> Node<D> {
             self.output.messages.push(refuse(false, &payloads));
             return;
         }
+        if self.log_is_full() {
+            self.output.messages.push(refuse(true, &payloads));
+            return;
+        }
         match self.raft.propose(payloads.clone(), now, &self.log) {
             Ok(()) => {}
             Err(Refused::Busy) => self.output.messages.push(refuse(true, &payloads)),
@@ -328,6 +358,13 @@ impl<D: Disk> Node<D> {
             let call = PeerCall::ReadIndexReply { id: their_id, index: None };
             self.output.messages.push(Outbound::Call { to: from, call });
         }
+    }
+
+    /// Another member has made a new connection. What it numbered on an earlier one, perhaps in an earlier life,
+    /// says nothing of what comes now, and what was lost between the two is not waited for.
+    pub fn on_peer_greeted(&mut self, peer: MemberId) {
+        self.proposed_by.remove(&peer);
+        self.abort_snapshots_of(peer);
     }
 
     /// The connection from another member ended: its process may be dead.
@@ -379,26 +416,39 @@ impl<D: Disk> Node<D> {
         match self.log.chore_done(done) {
             Err(failure) if failure.is_no_space() => {
                 // The newest segment still has room. Nothing is lost yet, and trying again at once would not help.
-                self.disk_full = true;
+                if !self.spare_lacks_room {
+                    log::warn!("{failure}: writes are refused until there is room");
+                }
+                self.spare_lacks_room = true;
                 self.chores_at = now + HOUSEKEEPING_RETRY;
                 Ok(())
             }
             Err(failure) => Err(failure),
             Ok(()) => {
+                self.spare_lacks_room &= self.log.lacks_spare();
                 self.raft.log_fetched();
                 Ok(())
             }
         }
     }
 
-    /// The shell looked: there is, or is not, enough room on the disks to go on writing.
-    pub fn on_disk_space(&mut self, full: bool) {
-        self.disk_full = full;
+    /// The shell looked: so much is free on the disks, and with less than the reserve writing must not go on.
+    pub fn on_disk_space(&mut self, free_bytes: u64, reserve_bytes: u64) {
+        self.disk_full = free_bytes < reserve_bytes;
+        self.disk_empty = free_bytes >= EMPTY_BYTES.max(EMPTY_SEGMENTS * self.config.wal_segment_bytes);
+    }
+
+    /// Nothing may be written any more that can wait: what is left of the log's newest segment is for Raft's
+    /// own entries. Only a new segment, or an old one that is released, helps.
+    fn log_is_full(&self) -> bool {
+        self.spare_lacks_room && self.log.lacks_spare()
     }
 
     /// Puts are refused; deletes are not, for they make room.
     fn is_full(&self) -> bool {
-        self.disk_full || self.config.quota_bytes.is_some_and(|quota| self.store.bytes_in_use() >= quota)
+        self.disk_full
+            || self.log_is_full()
+            || self.config.quota_bytes.is_some_and(|quota| self.store.bytes_in_use() >= quota)
     }
 
     /// Begins to stop: leadership is handed over first. The shell asks [`Node::may_exit`] until it is true.
@@ -420,6 +470,11 @@ impl<D: Disk> Node<D> {
         alone
             || (standing.leader != self.id && standing.leader != 0)
             || now >= since + 2 * self.config.election_timeout
+    }
+
+    /// Whatever still waits is answered now, with what is known of it: the process ends soon.
+    pub fn give_up(&mut self) {
+        self.expire(Mono::NEVER);
     }
 
     /// Nothing is owed any more: the process may end.
@@ -476,6 +531,10 @@ impl<D: Disk> Node<D> {
         }
     }
 }
+
+/// With so much free, in bytes and in segments of the log, nobody fills the disk before it is looked at again.
+const EMPTY_BYTES: u64 = 1 << 30;
+const EMPTY_SEGMENTS: u64 = 16;
 
 /// Housekeeping that found the disk full is tried again after this.
 const HOUSEKEEPING_RETRY: Nanos = SECOND;

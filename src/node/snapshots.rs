@@ -41,11 +41,16 @@ const CHUNKS_PER_TURN: usize = 2;
 /// A stream of which nothing was heard for so long is given up. Installing includes a sync of all that was sent.
 const PATIENCE: Nanos = 30 * SECOND;
 
+/// A snapshot for which the disk has no room is not tried again before this.
+const ROOM_RETRY: Nanos = 5 * SECOND;
+
 pub(super) struct Snapshots<D: Disk> {
     disk: D,
     next_stream: u64,
     sending: BTreeMap<MemberId, Sending>,
     receiving: Option<Receiving<D>>,
+    /// The disk had no room for one: none is received before this.
+    receive_at: Mono,
 }
 
 struct Sending {
@@ -67,7 +72,7 @@ struct Receiving<D: Disk> {
     incoming: Incoming<D>,
     acked: u64,
     heard_at: Mono,
-    /// From here on nothing is applied to the old tree, and there is no way back.
+    /// From here on nothing is applied to the old tree, unless the disk has no room for the new one.
     installing: bool,
 }
 
@@ -91,7 +96,13 @@ impl<D: Disk> Work<D> {
 
 impl<D: Disk> Snapshots<D> {
     pub(super) fn new(disk: D, first_stream: u64) -> Snapshots<D> {
-        Snapshots { disk, next_stream: first_stream, sending: BTreeMap::new(), receiving: None }
+        Snapshots {
+            disk,
+            next_stream: first_stream,
+            sending: BTreeMap::new(),
+            receiving: None,
+            receive_at: Mono(0),
+        }
     }
 
     /// The store is about to be replaced: nothing may be applied to it, and nothing read from it.
@@ -234,7 +245,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn on_begin(&mut self, from: MemberId, stream: u64, at: EntryId) -> Result<()> {
-        if self.snapshots.installing() {
+        if self.snapshots.installing() || self.now < self.snapshots.receive_at {
             self.call(from, PeerCall::SnapshotAbort { stream });
             return Ok(());
         }
@@ -249,7 +260,7 @@ impl<D: Disk> Node<D> {
         info!("receiving a snapshot at {at} from {from:x}");
         let options = startup::tree_options(self.snapshots.next_stream);
         self.snapshots.next_stream += 1;
-        let path = startup::tree_path(&self.config);
+        let path = startup::tree_path(&self.config.tree_dir);
         let incoming = Incoming::begin(&self.snapshots.disk, &path, self.store.identity(), options);
         self.snapshots.receiving =
             Some(Receiving { from, stream, at, incoming, acked: 0, heard_at: self.now, installing: false });
@@ -277,7 +288,9 @@ impl<D: Disk> Node<D> {
 
     /// A bad stream is given up; a bad disk stops the member.
     fn receiving_failed(&mut self, failure: Error) -> Result<()> {
-        if matches!(failure, Error::Io { .. }) && !failure.is_no_space() {
+        if failure.is_no_space() {
+            self.snapshots.receive_at = self.now + ROOM_RETRY;
+        } else if matches!(failure, Error::Io { .. }) {
             return Err(failure);
         }
         self.abort_receiving(&failure.to_string());
@@ -327,7 +340,9 @@ impl<D: Disk> Node<D> {
         };
         let outcome = done.done.and_then(|done| receiving.incoming.job_done(done));
         if let Err(failure) = outcome {
-            return if receiving.installing { Err(failure) } else { self.receiving_failed(failure) };
+            let harmless = failure.is_no_space() && receiving.incoming.may_be_abandoned();
+            let hopeless = receiving.installing && !harmless;
+            return if hopeless { Err(failure) } else { self.receiving_failed(failure) };
         }
         if receiving.incoming.installed() { self.installed() } else { self.go_on_receiving() }
     }

@@ -11,7 +11,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 
@@ -106,6 +106,8 @@ impl<D: Disk> Node<D> {
             entries_since_checkpoint: 0,
             checkpoint_due: Mono::NEVER,
             disk_full: false,
+            disk_empty: false,
+            spare_lacks_room: false,
             chores_at: Mono(0),
             checkpoint_retry_at: Mono::NEVER,
             next_publish: Mono(0),
@@ -129,7 +131,7 @@ fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Se
     for dir in [&config.tree_dir, &config.wal_dir] {
         disk.create_dir_all(dir).map_err(|e| Error::io("cannot make the directory", dir, e))?;
     }
-    let path = config.tree_dir.join(LOCK);
+    let path = lock_path(&config.tree_dir);
     disk.lock(&path).map_err(|e| match e.kind() {
         ErrorKind::WouldBlock => Error::Refused(format!(
             "{} is in use by another process (it holds {})",
@@ -141,7 +143,7 @@ fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Se
 }
 
 fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, file_id: u64) -> Result<Store<D>> {
-    let path = tree_path(config);
+    let path = tree_path(&config.tree_dir);
     let failed = |e| Error::io("cannot look for", &path, e);
     if !disk.exists(&path).map_err(failed)? {
         refuse_orphaned_log(disk, config)?;
@@ -164,8 +166,14 @@ fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, file_id
     Ok(store)
 }
 
-pub(super) fn tree_path(config: &Config) -> PathBuf {
-    config.tree_dir.join(TREE)
+/// The tree file in a member's directory.
+pub fn tree_path(tree_dir: &Path) -> PathBuf {
+    tree_dir.join(TREE)
+}
+
+/// What a running server holds locked there.
+pub fn lock_path(tree_dir: &Path) -> PathBuf {
+    tree_dir.join(LOCK)
 }
 
 /// `file_id` is random: no other tree file has it.

@@ -1,7 +1,7 @@
 //! What a member says of itself.
 
 use super::Node;
-use crate::api::{Fault, Range, RangeResult, Status};
+use crate::api::{Fault, Range, RangeResult, Status, VERSION};
 use crate::base::{EntryId, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
@@ -21,7 +21,7 @@ impl<D: Disk> Node<D> {
             member_id: self.id,
             cluster_id: self.cluster,
             name: self.config.name.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: VERSION.into(),
             leader: standing.leader,
             term: standing.term,
             commit_index: standing.commit,

@@ -10,6 +10,9 @@ use crate::base::{Error, Mono, Result};
 use crate::io::Disk;
 use crate::raft::{Entry, EntryKind, Ready, Refused};
 
+/// The next turn's replies are given room for as many as this turn's, up to here.
+const REPLIES_EXPECTED_MAX: usize = 1_024;
+
 impl<D: Disk> Node<D> {
     /// Everything that the events since the last turn make due. `now` was read after them.
     pub fn turn(&mut self, now: Mono) -> Result<Output<D>> {
@@ -17,7 +20,7 @@ impl<D: Disk> Node<D> {
         if now >= self.raft.deadline() {
             self.raft.tick(now, &self.log);
         }
-        self.expire();
+        self.expire(now);
         self.publish();
         self.send_writes();
         self.ask_for_read_index();
@@ -62,7 +65,8 @@ impl<D: Disk> Node<D> {
         let again =
             self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
         let empty = Output {
-            replies: Vec::new(),
+            // As many as now: a list that grows from nothing is moved several times.
+            replies: Vec::with_capacity(self.output.replies.len().min(REPLIES_EXPECTED_MAX)),
             messages: Vec::new(),
             batches: Vec::new(),
             jobs: Vec::new(),
@@ -73,15 +77,16 @@ impl<D: Disk> Node<D> {
         output
     }
 
-    fn expire(&mut self) {
-        while let Some((write, perhaps)) = self.writes.expired(self.now) {
+    /// Answers what has waited until its deadline. A write that may have happened is told from one that did not.
+    pub(super) fn expire(&mut self, now: Mono) {
+        while let Some((write, perhaps)) = self.writes.expired(now) {
             if let Asker::Client { conn, tag } = write.asker {
                 let fault = if perhaps { Fault::timeout() } else { Fault::no_leader() };
                 self.fail(conn, tag, fault);
             }
         }
         self.reads.give_up_attempts(self.now - self.read_patience());
-        for read in self.reads.expired(self.now) {
+        for read in self.reads.expired(now) {
             self.fail(read.conn, read.tag, Fault::no_leader());
         }
     }
@@ -119,7 +124,7 @@ impl<D: Disk> Node<D> {
             return;
         }
         let standing = self.raft.standing();
-        if standing.leader == 0 || (self.leads() && self.raft.transferring()) {
+        if standing.leader == 0 || (self.leads() && (self.raft.transferring() || self.log_is_full())) {
             return;
         }
         let number = self.proposal_number + 1;
@@ -311,11 +316,18 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
-    /// While one batch syncs, the next one gathers: that is all there is to group commit.
+    /// While one batch syncs, the next one gathers: that is all there is to group commit. On a disk that may
+    /// be full, what needs a new segment waits until one is ready: a write that finds no room ends the member.
     fn write_log(&mut self) {
-        if !self.log_writer_busy && !self.waiting_batches.is_empty() {
-            self.log_writer_busy = true;
-            self.output.batches = std::mem::take(&mut self.waiting_batches);
+        if self.log_writer_busy || self.waiting_batches.is_empty() {
+            return;
         }
+        let mut count = self.waiting_batches.len();
+        if !self.disk_empty {
+            count = self.log.room_for(&mut self.waiting_batches);
+        }
+        let rest = self.waiting_batches.split_off(count);
+        self.output.batches = std::mem::replace(&mut self.waiting_batches, rest);
+        self.log_writer_busy = count > 0;
     }
 }

@@ -56,7 +56,7 @@ impl Config {
             inflight_messages_max: 256,
             inflight_bytes_max: 16 << 20,
             uncommitted_bytes_max: 256 << 20,
-            memory_bytes_max: 16 << 20,
+            memory_bytes_max: 4 << 20,
             committed_bytes_max: 4 << 20,
             seed,
         }

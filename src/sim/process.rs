@@ -10,7 +10,7 @@ use super::plan::{Moment, Survival};
 use super::stream::exponential;
 use super::world::{Event, World};
 use super::{CLUSTER, DATA_DIR};
-use crate::api::{Limits, Member};
+use crate::api::Member;
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Error, Rng};
 use crate::io::Disk;
@@ -21,10 +21,14 @@ use crate::node::{Bootstrap, Config, Node, Output};
 /// loop needs for a system call and for its work.
 const TURN_DELAY: Nanos = MS / 50;
 
-/// As in the event loop: how often free space is looked at, and how long a stopping leader refuses instead of
-/// dropping what others forward to it.
+/// As in the event loop: how often free space is looked at.
 const SPACE_EVERY: Nanos = 2 * SECOND;
-const FAREWELL: Nanos = 200 * MS;
+
+/// As in `net::stop`, since the hand-over: when quiet connections are ended, when what waits is answered with what
+/// is known, and when nobody is waited for any more.
+const SILENCE: Nanos = 200 * MS;
+const PATIENCE: Nanos = 2 * SECOND;
+const END: Nanos = PATIENCE + SECOND;
 
 /// Turns in a row that may leave their deadline in the past.
 const OVERDUE_TURNS_MAX: u64 = 500;
@@ -56,7 +60,6 @@ impl World {
             catchup_entries: options.catchup,
             checkpoint_entries: options.checkpoint,
             quota_bytes: None,
-            limits: Limits::default(),
         }
     }
 
@@ -306,7 +309,7 @@ impl World {
         let free = self.machines[member].disk.free_bytes(&tree_dir());
         let process = self.machines[member].process.as_mut().expect("it lives");
         if let Ok(free) = free {
-            process.node.on_disk_space(free < reserve_bytes);
+            process.node.on_disk_space(free, reserve_bytes);
         }
         self.after(SPACE_EVERY, Event::Space { member, life });
     }
@@ -397,7 +400,7 @@ impl World {
         let now = self.local(member);
         let Some(process) = &mut self.machines[member].process else { return };
         process.node.stop(now);
-        process.stopping = Some(Stopping { restart, handed_over_at: None, last_checkpoint: false });
+        process.stopping = Some(Stopping { restart, ..Stopping::default() });
         self.turn_soon(member);
     }
 
@@ -424,10 +427,17 @@ impl World {
             self.machines[member].start_at = self.now + restart;
             return self.after(restart, Event::Start { member });
         }
-        let settled = process.node.may_exit(now) && now >= since + FAREWELL;
-        if !settled && now < since + 2 * SECOND {
+        if now >= since + PATIENCE && !stopping.gave_up {
+            stopping.gave_up = true;
+            process.node.give_up();
+        }
+        let (life, may_exit) = (process.life, process.node.may_exit(now));
+        let parted = now >= since + SILENCE && self.part_from_clients(member, life);
+        if !(may_exit && parted) && now < since + END {
             return self.turn_after(member, 10 * MS);
         }
+        let process = self.machines[member].process.as_mut().expect("it is stopping");
+        let stopping = process.stopping.as_mut().expect("it is stopping");
         stopping.last_checkpoint = true;
         match process.node.final_checkpoint() {
             Err(why) => self.stopped(member, &why),

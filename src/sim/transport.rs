@@ -195,6 +195,7 @@ impl World {
                 Ok(Some(Frame::Hello(hello))) if !greeted => {
                     assert!(hello.from == from as u64 && hello.to == to as u64, "greetings come undamaged");
                     conn.greeted = true;
+                    self.greeted(to, from);
                     self.answer_dialler(number, Answer::Welcome);
                 }
                 Ok(Some(frame)) if greeted => {
@@ -217,6 +218,14 @@ impl World {
                 input.clear();
             }
             conn.input = input;
+        }
+    }
+
+    /// A new connection replaces whatever there was of that member.
+    fn greeted(&mut self, member: usize, from: usize) {
+        if let Some(process) = &mut self.machines[member].process {
+            process.node.on_peer_greeted(from as u64);
+            self.turn_soon(member);
         }
     }
 

@@ -7,7 +7,7 @@ use super::walk::{Bounds, Walk, key_value, read_record};
 use super::{MEMBERS, REVISIONS, Store, VERSIONS, damaged, keys, range};
 use crate::api::{Body, Code, Command, Delete, Fault, KeyValue, Order, Put};
 use crate::base::{EntryId, MemberId, Result, Revision};
-use crate::btree::View;
+use crate::btree::{Spot, View};
 use crate::io::Disk;
 
 /// Keys of a deleted span that are collected before they are deleted: bounds the memory of a large one.
@@ -53,12 +53,13 @@ impl<D: Disk> Store<D> {
         if put.lease != 0 {
             return Ok(Body::Fault(Fault::no_lease()));
         }
-        let prefix = keys::prefix(&put.key);
-        let live = self.newest(&prefix, put.prev_kv || put.ignore_value)?.filter(|n| !n.header.tombstone);
+        let revision = self.state.revision + 1;
+        let version = keys::version_of(&put.key, revision);
+        let (spot, newest) = self.newest(&version, put.prev_kv || put.ignore_value)?;
+        let live = newest.filter(|newest| !newest.header.tombstone);
         if live.is_none() && (put.ignore_value || put.ignore_lease) {
             return Ok(Body::Fault(Fault::no_key()));
         }
-        let revision = self.state.revision + 1;
         let header = match &live {
             None => Header { create: revision, version: 1, ..Header::default() },
             Some(live) => Header {
@@ -72,10 +73,8 @@ impl<D: Disk> Store<D> {
             Some(live) if put.ignore_value => &live.value,
             _ => &put.value,
         };
-        if let Some(live) = &live {
-            self.uncount(&prefix, live.revision)?;
-        }
-        self.add_version(&prefix, &put.key, revision, &header, value)?;
+        self.add_version(spot, &version, &header, value, live.is_some())?;
+        self.add_change(revision, 0, &put.key)?;
         self.state.revision = revision;
         let previous = put
             .prev_kv
@@ -93,10 +92,11 @@ impl<D: Disk> Store<D> {
             let batch = self.collect_live(&bounds, delete.prev_kv)?;
             let Some(last) = batch.last() else { break };
             bounds.from = keys::after(&last.prefix);
-            for Doomed { prefix, revision: old, key_value } in batch {
-                self.uncount(&prefix, old)?;
-                let key = key_value.key.clone();
-                self.add_version(&prefix, &key, revision, &Header::tombstone(sub), &[])?;
+            for Doomed { prefix, key_value } in batch {
+                let version = keys::version(&prefix, revision);
+                let spot = self.tree.cursor(View::Now, VERSIONS).seek_spot(&version)?;
+                self.add_version(spot, &version, &Header::tombstone(sub), &[], true)?;
+                self.add_change(revision, sub, &key_value.key)?;
                 sub = sub.checked_add(1).expect("a store holds fewer than 2^32 keys");
                 if delete.prev_kv {
                     previous.push(key_value);
@@ -114,11 +114,7 @@ impl<D: Disk> Store<D> {
         let mut walk = Walk::new(&self.tree, &self.path, bounds, Order::Ascending, None);
         let mut batch = Vec::new();
         while batch.len() < DELETE_KEYS_MAX && walk.advance()? {
-            batch.push(Doomed {
-                prefix: walk.prefix().to_vec(),
-                revision: walk.revision(),
-                key_value: walk.key_value(with_values)?,
-            });
+            batch.push(Doomed { prefix: walk.prefix().to_vec(), key_value: walk.key_value(with_values)? });
         }
         Ok(batch)
     }
@@ -134,50 +130,48 @@ impl<D: Disk> Store<D> {
         Ok(Body::Members(self.members.clone()))
     }
 
-    fn newest(&self, prefix: &[u8], with_value: bool) -> Result<Option<Newest>> {
+    /// Where a new version of a key belongs, and the newest one there is: it comes right after that.
+    fn newest(&self, version: &[u8], with_value: bool) -> Result<(Spot, Option<Newest>)> {
         let mut cursor = self.tree.cursor(View::Now, VERSIONS);
-        if !cursor.seek(prefix)? {
-            return Ok(None);
+        let spot = cursor.seek_spot(version)?;
+        if !cursor.valid() {
+            return Ok((spot, None));
         }
         let key = cursor.key()?;
-        if !key.starts_with(prefix) {
-            return Ok(None);
+        if !key.starts_with(keys::prefix_of(version)) {
+            return Ok((spot, None));
         }
         let (_, revision) = keys::split(&key).map_err(|bad| damaged(&self.path, "a key", bad))?;
         let (header, value) = read_record(&cursor.value(), with_value, &self.path)?;
-        Ok(Some(Newest { revision, header, value }))
+        Ok((spot, Some(Newest { revision, header, value })))
     }
 
-    /// A version that is about to be superseded.
-    fn uncount(&mut self, prefix: &[u8], revision: Revision) -> Result<()> {
-        let found = self.tree.set_counted(VERSIONS, &keys::version(prefix, revision), false)?;
-        assert!(found, "the version at revision {revision} was just read and is gone");
-        Ok(())
-    }
-
+    /// Puts a version where it belongs; `replaces`: what comes after it is the live version of the key so far,
+    /// which is counted no longer.
     fn add_version(
         &mut self,
-        prefix: &[u8],
-        key: &[u8],
-        revision: Revision,
+        spot: Spot,
+        version: &[u8],
         header: &Header,
         value: &[u8],
+        replaces: bool,
     ) -> Result<()> {
         let (head, head_bytes) = header.encode();
-        let counted = !header.tombstone;
-        self.tree.insert(
-            VERSIONS,
-            &keys::version(prefix, revision),
-            &[&head[..head_bytes], value],
-            counted,
-        )?;
-        self.tree.insert(REVISIONS, &keys::change(revision, header.sub), &[key], false)
+        let (record, counted) = ([&head[..head_bytes], value], !header.tombstone);
+        if replaces {
+            self.tree.supersede(spot, version, &record, counted)
+        } else {
+            self.tree.insert_at(spot, version, &record, counted)
+        }
+    }
+
+    fn add_change(&mut self, revision: Revision, sub: u32, key: &[u8]) -> Result<()> {
+        self.tree.append(REVISIONS, &keys::change(revision, sub), &[key], false)
     }
 }
 
 /// A live key that a delete has found.
 struct Doomed {
     prefix: Vec<u8>,
-    revision: Revision,
     key_value: KeyValue,
 }

@@ -240,6 +240,11 @@ impl<D: Disk> Incoming<D> {
         }
     }
 
+    /// Whether a failure leaves the present store as it is. From the rename on nobody knows.
+    pub fn may_be_abandoned(&self) -> bool {
+        !matches!(self.stage, Stage::Renaming | Stage::Installed)
+    }
+
     /// The file has the store's name, durably: [`Incoming::into_store`] it.
     pub fn installed(&self) -> bool {
         self.stage == Stage::Installed

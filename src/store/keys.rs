@@ -63,6 +63,18 @@ pub fn version(prefix: &[u8], revision: Revision) -> Vec<u8> {
     out
 }
 
+/// As [`version`], of a key that is not encoded yet.
+pub fn version_of(key: &[u8], revision: Revision) -> Vec<u8> {
+    let mut out = prefix(key);
+    out.extend_from_slice(&(!revision).to_be_bytes());
+    out
+}
+
+/// The prefix of an encoding that was made here.
+pub fn prefix_of(version: &[u8]) -> &[u8] {
+    &version[..version.len() - REVISION_BYTES]
+}
+
 /// The least string above every encoding that begins with `prefix` (see [`prefix()`]).
 pub fn after(prefix: &[u8]) -> Vec<u8> {
     let mut out = prefix.to_vec();

@@ -69,11 +69,6 @@ impl<'s, D: Disk> Walk<'s, D> {
         &self.prefix
     }
 
-    /// The revision that made the version.
-    pub fn revision(&self) -> Revision {
-        self.revision
-    }
-
     pub fn key_value(&self, with_value: bool) -> Result<KeyValue> {
         let (header, value) = self.read(with_value)?;
         Ok(key_value(self.key()?, self.revision, &header, value))

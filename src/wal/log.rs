@@ -10,8 +10,10 @@ use crate::raft::{Entry, HardState, LogGap, LogView};
 use crate::wal::Options;
 use crate::wal::chore::{Chore, ChoreDone, Outcome, SPARES_MAX, Wanted, Work};
 use crate::wal::fetched::Fetched;
+use crate::wal::format::record_bytes;
 use crate::wal::recover::{Recovered, SegmentFile};
 use crate::wal::replay::{EntryIndex, Place, Slot};
+use crate::wal::room::{Room, records_bytes};
 use crate::wal::writer::{Batch, Splice, Written};
 
 /// One read-back brings about this much payload (at least one entry).
@@ -45,6 +47,7 @@ pub struct Log<D: Disk> {
     spares_handed: usize,
     preparing: bool,
     next_spare: u64,
+    room: Room,
     /// Entries below may go.
     release_before: Index,
     /// Segments whose entries are gone from the index and whose files are to go; still in `segments`.
@@ -63,6 +66,8 @@ struct InFlight {
     live: usize,
     /// It resets the log to here.
     reset: Option<Index>,
+    /// What its records take up.
+    bytes: u64,
 }
 
 impl<D: Disk> Log<D> {
@@ -93,6 +98,7 @@ impl<D: Disk> Log<D> {
             spares,
             spares_handed: 0,
             preparing: false,
+            room: Room::behind(tail.border(), options.segment_bytes),
             next_spare: next_spare.next_multiple_of(2),
             doomed: 0,
             releasing: false,
@@ -140,7 +146,8 @@ impl<D: Disk> Log<D> {
             });
         }
         let count = entries.len();
-        self.batch(InFlight { number, first, count, live: count, reset: None }, hard_state, splice, entries)
+        let in_flight = InFlight { number, first, count, live: count, reset: None, bytes: 0 };
+        self.batch(in_flight, hard_state, splice, entries)
     }
 
     /// After a snapshot was installed: the log is empty and goes on behind `at`. The tree must hold the
@@ -154,7 +161,8 @@ impl<D: Disk> Log<D> {
         for batch in &mut self.in_flight {
             batch.live = 0;
         }
-        let reset = InFlight { number, first: at.index + 1, count: 0, live: 0, reset: Some(at.index) };
+        let first = at.index + 1;
+        let reset = InFlight { number, first, count: 0, live: 0, reset: Some(at.index), bytes: 0 };
         self.batch(reset, Some(hard_state), Splice::Reset(at), Vec::new())
     }
 
@@ -167,10 +175,33 @@ impl<D: Disk> Log<D> {
     ) -> Batch {
         let number = in_flight.number;
         assert!(self.in_flight.back().is_none_or(|before| before.number < number), "batch numbers rise");
-        self.in_flight.push_back(in_flight);
         let spares = std::mem::take(&mut self.spares);
         self.spares_handed += spares.len();
-        Batch { number, hard_state, splice, entries, spares }
+        let batch = Batch { number, hard_state, splice, entries, spares };
+        self.in_flight.push_back(InFlight { bytes: records_bytes(&batch), ..in_flight });
+        batch
+    }
+
+    /// How many of these batches, from the first, can be written without making a file, for which the disk may have no
+    /// room. They are all that was made and not handed to the writer, which is idle.
+    pub fn room_for(&mut self, batches: &mut [Batch]) -> usize {
+        // A spare that came later helps the first of them already.
+        let mut spares = std::mem::take(&mut self.spares);
+        self.spares_handed += spares.len();
+        for batch in batches.iter_mut() {
+            spares.append(&mut batch.spares);
+        }
+        let Some(first) = batches.first_mut() else {
+            (self.spares_handed, self.spares) = (self.spares_handed - spares.len(), spares);
+            return 0;
+        };
+        first.spares = spares;
+        self.room.count(self.spares_handed, batches)
+    }
+
+    /// Whether the next segment would have to be made first.
+    pub fn lacks_spare(&self) -> bool {
+        self.spares.is_empty() && self.spares_handed == 0
     }
 
     /// Forgets what is behind `to`.
@@ -189,17 +220,25 @@ impl<D: Disk> Log<D> {
     /// those at the same index now by their batch's number: an old completion never vouches for a new entry.
     pub fn written(&mut self, written: Written) {
         let mut places = written.places.into_iter();
+        if !written.begun.is_empty() {
+            self.room.begin_segment();
+        }
         self.segments.extend(written.begun);
+        let newest = self.segments.back().expect("there is always a newest segment").sequence;
         self.spares_handed -= written.spares_used;
         while self.in_flight.front().is_some_and(|batch| batch.number <= written.number) {
             let batch = self.in_flight.pop_front().expect("looked at just now");
             let own = places.by_ref().take(batch.count);
+            self.room.add(batch.bytes);
             for (position, place) in own.enumerate() {
                 // Below the base: released by a reset in the meantime.
                 if position < batch.live
                     && let Some(slot) = self.index.slot_mut(batch.first + position as u64)
                 {
                     slot.place = place;
+                    if position + 1 == batch.count && u64::from(place.sequence) == newest {
+                        self.room.ends_at(place.offset() + record_bytes(slot.payload_bytes as usize) as u64);
+                    }
                 }
             }
             if let Some(index) = batch.reset {

@@ -41,6 +41,7 @@ mod format;
 mod log;
 mod recover;
 mod replay;
+mod room;
 mod scan;
 mod settle;
 mod writer;

@@ -1,5 +1,6 @@
 //! The storage engines alone: random keys put in batches, all of them read in another order, one scan.
 
+pub mod apply;
 mod lmdb;
 mod redb;
 mod tree;

@@ -1,0 +1,157 @@
+//! A clean stop. Nobody's request fails by it, as long as another member can lead:
+//!
+//! 1. The signal. No new clients: who dials is refused and looks elsewhere. Leadership is handed over; requests
+//!    are taken as ever, and writes wait until there is another leader.
+//! 2. Another member leads. Requests still are taken, and forwarded, but every connection is ended at a
+//!    moment when nothing is owed on it: with the answer to its last request, in the same packet, goes a
+//!    goodbye, which is the error `SHUTDOWN`, and the end of what this side sends. A connection
+//!    that is silent gets the goodbye after [`SILENCE`].
+//! 3. What clients send now is read and thrown away, until they close ([`LINGER`]). Closing at once would answer
+//!    it with a reset, which takes away what they have not read yet.
+//! 4. The last checkpoint, and the end.
+//!
+//! What a client sees: a pool that looks at a connection before it uses it finds the goodbye, and takes another one.
+//! A client that sends without looking, or at that very moment, reads the goodbye as the answer to its
+//! request, and it is the truth: nothing happened, ask another member. A closed connection alone
+//! would leave it in doubt, for a member that was killed closes its connections too.
+//!
+//! A stop has bounds: what the cluster has not answered [`PATIENCE`] after the hand-over is answered here, with
+//! what is known of it.
+
+use std::io::Read;
+
+use log::{info, warn};
+
+use super::event_loop::EventLoop;
+use super::workers::Work;
+use crate::base::time::{MS, Nanos, SECOND};
+use crate::base::{Mono, Result};
+use crate::io::{Clock, Disk};
+use crate::node::Job;
+
+/// How often connections are looked at while the member stops.
+pub(super) const LOOK: Nanos = 10 * MS;
+
+/// A connection on which nothing is asked for so long after the hand-over is told goodbye. For as long, requests
+/// that other members forwarded to their former leader are refused instead of lost.
+const SILENCE: Nanos = 200 * MS;
+
+/// For so long after the goodbye a client may take to close its side.
+const LINGER: Nanos = 300 * MS;
+
+/// For so long after the hand-over requests may wait for the rest of the cluster.
+const PATIENCE: Nanos = 2 * SECOND;
+
+/// Everything behind the last answers: clients that do not read them are not waited for.
+const END: Nanos = PATIENCE + SECOND;
+
+/// How far a clean stop has come.
+#[derive(Default)]
+pub(super) struct Stopping {
+    /// When leadership was with another member; None = not yet.
+    handed_over_at: Option<Mono>,
+    /// Waiting requests have been answered with what is known.
+    gave_up: bool,
+    look_at: Mono,
+    /// The last checkpoint is under way or done.
+    last_checkpoint: bool,
+}
+
+impl<D: Disk, C: Clock> EventLoop<D, C> {
+    pub(super) fn on_signal(&mut self) {
+        let mut bytes = [0; 16];
+        while let Ok(count) = self.shell.signals.read(&mut bytes)
+            && count > 0
+        {
+            if self.stopping.is_some() {
+                warn!("a second signal: ending at once");
+                std::process::exit(1);
+            }
+            info!("a signal to stop: handing over leadership");
+            let now = self.shell.clock.now();
+            for accepted in self.listeners.close_to_clients() {
+                self.add(accepted, now);
+            }
+            self.shell.node.stop(now);
+            self.stopping = Some(Stopping::default());
+        }
+    }
+
+    /// Whether connections are being ended.
+    pub(super) fn is_parting(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| stopping.handed_over_at.is_some())
+    }
+
+    /// Says goodbye behind the answers that are about to be sent, if they are the last ones owed. True if there
+    /// are more requests to decode instead.
+    pub(super) fn part_behind_answers(&mut self, slot: usize, now: Mono) -> bool {
+        match self.clients.at(slot) {
+            Some(client) if !client.pipe.output.is_empty() => self.part_if_quiet(slot, now),
+            _ => false,
+        }
+    }
+
+    fn part_if_quiet(&mut self, slot: usize, now: Mono) -> bool {
+        let Some(client) = self.clients.at(slot) else { return false };
+        if !client.is_quiet() {
+            return false;
+        }
+        // The next request may have come since the last event: look once more, and it is answered too.
+        if client.pipe.read(&mut self.buffer) > 0 {
+            self.busy_clients.push(slot);
+            return true;
+        }
+        client.say_goodbye(&self.shell.info, now);
+        false
+    }
+
+    /// One step further in a clean stop. True when the process may end.
+    pub(super) fn advance_stop(&mut self, now: Mono) -> Result<bool> {
+        let Some(stopping) = &mut self.stopping else { return Ok(false) };
+        let since = match stopping.handed_over_at {
+            Some(since) => since,
+            None if self.shell.node.handed_over(now) => *stopping.handed_over_at.insert(now),
+            None => return Ok(false),
+        };
+        if now >= since + PATIENCE && !stopping.gave_up {
+            stopping.gave_up = true;
+            self.shell.node.give_up();
+        }
+        if now >= stopping.look_at {
+            stopping.look_at = now + LOOK;
+            self.look_at_clients(since, now);
+        }
+        let settled = self.shell.node.may_exit(now) && self.clients.len() == 0 && now >= since + SILENCE;
+        if !settled && now < since + END {
+            return Ok(false);
+        }
+        self.last_checkpoint()
+    }
+
+    fn look_at_clients(&mut self, since: Mono, now: Mono) {
+        for slot in self.clients.used() {
+            if now >= since + SILENCE {
+                self.part_if_quiet(slot, now);
+            }
+            let Some(client) = self.clients.at(slot) else { continue };
+            if now >= since + PATIENCE {
+                client.say_goodbye(&self.shell.info, now);
+            }
+            client.end_lingering(now, LINGER);
+            self.clients.mark(slot);
+        }
+    }
+
+    /// True when it is durable, or cannot be.
+    fn last_checkpoint(&mut self) -> Result<bool> {
+        let Some(stopping) = &mut self.stopping else { return Ok(false) };
+        if stopping.last_checkpoint {
+            return Ok(!self.shell.node.checkpoint_running());
+        }
+        stopping.last_checkpoint = true;
+        if let Some(checkpoint) = self.shell.node.final_checkpoint()? {
+            self.shell.workers.ask(Work::Job(Job::Checkpoint(checkpoint)));
+        }
+        Ok(false)
+    }
+}

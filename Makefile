@@ -11,6 +11,7 @@ CARGO ?= cargo
 RELEASE := target/release/pawld
 FUZZ_SECONDS ?= 60
 BENCH ?= all
+SIM_SECONDS ?= 60
 
 .PHONY: help
 help: ## Show this list
@@ -46,6 +47,11 @@ bench: build ## Measure Pawl beside etcd, Redis, LMDB and redb, those that are f
 fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default 60), on stable Rust
 	fuzz/run $(FUZZ_SECONDS)
 
+.PHONY: sim
+sim: ## Simulate fresh seeds for SIM_SECONDS of CPU time (default 60); failing plans go to sim/found
+	$(CARGO) build --profile sim --locked --features sim
+	target/sim/pawld sim --seeds 1000000 --cpu $(SIM_SECONDS) --out sim/found
+
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)
 	install -d $(BINDIR)
@@ -72,11 +78,11 @@ format-check:
 
 .PHONY: lint
 lint:
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
 
 .PHONY: docs
 docs:
-	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --all-features --no-deps --document-private-items
 
 .PHONY: clean
 clean: ## Remove what was built and the data of the local cluster

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use crate::base::Rng;
-use crate::io::sim::SimDisk;
+use crate::io::sim::{Call, Fault, Profile, SimDisk};
 
 use super::*;
 
@@ -306,4 +306,38 @@ fn use_hostile(disk: &SimDisk, rng: &mut Rng) -> crate::base::Result<()> {
         tree.end_checkpoint(done)?;
     }
     Ok(())
+}
+
+/// A sync fails, the process ends, and the page cache shows the next one what is on no disk. What that process then
+/// builds must stand on what is.
+#[test]
+fn what_a_failed_sync_left_in_the_cache_is_not_built_on() {
+    for failing in [0, 1] {
+        let (disk, mut tree) = new_tree(256);
+        let fill = |tree: &mut Tree<SimDisk>, first: u8| {
+            for key in first..first + 40 {
+                tree.insert(1, &[key], &[&[key; 60]], true).expect("sound");
+            }
+        };
+        fill(&mut tree, 0);
+        checkpoint(&mut tree);
+        fill(&mut tree, 40);
+        disk.fail(Fault::once(Call::Sync, "tree").after(failing));
+        let work = tree.begin_checkpoint().expect("room").expect("there are changes");
+        assert!(work.run().is_err());
+        drop(tree);
+        disk.end_process();
+        let mut tree = Tree::open(&disk, path()).expect("the last good checkpoint");
+        disk.record();
+        for round in 0..3 {
+            fill(&mut tree, 80 + round * 40);
+            checkpoint(&mut tree);
+        }
+        for point in disk.points() {
+            for (label, image) in point.crash_images(Profile::PosixWorst, failing, 2) {
+                let tree = Tree::open(&image, path()).unwrap_or_else(|e| panic!("{label}: {e}"));
+                assert!(tree.get(View::Now, 1, &[7]).expect("sound").is_some(), "{label}");
+            }
+        }
+    }
 }

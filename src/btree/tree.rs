@@ -22,6 +22,18 @@ use super::space::{Roots, Space, Who};
 use super::table::{Run, Slot, Table};
 use super::{Options, RootNo, Stats, USER_BYTES_MAX, View};
 
+/// Has the slots read from the disk itself, so that the checkpoint that is opened is one that survives (T-31).
+///
+/// Scenario: the sync of a checkpoint fails, and the process ends as it must. The page cache still shows the new
+/// slot and calls it clean. If the next process believed it, it would reuse the pages that only the older slots
+/// lead to, and a power cut would leave nothing that opens. What the checkpoint's pages were does not matter: no
+/// slot on the disk leads to them, and whatever takes their place is written anew.
+fn settle<F: File>(file: &F, path: &Path) -> Result<()> {
+    file.sync_data().map_err(|e| Error::io("syncing", path, e))?;
+    let slots_end = META_OFFSETS[1] + META_BYTES as u64;
+    file.drop_cache(0, slots_end).map_err(|e| Error::io("rereading", path, e))
+}
+
 /// A B+tree file. One thread owns it; only the [`Checkpoint`](super::Checkpoint) it hands out goes elsewhere.
 pub struct Tree<D: Disk> {
     path: PathBuf,
@@ -85,6 +97,7 @@ impl<D: Disk> Tree<D> {
     /// Opens a file. Of its two meta slots the newer good one counts; see [`choose`] for the cases.
     pub fn open(disk: &D, path: &Path) -> Result<Tree<D>> {
         let file = disk.open(path, Open::Write).map_err(|e| Error::io("opening", path, e))?;
+        settle(&file, path)?;
         let tree = Tree::load(disk, path, file)?;
         tree.wipe_unkept_slot()?;
         Ok(tree)

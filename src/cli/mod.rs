@@ -24,6 +24,8 @@ mod output;
 mod resp;
 mod rules;
 mod server;
+#[cfg(feature = "sim")]
+mod sim;
 mod url;
 mod util;
 mod values;
@@ -88,6 +90,8 @@ fn dispatch(program: &str, words: &[OsString], environment: &Environment, consol
     match words.first().and_then(|word| word.to_str()) {
         Some("ctl") => client::run(&format!("{program} ctl"), rest, environment, console),
         Some("util") => util::run(&format!("{program} util"), rest, console),
+        #[cfg(feature = "sim")]
+        Some("sim") => sim::run(&format!("{program} sim"), rest, console),
         Some("version") => {
             console.print(version::text(Role::Server, program).as_bytes());
             0

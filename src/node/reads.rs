@@ -213,13 +213,14 @@ impl Reads {
     }
 
     /// When [`give_up_attempts`](Self::give_up_attempts), [`ask`](Self::ask) or [`expired`](Self::expired)
-    /// should be called again.
-    pub(super) fn deadline(&self, patience: Nanos) -> Mono {
+    /// should be called again. `may_ask`: somebody is known who could answer.
+    pub(super) fn deadline(&self, patience: Nanos, may_ask: bool) -> Mono {
         if self.waiting == 0 {
             return Mono::NEVER;
         }
         let attempt = self.asked.front().map_or(Mono::NEVER, |asked| asked.at + patience);
-        let retry = if self.fresh.is_empty() { Mono::NEVER } else { self.retry_at };
+        let asks = !self.fresh.is_empty() && may_ask && self.asked.len() < ATTEMPTS_MAX;
+        let retry = if asks { self.retry_at } else { Mono::NEVER };
         let oldest =
             [self.asked.front().map(|asked| &asked.reads), self.indexed.front().map(|(_, reads)| reads)];
         let oldest = oldest.into_iter().flatten().chain([&self.fresh]).filter_map(|reads| reads.first());
@@ -286,6 +287,20 @@ mod tests {
         reads.answered(id, Some(0), Mono(0));
         assert_eq!(tags(&reads.ready(0, |_| false)), [2, 3]);
         assert!(reads.waiting_of.is_empty());
+    }
+
+    /// A deadline that is over and cannot be met would keep the loop awake.
+    #[test]
+    fn nothing_is_due_while_nobody_can_be_asked() {
+        let mut reads = Reads::new(10);
+        reads.push(read(1, None));
+        assert_eq!(reads.deadline(50, true), Mono(0));
+        assert_eq!(reads.deadline(50, false), Mono(1_000), "the read gives up then");
+        for tag in 0..ATTEMPTS_MAX as u64 {
+            assert!(reads.ask(Mono(20)).is_some());
+            reads.push(read(tag, None));
+        }
+        assert_eq!(reads.deadline(50, true), Mono(70), "the first attempt is given up then");
     }
 
     #[test]

@@ -117,7 +117,9 @@ impl<D: Disk> Snapshots<D> {
 
     pub(super) fn deadline(&self) -> Mono {
         let sending = self.sending.values().map(|sending| sending.heard_at);
-        let receiving = self.receiving.iter().map(|receiving| receiving.heard_at);
+        // What is being installed is not given up.
+        let receiving = self.receiving.iter().filter(|receiving| !receiving.installing);
+        let receiving = receiving.map(|receiving| receiving.heard_at);
         sending.chain(receiving).min().map_or(Mono::NEVER, |heard_at| heard_at + PATIENCE)
     }
 }

@@ -2,8 +2,9 @@
 
 use super::Node;
 use crate::api::{Fault, Member, Range, RangeResult, Status, VERSION};
-use crate::base::{Result, Revision};
+use crate::base::{EntryId, Result, Revision};
 use crate::io::Disk;
+use crate::raft::Standing;
 
 impl<D: Disk> Node<D> {
     pub fn status(&self) -> Status {
@@ -32,6 +33,16 @@ impl<D: Disk> Node<D> {
             learner: self.raft.membership().learners.contains(&self.id),
             errors,
         }
+    }
+
+    /// Who leads, as this member knows it, and the last entry that it has applied.
+    pub fn standing(&self) -> (Standing, EntryId) {
+        (self.raft.standing(), self.store.applied())
+    }
+
+    /// A digest of the replicated content: equal on members that have applied the same entries. Reads all of it.
+    pub fn content_hash(&self) -> Result<u64> {
+        self.store.content_hash()
     }
 
     /// The store's revision as applied here.

@@ -42,12 +42,15 @@ impl<D: Disk> Node<D> {
 
     /// When the next turn is due if nothing happens before.
     pub fn deadline(&self) -> Mono {
-        let checkpoint = if self.store.checkpoint_running() { Mono::NEVER } else { self.checkpoint_due };
-        let publish = if self.is_published() { Mono::NEVER } else { self.next_publish };
+        let busy = self.store.checkpoint_running() || self.snapshots.installing();
+        let checkpoint = if busy { Mono::NEVER } else { self.checkpoint_due };
+        // What only a leader can bring on waits for a message from one, not for the clock.
+        let is_led = self.raft.standing().leader != 0;
+        let publish = if self.is_published() || !is_led { Mono::NEVER } else { self.next_publish };
         [
             self.raft.deadline(),
             self.writes.deadline().unwrap_or(Mono::NEVER),
-            self.reads.deadline(self.read_patience()),
+            self.reads.deadline(self.read_patience(), is_led),
             self.snapshots.deadline(),
             self.movers_deadline(),
             checkpoint,

@@ -1,5 +1,83 @@
-//! The whole cluster in one thread from one seed, and the checkers of what its clients saw.
+//! Whole clusters in one thread: the shipped node, log, tree, store and peer codec on simulated disks, networks
+//! and clocks. A run is a function of its plan: the same plan gives the same events, to the last one.
+//!
+//! ```text
+//!   seed --> generate --> plan (text) --> world --------------------> check, finish
+//!                           ^               | heap of (time, event)      histories, files,
+//!                           |               |                            convergence
+//!                         shrink            +--> machine: disk, clock, process (node, log writer, jobs)
+//!                                           +--> net, transport: links, connections, pieces of streams
+//!                                           +--> clients: ask, wait, give up; write down what they saw
+//!                                           +--> faults: what the plan's lines do
+//!                                           +--> watch, forks: what must hold at every event
+//! ```
+//!
+//! # How to think about it
+//!
+//! *A plan, not dice.* The generator turns a seed into lines of text first: what happens when, or at which moment
+//! of the protocol. A failing plan is a file that can be read, edited, made smaller, and kept (`sim/regress`).
+//!
+//! *Streams.* Every link, disk, clock, client and node has dice of its own ([`stream`]), so a line that is taken out
+//! of a plan changes what it did, and little else.
+//!
+//! *The shell is played, not imitated.* [`process`] does with a node what `net::event_loop` does: events in, one turn,
+//! messages and answers out; batches to a log writer and jobs to a housekeeper, whose calls end later. A call's
+//! effect on the disk comes when it ends; if the process ends first, it comes in part, up to any of its operations.
+//!
+//! *The network is TCP's*: a connection delays, ends, or loses its last piece, but does not reorder. Some seeds are
+//! crueller and treat each frame by itself; the core must stand both.
+//!
+//! *Disks lose what was not synced* in every way that `io::sim` knows, and fail on command. Damage at rest goes to
+//! a minority of the members at most, and of a log only where a later group proves that it had been durable. A
+//! member that finds damage must say so and stop; it stays down.
+//!
+//! *After the faults* a core of the cluster is healed, everybody else is gone for good, and the core must be back
+//! within bounds and stay quiet ([`liveness`]).
+//!
+//! # What is checked
+//!
+//! During the run, at every turn, message and answer: [`watch`] and [`forks`] have the list (V01 to V17, S1, L6). At the
+//! end: what the clients saw ([`check`], two judges), equal content everywhere, every byte of every file (V13, V15).
+//! An assertion of the node that fails is caught and is a failure with its place as a name.
+//!
+//! # What is left out
+//!
+//! - The event loop itself, its sockets and the line protocol: `tests/` drive these with real processes.
+//! - Threads: the log writer, the housekeeper and the loop take turns here. Their calls overlap in time, but two
+//!   calls that both end are executed one after the other.
+//! - A disk that lies about syncs of the log. Nothing can tell such a lie from a write that was torn.
+//! - Byzantine members, and damage to a majority.
+//! - Changes of the membership and hand-over on command: when the node has them, [`plan::Action`] gets the lines
+//!   `add`, `remove`, `promote` and `transfer`, `faults` does them, and `may_lose` counts by the members of that time.
 
 pub mod check;
 pub mod explore;
 pub mod history;
+
+mod clients;
+mod clock;
+mod faults;
+mod finish;
+mod forks;
+pub mod generate;
+mod liveness;
+mod machine;
+mod net;
+pub mod options;
+pub mod plan;
+mod process;
+pub mod report;
+pub mod run;
+pub mod shrink;
+mod stream;
+mod trace;
+mod transport;
+mod watch;
+mod words;
+mod world;
+
+/// Every simulated cluster is this one.
+const CLUSTER: u64 = 77;
+
+/// Where its members keep their files.
+const DATA_DIR: &str = "/data/member";

@@ -46,6 +46,26 @@ impl Batch {
         self.number
     }
 
+    /// What this batch makes durable, for whoever checks what is claimed: term and vote, if they change,
+    pub fn hard_state(&self) -> Option<HardState> {
+        self.hard_state
+    }
+
+    /// the entry behind which its own begin, where others are replaced (and whether even that one comes from
+    /// elsewhere, as part of a snapshot),
+    pub fn behind(&self) -> Option<(EntryId, bool)> {
+        match self.splice {
+            Splice::Append => None,
+            Splice::Cut(id) => Some((id, false)),
+            Splice::Reset(id) => Some((id, true)),
+        }
+    }
+
+    /// and its entries.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// What the batch's records take up in a segment.
     fn record_bytes(&self) -> u64 {
         let others = usize::from(self.hard_state.is_some()) + usize::from(self.splice != Splice::Append);

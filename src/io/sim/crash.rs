@@ -199,6 +199,20 @@ impl Point {
         list.found
     }
 
+    /// One of all legal survivors, drawn by the dice.
+    pub fn random_survivors(&self, profile: Profile, rng: &mut Rng) -> Survivors {
+        let items = self.items();
+        let fates = items.iter().map(|item| random_fate(item, rng)).collect();
+        let mut list = Enumeration { profile, items: &items, found: Vec::new() };
+        list.add("random".into(), fates);
+        list.found.remove(0)
+    }
+
+    /// Everything that is pending shares one fate.
+    pub fn uniform_survivors(&self, fate: Fate) -> Survivors {
+        Survivors { label: format!("{fate:?}"), fates: vec![fate; self.items().len()] }
+    }
+
     /// [`Point::survivors`] as disks, with a line that says which point and which survivors made them.
     pub fn crash_images(
         &self,

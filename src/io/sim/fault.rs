@@ -70,6 +70,37 @@ impl Fault {
     }
 }
 
+/// One write that the medium does not take as it was meant, while its call and its sync say Ok.
+#[derive(Clone, Debug)]
+pub struct Mangle {
+    /// The path contains this.
+    pub name: String,
+    /// How many matching writes are done well first.
+    pub skip: u64,
+    /// Where in the file the bytes land instead; None: nowhere.
+    pub elsewhere: Option<u64>,
+    struck: bool,
+}
+
+impl Mangle {
+    pub fn new(name: &str, skip: u64, elsewhere: Option<u64>) -> Mangle {
+        Mangle { name: name.to_string(), skip, elsewhere, struck: false }
+    }
+
+    /// What becomes of this write, if it is the one; counts it.
+    pub(super) fn strike(&mut self, path: &Path) -> Option<Option<u64>> {
+        if self.struck || !path.to_string_lossy().contains(&self.name) {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        self.struck = true;
+        Some(self.elsewhere)
+    }
+}
+
 /// Damage at rest: it hits the medium and the page cache alike, and no call reports it.
 #[derive(Clone, Copy, Debug)]
 pub enum Damage {

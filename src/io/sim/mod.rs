@@ -25,6 +25,9 @@
 //! only at the end of the file. Looking behind the end of a file through a mapping panics, as SIGBUS would end
 //! the real process.
 //!
+//! A disk that lies does it without an error ([`Mangle`]): a write that never arrives, or arrives elsewhere,
+//! while reads show it from the page cache until the power goes.
+//!
 //! Left out: hard links, permissions, time of access; a rename across directories is atomic; lent pages are
 //! frozen copies, so a reader that holds one too long does not see it change here; nothing is slow, because
 //! calls are synchronous: the simulator delays their completions itself.
@@ -45,7 +48,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 pub use content::SimPage;
 pub use crash::{Fate, Pending, PendingKind, Point, Profile, Survivors};
-pub use fault::{Call, Damage, EIO, ENOSPC, EROFS, Fault};
+pub use fault::{Call, Damage, EIO, ENOSPC, EROFS, Fault, Mangle};
 pub use world::{SimClock, SimEntropy};
 
 use super::{Disk, File, Open, Pages};
@@ -90,6 +93,7 @@ struct Live {
     stop_at: Option<u64>,
     stopped: bool,
     faults: Vec<Fault>,
+    mangles: Vec<Mangle>,
     capacity_bytes: Option<u64>,
     lying: Option<String>,
     points: Option<Vec<Point>>,
@@ -185,10 +189,44 @@ impl SimDisk {
         self.live.lock().faults.push(fault);
     }
 
+    /// A later write does not do what it says.
+    pub fn mangle(&self, mangle: Mangle) {
+        self.live.lock().mangles.push(mangle);
+    }
+
+    /// The process that used the disk is dead: its files are closed and its locks are free. The page cache lives
+    /// on, and so do faults. Open files of the dead process must not be used again.
+    pub fn end_process(&self) {
+        let mut live = self.live.lock();
+        live.locks.clear();
+        (live.stop_at, live.stopped) = (None, false);
+        for no in 0..live.state.files.len() {
+            if live.state.files[no].sync_failed {
+                live.state.file_mut(no).sync_failed = false;
+            }
+        }
+    }
+
+    /// All calls since that instant have never been made: the process ended there, as [`SimDisk::end_process`].
+    pub fn rewind(&self, point: &Point) {
+        self.end_process();
+        self.live.lock().state = point.state.clone();
+    }
+
+    /// The power goes, as [`SimDisk::end_process`], and `survivors` of [`SimDisk::point`] are what the disk
+    /// comes back with.
+    pub fn cut_power(&self, survivors: &Survivors) {
+        let image = self.point().image(survivors);
+        let state = std::mem::take(&mut image.live.lock().state);
+        self.end_process();
+        self.live.lock().state = state;
+    }
+
     /// No more faults, no limit of space, no lies.
     pub fn heal(&self) {
         let mut live = self.live.lock();
         live.faults.clear();
+        live.mangles.clear();
         live.capacity_bytes = None;
         live.lying = None;
     }
@@ -435,8 +473,14 @@ impl File for SimFile {
             }
         };
         live.room_for(self.no, offset, bytes.len() as u64)?;
-        if !bytes.is_empty() {
-            live.state.write(self.no, offset, bytes);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let path = live.state.files[self.no].path.clone();
+        let mangled = live.mangles.iter_mut().find_map(|mangle| mangle.strike(&path));
+        match mangled {
+            None => live.state.write(self.no, offset, bytes),
+            Some(elsewhere) => live.state.write_astray(self.no, offset, bytes, elsewhere),
         }
         Ok(())
     }

@@ -140,6 +140,17 @@ impl State {
         self.add_piece(no, Piece::Bytes { offset, bytes: bytes.into() });
     }
 
+    /// Reads see the bytes where they belong; the medium gets them elsewhere, or nowhere.
+    pub(super) fn write_astray(&mut self, no: FileNo, offset: u64, bytes: &[u8], elsewhere: Option<u64>) {
+        self.grow(no, offset + bytes.len() as u64);
+        let seq = self.seq();
+        let file = self.file_mut(no);
+        file.written.write(offset, bytes);
+        if let Some(offset) = elsewhere {
+            file.pending.push((seq, Piece::Bytes { offset, bytes: bytes.into() }));
+        }
+    }
+
     pub(super) fn grow(&mut self, no: FileNo, len_bytes: u64) {
         if len_bytes > self.files[no].written.len_bytes() {
             self.add_piece(no, Piece::Grow { len_bytes });

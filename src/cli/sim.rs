@@ -1,0 +1,261 @@
+//! `pawld sim`: runs the whole-cluster simulator. Seeds, plans, the search for a smaller plan.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+
+use super::Console;
+use crate::base::time::{Nanos, SECOND};
+use crate::io::os::{OsDisk, OsEntropy};
+use crate::io::{Disk, Entropy, File, Open};
+use crate::sim::generate::{Load, generate};
+use crate::sim::plan::Plan;
+use crate::sim::report::{Failure, Outcome, Tally};
+use crate::sim::run::{View, quiet_panics, run as run_plan};
+use crate::sim::shrink::shrink;
+
+#[derive(Debug, Parser)]
+#[command(name = "pawld sim", about = "Runs whole clusters on simulated disks, networks and clocks")]
+#[command(disable_version_flag = true, disable_help_subcommand = true)]
+struct Line {
+    /// The first seed; a fresh one if it is left out
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// How many seeds to run
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    seeds: u64,
+    /// Stop after so many seconds of CPU time, between two seeds
+    #[arg(long, value_name = "SECONDS")]
+    cpu: Option<u64>,
+    /// Run this plan instead of generated ones
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds"])]
+    plan: Option<PathBuf>,
+    /// What kind of runs the seeds make
+    #[arg(long, value_enum, default_value_t = Kind::Mixed)]
+    load: Kind,
+    /// Print the plan of the seed and do not run it
+    #[arg(long)]
+    show: bool,
+    /// Print one line for everything that happens
+    #[arg(long)]
+    log: bool,
+    /// End behind this event (the first number of a line of the log)
+    #[arg(long, value_name = "EVENT", default_value_t = 0)]
+    until: u64,
+    /// Run everything twice, and compare; otherwise one seed in 20
+    #[arg(long)]
+    twice: bool,
+    /// Where plans that fail are kept
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// CPU seconds for making a failing plan smaller; 0: leave it as it is
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    shrink: u64,
+    /// `shrink FILE`: makes a failing plan smaller
+    #[arg(value_name = "COMMAND")]
+    words: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Dense,
+    Sparse,
+    Mixed,
+}
+
+impl From<Kind> for Load {
+    fn from(kind: Kind) -> Load {
+        match kind {
+            Kind::Dense => Load::Dense,
+            Kind::Sparse => Load::Sparse,
+            Kind::Mixed => Load::Mixed,
+        }
+    }
+}
+
+/// Runs one command; the exit code: 0 if every promise held, 1 if not, 2 for a command line without sense.
+pub fn run(program: &str, words: &[OsString], console: &mut Console) -> u8 {
+    let argv = std::iter::once(OsString::from(program)).chain(words.iter().cloned());
+    let matches = Line::command().bin_name(program.to_owned()).try_get_matches_from(argv);
+    let line = match matches.and_then(|mut matches| Line::from_arg_matches_mut(&mut matches)) {
+        Ok(line) => line,
+        Err(error) if !error.use_stderr() => {
+            console.print(error.to_string().as_bytes());
+            return 0;
+        }
+        Err(error) => {
+            console.complain(&error.to_string());
+            return 2;
+        }
+    };
+    quiet_panics();
+    let done = match line.words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] if line.plan.is_some() => run_file(&line, console),
+        [] => Ok(run_seeds(&line, console)),
+        ["shrink", file] => shrink_file(&line, Path::new(file), console),
+        _ => Err("the only command is: shrink FILE".to_string()),
+    };
+    match done {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(why) => {
+            console.complain(&format!("{program}: {why}"));
+            2
+        }
+    }
+}
+
+fn cpu_nanos() -> Nanos {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    now.tv_sec.cast_unsigned() * SECOND + now.tv_nsec.cast_unsigned()
+}
+
+fn view(line: &Line) -> View {
+    let sink = line.log.then(|| -> Box<dyn FnMut(&str)> {
+        Box::new(|line: &str| {
+            use std::io::Write;
+            let _ = writeln!(std::io::stdout(), "{line}");
+        })
+    });
+    View { sink, keep: false, until_event: line.until }
+}
+
+fn run_file(line: &Line, console: &mut Console) -> Result<bool, String> {
+    let path = line.plan.as_deref().expect("the caller has looked");
+    let plan = Plan::parse(&read(path)?).map_err(|why| format!("{}: {why}", path.display()))?;
+    let (began, outcome) = (cpu_nanos(), run_once(&plan, line, line.twice));
+    summarise(console, 1, &outcome.tally, cpu_nanos() - began);
+    match &outcome.failure {
+        None => Ok(true),
+        Some(failure) => {
+            complain(console, &plan, failure, outcome.hash);
+            Ok(false)
+        }
+    }
+}
+
+fn run_seeds(line: &Line, console: &mut Console) -> bool {
+    let first = line.seed.unwrap_or_else(|| OsEntropy.seed() >> 16);
+    let (began, mut total, mut done, mut failed) = (cpu_nanos(), Tally::default(), 0, 0);
+    for seed in first..first + line.seeds {
+        let plan = generate(seed, line.load.into());
+        if line.show {
+            console.print(plan.to_string().as_bytes());
+            continue;
+        }
+        let outcome = run_once(&plan, line, line.twice || seed % 20 == 0);
+        total.add(&outcome.tally);
+        done += 1;
+        if let Some(failure) = &outcome.failure {
+            failed += 1;
+            complain(console, &plan, failure, outcome.hash);
+            keep_failing(line, &plan, failure, console);
+        }
+        if line.cpu.is_some_and(|seconds| cpu_nanos() - began >= seconds * SECOND) {
+            break;
+        }
+    }
+    if !line.show {
+        console.print(format!("seeds {first} to {}: {failed} failed\n", first + done - 1).as_bytes());
+        summarise(console, done, &total, cpu_nanos() - began);
+    }
+    failed == 0
+}
+
+/// Runs a plan, and again if wanted: the two must agree.
+fn run_once(plan: &Plan, line: &Line, twice: bool) -> Outcome {
+    let mut outcome = run_plan(plan, view(line));
+    if twice && outcome.failure.is_none() && !line.log {
+        let again = run_plan(plan, view(line));
+        if again.hash != outcome.hash {
+            let what = format!("two runs of one plan differ: {:016x} and {:016x}", outcome.hash, again.hash);
+            outcome.failure = Some(Failure { id: "twice".into(), what, at: 0 });
+        }
+    }
+    outcome
+}
+
+fn summarise(console: &mut Console, seeds: u64, tally: &Tally, cpu: Nanos) {
+    let millis = (cpu / 1_000_000).max(1);
+    let rate = tally.ops * 1_000 / millis;
+    let speed = tally.nanos / 1_000_000 / millis;
+    let text = format!(
+        "{seeds} runs; {tally}\n{}.{:03} CPU seconds, {rate} operations per CPU second, {speed} times real time\n",
+        millis / 1_000,
+        millis % 1_000
+    );
+    console.print(text.as_bytes());
+}
+
+fn complain(console: &mut Console, plan: &Plan, failure: &Failure, hash: u64) {
+    let Failure { id, what, at } = failure;
+    let seed = plan.options.seed;
+    let (seconds, millis) = (at / SECOND, at / 1_000_000 % 1_000);
+    console
+        .complain(&format!("FAILED seed {seed}, trace {hash:016x}: {id} at {seconds}.{millis:03}s: {what}"));
+}
+
+fn keep_failing(line: &Line, plan: &Plan, failure: &Failure, console: &mut Console) {
+    let seed = plan.options.seed;
+    let path = line.out.join(format!("fail-{seed}.plan"));
+    if let Err(why) = write(&path, &describe(plan, failure)) {
+        return console.complain(&why);
+    }
+    console
+        .complain(&format!("    its plan is {}: run it with --plan, look at it with --log", path.display()));
+    if line.shrink > 0 && failure.id != "twice" {
+        make_smaller(line, plan, failure, &line.out.join(format!("fail-{seed}-small.plan")), console);
+    }
+}
+
+fn describe(plan: &Plan, failure: &Failure) -> String {
+    let what = failure.what.lines().next().unwrap_or_default();
+    format!("{plan}# {}: {what}\n", failure.id)
+}
+
+fn make_smaller(line: &Line, plan: &Plan, failure: &Failure, path: &Path, console: &mut Console) {
+    let until = cpu_nanos() + line.shrink.max(1) * SECOND;
+    let shrunk = shrink(plan, failure, &mut || cpu_nanos() < until);
+    let (lines, runs) = (shrunk.plan.entries.len(), shrunk.runs);
+    match write(path, &describe(&shrunk.plan, &shrunk.failure)) {
+        Ok(()) => console.complain(&format!(
+            "    made smaller: {} ({lines} lines of {}, {runs} runs)",
+            path.display(),
+            plan.entries.len()
+        )),
+        Err(why) => console.complain(&why),
+    }
+}
+
+fn shrink_file(line: &Line, path: &Path, console: &mut Console) -> Result<bool, String> {
+    let plan = Plan::parse(&read(path)?).map_err(|why| format!("{}: {why}", path.display()))?;
+    let outcome = run_plan(&plan, View::default());
+    let Some(failure) = outcome.failure else {
+        return Err(format!("{} does not fail", path.display()));
+    };
+    complain(console, &plan, &failure, outcome.hash);
+    make_smaller(line, &plan, &failure, &path.with_extension("small.plan"), console);
+    Ok(false)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let file = OsDisk.open(path, Open::Read).map_err(|e| wrong(&e))?;
+    let mut bytes = vec![0; file.len_bytes().map_err(|e| wrong(&e))?.min(16 << 20) as usize];
+    file.read_at(0, &mut bytes).map_err(|e| wrong(&e))?;
+    String::from_utf8(bytes).map_err(|e| wrong(&e))
+}
+
+/// Replaces the file, if there is one.
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    if let Some(dir) = path.parent() {
+        OsDisk.create_dir_all(dir).map_err(|e| wrong(&e))?;
+    }
+    if OsDisk.exists(path).map_err(|e| wrong(&e))? {
+        OsDisk.remove(path).map_err(|e| wrong(&e))?;
+    }
+    let file = OsDisk.open(path, Open::Create).map_err(|e| wrong(&e))?;
+    file.write_at(0, text.as_bytes()).map_err(|e| wrong(&e))
+}

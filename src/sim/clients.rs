@@ -1,0 +1,303 @@
+//! The clients: what they ask, of whom, how long they wait, and what they write down.
+
+use bytes::Bytes;
+
+use super::history::{History, Outcome};
+use super::options::Options;
+use super::plan::Moment;
+use super::stream::{exponential, stream};
+use super::world::{Event, World};
+use crate::api::{Call, ConnId, Delete, Order, Put, Range, Reply, Request, Span};
+use crate::base::time::MS;
+use crate::base::{Revision, Rng};
+
+/// One client, with one connection at a time.
+pub struct Client {
+    rng: Rng,
+    connected: Option<Connected>,
+    /// Operations that it waits for.
+    waiting: Vec<usize>,
+    /// The newest revision that it was told of: what it asks for old states by.
+    known: Revision,
+    /// It has an event on the heap, or waits for answers.
+    busy: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Connected {
+    member: usize,
+    life: u64,
+    conn: ConnId,
+}
+
+pub struct Clients {
+    pub all: Vec<Client>,
+    pub history: History,
+    /// Which client asked, and over which connection.
+    asked: Vec<(usize, ConnId)>,
+    next_conn: ConnId,
+    /// Operations that may still be asked for.
+    pub budget: u64,
+    keys: u64,
+    value_max: u64,
+}
+
+impl Clients {
+    pub fn new(options: &Options) -> Clients {
+        let client = |number: u64| Client {
+            rng: stream(options.seed, "client", number),
+            connected: None,
+            waiting: Vec::new(),
+            known: 1,
+            busy: true,
+        };
+        Clients {
+            all: (0..options.clients).map(client).collect(),
+            history: History::new(),
+            asked: Vec::new(),
+            next_conn: 1,
+            budget: options.ops,
+            keys: options.keys,
+            value_max: options.value_max,
+        }
+    }
+
+    pub fn answered(&self) -> usize {
+        self.history.ops.iter().filter(|op| op.outcome != Outcome::Unknown).count()
+    }
+
+    /// Operations that somebody still waits for.
+    pub fn outstanding(&self) -> usize {
+        self.all.iter().map(|client| client.waiting.len()).sum()
+    }
+
+    /// What a client asks next. Values are written once each.
+    fn request(&mut self, client: usize) -> Request {
+        let number = self.history.ops.len();
+        let (keys, value_max) = (self.keys, self.value_max);
+        let Client { rng, known, .. } = &mut self.all[client];
+        match rng.below(100) {
+            0..=44 => put(rng, keys, value_max, number),
+            45..=51 => Request::Delete(Delete { span: span(rng, keys, 6), prev_kv: rng.one_in(3) }),
+            52..=84 => Request::Range(Range::new(Span::Key(key(rng, keys)))),
+            _ => Request::Range(range(rng, keys, *known)),
+        }
+    }
+}
+
+fn key(rng: &mut Rng, keys: u64) -> Bytes {
+    Bytes::from(format!("k{:03}", rng.below(keys)))
+}
+
+fn put(rng: &mut Rng, keys: u64, value_max: u64, number: usize) -> Request {
+    let key = key(rng, keys);
+    let prev_kv = rng.one_in(6);
+    if rng.one_in(40) {
+        return Request::Put(Put { key, prev_kv, ignore_value: true, ..Put::default() });
+    }
+    // Most are short; some reach over pages.
+    let filler = match rng.below(16) {
+        0 => rng.below(value_max + 1),
+        1..=3 => rng.below(300.min(value_max) + 1),
+        _ => 0,
+    };
+    let mut value = format!("v{number}-").into_bytes();
+    value.resize(value.len() + filler as usize, b'x');
+    Request::Put(Put { key, value: value.into(), prev_kv, ..Put::default() })
+}
+
+/// A single key but once in `n`.
+fn span(rng: &mut Rng, keys: u64, n: u64) -> Span {
+    if !rng.one_in(n) {
+        return Span::Key(key(rng, keys));
+    }
+    match rng.below(4) {
+        0 => Span::Between(key(rng, keys), key(rng, keys)),
+        1 => Span::From(key(rng, keys)),
+        2 => Span::Prefix(Bytes::from(format!("k{:02}", rng.below(keys.div_ceil(10))))),
+        _ => Span::Prefix(Bytes::from_static(b"k")),
+    }
+}
+
+fn range(rng: &mut Rng, keys: u64, known: Revision) -> Range {
+    let mut range = Range::new(span(rng, keys, 2));
+    range.serializable = rng.one_in(3);
+    range.limit = if rng.one_in(4) { rng.between(1, 3) } else { 0 };
+    range.order = if rng.one_in(4) { Order::Descending } else { Order::Ascending };
+    range.keys_only = rng.one_in(8);
+    range.count_only = rng.one_in(8);
+    if rng.one_in(4) {
+        range.revision = (known + 3).saturating_sub(rng.below(20)).max(1);
+    }
+    for bound in [&mut range.min_mod, &mut range.max_mod, &mut range.min_create, &mut range.max_create] {
+        if rng.one_in(24) {
+            *bound = rng.between(1, known + 2);
+        }
+    }
+    range
+}
+
+impl World {
+    /// A client does what comes next: connects, or asks.
+    pub(super) fn client_turn(&mut self, client: usize) {
+        if self.clients.budget == 0 {
+            self.clients.all[client].busy = false;
+            return;
+        }
+        let members = self.options.members;
+        let rng = &mut self.clients.all[client].rng;
+        let chosen = rng.between(1, members) as usize;
+        let connected = match self.clients.all[client].connected {
+            Some(connected) => connected,
+            None => match self.connect(client, chosen) {
+                Some(connected) => connected,
+                None => {
+                    let pause = self.clients.all[client].rng.between(2 * MS, 30 * MS);
+                    return self.after(pause, Event::Client { client });
+                }
+            },
+        };
+        let rng = &mut self.clients.all[client].rng;
+        let burst = if rng.one_in(10) { rng.between(2, 5) } else { 1 };
+        for _ in 0..burst.min(self.clients.budget) {
+            self.ask(client, connected);
+        }
+    }
+
+    fn connect(&mut self, client: usize, member: usize) -> Option<Connected> {
+        let open = self.net.passes(0, member) && self.net.passes(member, 0);
+        let process = self.machines[member].process.as_ref();
+        let process = process.filter(|process| open && process.stopping.is_none())?;
+        let conn = self.clients.next_conn;
+        self.clients.next_conn += 1;
+        let connected = Connected { member, life: process.life, conn };
+        self.clients.all[client].connected = Some(connected);
+        Some(connected)
+    }
+
+    fn ask(&mut self, client: usize, connected: Connected) {
+        let Connected { member, life, conn } = connected;
+        let request = self.clients.request(client);
+        self.clients.budget -= 1;
+        let op = self.clients.history.invoke(client as u64, conn, request, self.now);
+        self.clients.asked.push((client, conn));
+        self.clients.all[client].waiting.push(op);
+        if self.net.passes(0, member) {
+            let delay = self.net.delay(0, member);
+            self.after(delay, Event::Request { member, life, op });
+        }
+        let patience = 4 * self.options.election;
+        let patience = self.clients.all[client].rng.between(patience, 20 * patience);
+        self.after(patience, Event::GiveUp { op });
+    }
+
+    pub(super) fn request_arrives(&mut self, member: usize, life: u64, op: usize) {
+        if !self.lives(member, life) {
+            return;
+        }
+        let (_, conn) = self.clients.asked[op];
+        let request = self.clients.history.ops[op].request.clone();
+        let now = self.local(member);
+        let process = self.machines[member].process.as_mut().expect("it lives");
+        process.node.on_call(conn, Call::Request { tag: op as u64, request }, now);
+        self.turn_soon(member);
+    }
+
+    /// A member has answered.
+    pub(super) fn reply_leaves(&mut self, member: usize, reply: Reply) {
+        self.claimed(member);
+        self.moment(Moment::Answered, member, 0);
+        if self.net.passes(member, 0) {
+            let delay = self.net.delay(member, 0);
+            self.after(delay, Event::Answered { reply: Box::new(reply) });
+        }
+    }
+
+    pub(super) fn answer_arrives(&mut self, reply: Reply) {
+        let op = reply.tag as usize;
+        let (client, conn) = self.clients.asked[op];
+        let holds = self.clients.all[client].connected.is_some_and(|connected| connected.conn == conn);
+        if !holds {
+            return; // The connection is closed: nobody reads it.
+        }
+        self.trace.line(self.now, 0, || format!("client {client} op {op}: {:?}", reply.body));
+        self.clients.history.answer(op, &reply.header, reply.body, self.now);
+        let known = &mut self.clients.all[client].known;
+        *known = (*known).max(reply.header.revision);
+        self.settle(client, op);
+    }
+
+    /// The client waits for this one no longer.
+    fn settle(&mut self, client: usize, op: usize) {
+        let this = &mut self.clients.all[client];
+        let Some(at) = this.waiting.iter().position(|waiting| *waiting == op) else { return };
+        this.waiting.remove(at);
+        if this.waiting.is_empty() {
+            let think = exponential(&mut this.rng, self.options.think);
+            self.after(think, Event::Client { client });
+        }
+    }
+
+    pub(super) fn give_up(&mut self, op: usize) {
+        let (client, conn) = self.clients.asked[op];
+        let this = &mut self.clients.all[client];
+        if !this.waiting.contains(&op) {
+            return;
+        }
+        // Whoever asked in vain tries another member; sometimes it still listens for the late answer.
+        let leaves = this.rng.one_in(2) || self.calm;
+        if leaves
+            && let Some(connected) = this.connected.take_if(|connected| connected.conn == conn)
+            && let Some(process) = &mut self.machines[connected.member].process
+            && process.life == connected.life
+        {
+            process.node.on_disconnect(conn);
+        }
+        self.settle(client, op);
+    }
+
+    /// A process has ended: its clients are told by its kernel, or wait in vain.
+    pub(super) fn clients_lost(&mut self, member: usize, life: u64, power_lost: bool) {
+        for client in 0..self.clients.all.len() {
+            let this = &mut self.clients.all[client];
+            let Some(connected) = this.connected else { continue };
+            if connected.member != member || connected.life != life {
+                continue;
+            }
+            if power_lost || !self.net.passes(member, 0) {
+                continue;
+            }
+            this.connected = None;
+            let waiting = std::mem::take(&mut this.waiting);
+            if !waiting.is_empty() {
+                self.after(MS, Event::Client { client });
+            }
+        }
+    }
+
+    /// A stopping member says goodbye where nothing is owed; whether everybody is gone.
+    pub(super) fn part_from_clients(&mut self, member: usize, life: u64) -> bool {
+        let here = |connected: &mut Connected| connected.member == member && connected.life == life;
+        let mut parted = true;
+        for client in &mut self.clients.all {
+            if client.waiting.is_empty() {
+                client.connected.take_if(here);
+            }
+            parted &= !client.connected.as_mut().is_some_and(here);
+        }
+        parted
+    }
+
+    /// There is a new budget: clients that had stopped go on.
+    pub(super) fn wake_clients(&mut self, budget: u64) {
+        self.clients.budget = budget;
+        for client in 0..self.clients.all.len() {
+            // Not over a connection to a machine that has been dead for long.
+            self.clients.all[client].connected = None;
+            if !self.clients.all[client].busy {
+                self.clients.all[client].busy = true;
+                self.after(0, Event::Client { client });
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Recovery, for real, on copies of a member's disk: at every start, and at a sample of the claims that members
+//! make, on the worst disks that a power cut at that instant could leave.
+
+use super::process::wal_dir;
+use super::watch::Held;
+use super::world::World;
+use crate::base::{EntryId, Error, Index, Result};
+use crate::io::Disk;
+use crate::io::sim::{Fate, Profile, SimDisk};
+use crate::node::Node;
+use crate::raft::LogView;
+use crate::wal;
+
+impl World {
+    /// Opens the log on a copy of the disk; what it holds. The disk itself stays as it is.
+    fn recover_log(&self, member: usize, image: &SimDisk) -> Result<Option<Held>> {
+        let started = image.list(&wal_dir()).map_err(|e| Error::io("list", &wal_dir(), e));
+        if !started.is_ok_and(|names| names.iter().any(|name| name.ends_with(".wal"))) {
+            return Ok(None);
+        }
+        let options = wal::Options {
+            segment_bytes: self.options.segment_bytes,
+            cluster: super::CLUSTER,
+            member: member as u64,
+            salt: 1,
+        };
+        let opened = wal::open(image, &wal_dir(), options, u64::MAX)?;
+        let log = opened.log;
+        let term = |index| log.term(index).expect("a log knows the terms of its entries");
+        let base = log.first_index() - 1;
+        let terms = (log.first_index()..=log.last_index()).map(term).collect();
+        let mut held = Held::default();
+        held.set(opened.hard_state, EntryId::new(term(base), base), terms);
+        Ok(Some(held))
+    }
+
+    /// The member is about to start: what recovery will find holds everything that was ever claimed. Once it has
+    /// started, that is what is durable.
+    pub(super) fn check_recovered(&mut self, member: usize) -> Option<Held> {
+        let machine = &self.machines[member];
+        let excused = machine.tainted || machine.troubled;
+        let image = machine.disk.point().kill_image();
+        match self.recover_log(member, &image) {
+            Ok(found) => {
+                let found = found?;
+                self.compare(member, &found, "after its crash");
+                Some(found)
+            }
+            Err(_) if excused => None,
+            Err(why) => {
+                self.fail("V01", format!("member {member} does not recover: {why}"));
+                None
+            }
+        }
+    }
+
+    /// Everything that is known to be durable must be in what was found. What the log writer was just doing when
+    /// its process ended may be there as well, in whole batches.
+    fn compare(&mut self, member: usize, found: &Held, when: &str) {
+        let seen = &self.watch.seen[member];
+        let Err((id, what)) = contains(found, &seen.durable) else { return };
+        let mut perhaps = seen.durable.clone();
+        for batch in &seen.broken_off {
+            perhaps.add(batch);
+            if contains(found, &perhaps).is_ok() {
+                return;
+            }
+        }
+        self.fail(id, format!("member {member} {when} {what}"));
+    }
+
+    /// Cuts the power of a copy, in two cruel ways, and recovers.
+    pub(super) fn fork(&mut self, member: usize) {
+        let machine = &mut self.machines[member];
+        if machine.tainted || machine.gone {
+            return;
+        }
+        let point = machine.disk.point();
+        let mut dice = machine.fork_dice.clone();
+        let worst = point.uniform_survivors(Fate::Lost);
+        let random = point.random_survivors(Profile::PosixWorst, &mut dice);
+        machine.fork_dice = dice;
+        for (survivors, whole) in [(worst, true), (random, self.watch.claims.is_multiple_of(4))] {
+            let image = point.image(&survivors);
+            match self.recover_log(member, &image) {
+                Ok(Some(found)) => self.compare(member, &found, "after a power cut now"),
+                Ok(None) => {}
+                Err(why) => {
+                    let what = format!("member {member} would not recover from a power cut now: {why}");
+                    self.fail("V01", what);
+                }
+            }
+            self.tally.forks += 1;
+            if whole {
+                self.open_whole(member, &point.image(&survivors));
+            }
+        }
+    }
+
+    /// The member says that a snapshot, which reaches at least to `index`, is installed.
+    pub(super) fn fork_installed(&mut self, member: usize, index: Index) {
+        let point = self.machines[member].disk.point();
+        let image = point.image(&point.uniform_survivors(Fate::Lost));
+        self.tally.forks += 1;
+        let Some(applied) = self.open_whole(member, &image) else { return };
+        if applied < index {
+            let what =
+                format!("member {member} claims a snapshot at {index}; after a power cut it is at {applied}");
+            return self.fail("V01", what);
+        }
+        let installed = &mut self.watch.seen[member].installed;
+        *installed = (*installed).max(applied);
+    }
+
+    /// The member itself starts on the copy; what it has applied.
+    fn open_whole(&mut self, member: usize, image: &SimDisk) -> Option<Index> {
+        let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
+        let now = self.local(member);
+        match Node::open(image, config, &bootstrap, 1, now) {
+            Ok(opened) => Some(opened.node.standing().1.index),
+            Err(_) if self.machines[member].tainted => None,
+            Err(why) => {
+                let what = format!("member {member} would not start after a power cut now: {why}");
+                self.fail("V01", what);
+                None
+            }
+        }
+    }
+}
+
+fn contains(found: &Held, durable: &Held) -> std::result::Result<(), (&'static str, String)> {
+    let (known, new) = (durable.hard_state, found.hard_state);
+    if new.term < known.term || (new.term == known.term && known.vote != 0 && new.vote != known.vote) {
+        return Err(("V03", format!("holds {new:?}; it had {known:?}")));
+    }
+    let last = durable.last();
+    if found.last().index < last.index {
+        return Err(("V01", format!("ends at {}; {last} was durable", found.last())));
+    }
+    let from = found.base.index.max(durable.base.index) + 1;
+    for index in from..=last.index {
+        let (now, was) = (found.term(index), durable.term(index));
+        if now != was {
+            return Err(("V01", format!("holds term {now:?} at {index}; {was:?} was durable")));
+        }
+    }
+    Ok(())
+}

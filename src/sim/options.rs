@@ -1,0 +1,172 @@
+//! What a run is made of, beside its faults: the cluster, its settings, its clients, its network and disks.
+
+use std::fmt;
+
+use super::words::{Words, span};
+use crate::base::time::{MS, Nanos, SECOND};
+
+/// The numbers that a plan begins with. Rates are in millionths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Of all dice: see [`super::stream`].
+    pub seed: u64,
+    pub members: u64,
+    pub clients: u64,
+    /// Operations that the clients ask for while there are faults.
+    pub ops: u64,
+    /// Different keys. Few make contention.
+    pub keys: u64,
+    /// Bytes of the longest values.
+    pub value_max: u64,
+    /// Mean pause of a client between its operations.
+    pub think: Nanos,
+    /// How long there are faults.
+    pub faults: Nanos,
+    /// How long nothing may go wrong after them; 0: the run ends with the faults.
+    pub calm: Nanos,
+    pub heartbeat: Nanos,
+    pub election: Nanos,
+    pub segment_bytes: u64,
+    /// Entries kept behind the applied index, and applied entries after which a checkpoint is due.
+    pub catchup: u64,
+    pub checkpoint: u64,
+    pub lease_reads: bool,
+    pub pre_vote: bool,
+    /// Frames are lost, repeated and overtaken one by one. Otherwise a connection is a stream, as TCP's is: it
+    /// delays, or ends.
+    pub frames: bool,
+    pub loss: u64,
+    pub repeat: u64,
+    pub overtake: u64,
+    /// Mean time of a frame from member to member.
+    pub latency: Nanos,
+    /// Mean time of a sync.
+    pub sync: Nanos,
+    /// How often power fails again while a member recovers.
+    pub recut: u64,
+    /// One in so many claims of durability is held against the worst disk that a power cut would leave.
+    pub forks: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            seed: 1,
+            members: 3,
+            clients: 6,
+            ops: 1_000,
+            keys: 8,
+            value_max: 3_000,
+            think: 2 * MS,
+            faults: 4 * SECOND,
+            calm: 60 * SECOND,
+            heartbeat: 20 * MS,
+            election: 100 * MS,
+            segment_bytes: 16 << 10,
+            catchup: 20,
+            checkpoint: 60,
+            lease_reads: true,
+            pre_vote: true,
+            frames: false,
+            loss: 0,
+            repeat: 0,
+            overtake: 0,
+            latency: MS / 5,
+            sync: MS,
+            recut: 0,
+            forks: 200,
+        }
+    }
+}
+
+/// One name, one field: for reading and for writing.
+enum Field<'a> {
+    Number(&'a mut u64),
+    Span(&'a mut Nanos),
+    Switch(&'a mut bool),
+}
+
+impl Options {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 24] {
+        [
+            ("seed", Field::Number(&mut self.seed)),
+            ("members", Field::Number(&mut self.members)),
+            ("clients", Field::Number(&mut self.clients)),
+            ("ops", Field::Number(&mut self.ops)),
+            ("keys", Field::Number(&mut self.keys)),
+            ("value-max", Field::Number(&mut self.value_max)),
+            ("think", Field::Span(&mut self.think)),
+            ("faults", Field::Span(&mut self.faults)),
+            ("calm", Field::Span(&mut self.calm)),
+            ("heartbeat", Field::Span(&mut self.heartbeat)),
+            ("election", Field::Span(&mut self.election)),
+            ("segment", Field::Number(&mut self.segment_bytes)),
+            ("catchup", Field::Number(&mut self.catchup)),
+            ("checkpoint", Field::Number(&mut self.checkpoint)),
+            ("lease-reads", Field::Switch(&mut self.lease_reads)),
+            ("pre-vote", Field::Switch(&mut self.pre_vote)),
+            ("frames", Field::Switch(&mut self.frames)),
+            ("loss", Field::Number(&mut self.loss)),
+            ("repeat", Field::Number(&mut self.repeat)),
+            ("overtake", Field::Number(&mut self.overtake)),
+            ("latency", Field::Span(&mut self.latency)),
+            ("sync", Field::Span(&mut self.sync)),
+            ("recut", Field::Number(&mut self.recut)),
+            ("forks", Field::Number(&mut self.forks)),
+        ]
+    }
+
+    /// Takes the `name=value` pairs of a line.
+    pub fn read(&mut self, line: &str) -> Result<(), String> {
+        let mut words = Words::new(line);
+        for (name, field) in self.fields() {
+            let Some(text) = words.take(name) else { continue };
+            let wrong = |what: &str| format!("{name}: `{text}` is not {what}");
+            match field {
+                Field::Number(number) => *number = text.parse().map_err(|_| wrong("a number"))?,
+                Field::Span(nanos) => *nanos = super::words::parse_span(&text)?,
+                Field::Switch(switch) => *switch = text.parse().map_err(|_| wrong("true or false"))?,
+            }
+        }
+        match words.first_name() {
+            Some(name) => Err(format!("there is no option `{name}`")),
+            None => words.end(),
+        }
+    }
+
+    /// The first thing that cannot be run.
+    pub fn check(&self) -> Result<(), String> {
+        let wrong = |what: &str| Err(what.to_string());
+        if !(1..=9).contains(&self.members) {
+            return wrong("members: 1 to 9");
+        }
+        if self.keys == 0 || self.forks == 0 || self.catchup == 0 || self.checkpoint == 0 {
+            return wrong("keys, forks, catchup and checkpoint begin at 1");
+        }
+        if self.heartbeat == 0 || self.election < 5 * self.heartbeat {
+            return wrong("an election timeout is at least five heartbeats");
+        }
+        if self.segment_bytes < 2_048 || !self.segment_bytes.is_multiple_of(512) {
+            return wrong("a segment is whole sectors, at least four");
+        }
+        if self.faults > 100_000 * SECOND || self.calm > 100_000 * SECOND {
+            return wrong("faults and calm last a day at most");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut copy = self.clone();
+        for (at, (name, field)) in copy.fields().into_iter().enumerate() {
+            let value = match field {
+                Field::Number(number) => number.to_string(),
+                Field::Span(nanos) => span(*nanos),
+                Field::Switch(switch) => switch.to_string(),
+            };
+            write!(f, "{name}={value}{}", if at % 8 == 7 { '\n' } else { ' ' })?;
+        }
+        writeln!(f)
+    }
+}

@@ -1,0 +1,102 @@
+//! What came of runs: one failure, one run, many runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::base::time::{Nanos, SECOND};
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which one: `V01`, `history/real-time`, `panic src/raft/log.rs:88`. A smaller plan must break the same.
+    pub id: String,
+    pub what: String,
+    /// Since the start.
+    pub at: Nanos,
+}
+
+/// What is counted in a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Starts of a process after its first.
+    pub recoveries: u64,
+    /// Recoveries of copies.
+    pub forks: u64,
+    /// Members that gave up because a disk failed them.
+    pub stops: u64,
+    pub elections: u64,
+    /// Claims of durability that were checked.
+    pub claims: u64,
+    /// Operations whose answers were checked.
+    pub ops: u64,
+    /// Operations of unknown outcome.
+    pub unknown: u64,
+    pub events: u64,
+    pub nanos: Nanos,
+    /// Faults that were done, by class.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    pub fn count(&mut self, class: &'static str) {
+        *self.faults.entry(class).or_default() += 1;
+    }
+
+    pub fn add(&mut self, other: &Tally) {
+        for (sum, more) in [
+            (&mut self.recoveries, other.recoveries),
+            (&mut self.forks, other.forks),
+            (&mut self.stops, other.stops),
+            (&mut self.elections, other.elections),
+            (&mut self.claims, other.claims),
+            (&mut self.ops, other.ops),
+            (&mut self.unknown, other.unknown),
+            (&mut self.events, other.events),
+            (&mut self.nanos, other.nanos),
+        ] {
+            *sum += more;
+        }
+        for (class, count) in &other.faults {
+            *self.faults.entry(class).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.nanos / (36 * SECOND);
+        writeln!(
+            f,
+            "{} operations checked, {} unknown; {} recoveries, {} forks, {} claims; {}.{:02} simulated hours, {} events",
+            self.ops,
+            self.unknown,
+            self.recoveries,
+            self.forks,
+            self.claims,
+            hours / 100,
+            hours % 100,
+            self.events,
+        )?;
+        let faults: Vec<String> =
+            self.faults.iter().map(|(class, count)| format!("{class} {count}")).collect();
+        let total: u64 = self.faults.values().sum();
+        write!(
+            f,
+            "{total} faults: {}; {} elections, {} stops of members",
+            if faults.is_empty() { "none".into() } else { faults.join(", ") },
+            self.elections,
+            self.stops,
+        )
+    }
+}
+
+/// What came of one run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub tally: Tally,
+    /// Two runs of one plan agree on it.
+    pub hash: u64,
+    pub failure: Option<Failure>,
+    /// The last lines of the log, if they were kept.
+    pub lines: Vec<String>,
+}

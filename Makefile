@@ -47,6 +47,13 @@ bench: build ## Measure Pawl beside etcd, Redis, LMDB and redb, those that are f
 fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default 60), on stable Rust
 	fuzz/run $(FUZZ_SECONDS)
 
+.PHONY: planted
+planted: ## Switch on each planted bug and see that a test finds it (BUG=name for one); writes sim/planted.md
+	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --lib --test tests --no-run
+	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --test tests every_planted_bug -- --nocapture
+	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) build --profile sim --locked --features sim
+	target/planted/sim/pawld sim planted $(if $(BUG),--bug $(BUG))
+
 .PHONY: sim
 sim: ## Simulate fresh seeds for SIM_SECONDS of CPU time (default 60); failing plans go to sim/found
 	$(CARGO) build --profile sim --locked --features sim

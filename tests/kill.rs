@@ -7,15 +7,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
+use std::collections::BTreeSet;
 use std::io::{Error, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pawl::base::Rng;
+use bytes::Bytes;
+use pawl::api::{Code, Delete, KeyValue, Put, Range, RangeResult, Request, Span};
+use pawl::base::{Mono, Revision, Rng};
+use pawl::sim::check::{check, wgl};
+use pawl::sim::history::{Answer, Change, History, Moment, Op, Outcome};
 use rustix::process::Signal;
 
 use crate::harness::{Cluster, PATIENCE, Setup, pause, say, until};
-use crate::history::{Act, Change, History, Key, Op, Outcome, Revision, Value, check};
 use crate::resp::{Client, RangeReply, Reply, unsigned};
 
 const CLIENTS: u64 = 6;
@@ -73,32 +77,46 @@ fn under_load(what: &str, harm: impl FnOnce(&mut Cluster, &Load, &mut Rng)) {
     });
     let under_load = began.elapsed();
 
-    let acknowledged = ops.iter().filter_map(|op| match op.outcome {
-        Outcome::Put(revision) | Outcome::Deleted(_, revision) => Some(revision),
-        _ => None,
-    });
+    let acknowledged = ops.iter().filter_map(acknowledged_revision);
     let last = cluster.agree(acknowledged.max().expect("some writes succeeded"));
-    let history = read_history(&mut cluster.members[0].client(), last);
-    if let Err(violation) = check(&history, &ops) {
-        panic!("{what}, seed {seed}: {violation}");
-    }
+    let mut history = History::from_ops(ops);
+    history.changes = read_back(&mut cluster.members[0].client(), last);
+    let summary = check(&history).unwrap_or_else(|violation| panic!("{what}, seed {seed}: {violation}"));
+    assert_eq!((summary.last_revision, summary.unchecked), (last, 0), "the read-back tells everything");
+    let verdict = wgl::check(&history, STATES_MAX);
+    let verdict = verdict.unwrap_or_else(|violation| panic!("{what}, seed {seed}: {violation}"));
     for member in &cluster.members {
-        check_member(&mut member.client(), last, &ops);
+        check_member(&mut member.client(), last, &history.ops);
     }
     cluster.stop_all();
     cluster.check_stopped();
-    let count = |wanted: fn(&Outcome) -> bool| ops.iter().filter(|op| wanted(&op.outcome)).count();
     say(&format!(
-        "{what}: {} times in {:.0} s, {} writes and {} reads acknowledged, {} unknown, {} refused, revision {last}; \
-         checked in {:.0} s (seed {seed})",
+        "{what}: {} times in {:.0} s, {} writes and {} reads acknowledged, {} unknown ({} happened), {} refused, \
+         revision {last}; checked in {:.0} s, {} of {} keys undecided without revisions (seed {seed})",
         load.harms(),
         under_load.as_secs_f64(),
-        count(|outcome| matches!(outcome, Outcome::Put(_) | Outcome::Deleted(..))),
-        count(|outcome| matches!(outcome, Outcome::Got(_) | Outcome::Ranged(..))),
-        count(|outcome| matches!(outcome, Outcome::Unknown)),
-        count(|outcome| matches!(outcome, Outcome::Refused)),
+        summary.writes,
+        summary.reads,
+        summary.unknown,
+        summary.unknown_applied,
+        summary.refused,
         (began.elapsed() - under_load).as_secs_f64(),
+        verdict.undecided,
+        verdict.keys,
     ));
+}
+
+/// How far the second judge searches per key.
+const STATES_MAX: usize = 200_000;
+
+/// The revision that a write was told.
+fn acknowledged_revision(op: &Op) -> Option<Revision> {
+    match &op.outcome {
+        Outcome::Answered {
+            answer: Answer::Put { revision, .. } | Answer::Delete { revision, .. }, ..
+        } => Some(*revision),
+        _ => None,
+    }
 }
 
 /// What those who harm and the clients share.
@@ -174,109 +192,137 @@ fn client(number: u64, seed: u64, began: Instant, ports: &[u16], load: &Load) ->
     let mut rng = Rng::new(seed.wrapping_mul(1_000).wrapping_add(number));
     let mut ops = Vec::new();
     let mut connection: Option<Client> = None;
-    let mut serial = 0;
+    let mut connections = 0;
     while !load.over.load(Ordering::Relaxed) {
         if connection.is_none() || rng.one_in(200) {
             let port = ports[rng.below(ports.len() as u64) as usize];
             connection = Client::connect(port, REQUEST_PATIENCE).ok();
+            connections += 1;
         }
         let Some(client) = &mut connection else {
             pause(5);
             continue;
         };
-        serial += 1;
-        let act = choose(&mut rng, number * 1_000_000_000 + serial);
-        let start = nanos(began);
-        let outcome = perform(client, &act);
-        let end = nanos(began);
-        match &outcome {
-            Outcome::Put(_) | Outcome::Deleted(..) => {
-                load.acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
-            Outcome::Unknown | Outcome::Refused => connection = None,
-            _ => {}
+        let request = choose(&mut rng, number * 1_000_000_000 + ops.len() as u64);
+        let invoked = moment(began);
+        let outcome = perform(client, &request, began);
+        let op = Op {
+            number: 0,
+            client: number,
+            connection: number * 1_000_000 + connections,
+            request,
+            invoked,
+            outcome,
+        };
+        if acknowledged_revision(&op).is_some() {
+            load.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
-        ops.push(Op { start, end, act, outcome });
-        // A history of some ten thousand operations is what there is time to check.
+        if !matches!(op.outcome, Outcome::Answered { .. }) {
+            connection = None;
+        }
+        ops.push(op);
+        // Some ten thousand operations are enough; the disk is for the kills.
         pause(2);
     }
     ops
 }
 
-fn nanos(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_nanos()).expect("a test does not last for centuries")
+fn moment(began: Instant) -> Moment {
+    Moment::new(Mono(u64::try_from(began.elapsed().as_nanos()).expect("a test does not last for centuries")))
 }
 
-fn choose(rng: &mut Rng, value: Value) -> Act {
-    let key = rng.below(KEYS) as Key;
-    match rng.below(10) {
-        0..5 => Act::Put(key, value),
-        5..6 => Act::Delete(key),
-        6..9 => Act::Get(key),
-        _ => Act::Range,
+/// Every value is written once.
+fn choose(rng: &mut Rng, value: u64) -> Request {
+    let key = Bytes::from(format!("key-{:02}", rng.below(KEYS)));
+    let prev_kv = rng.one_in(4);
+    match rng.below(20) {
+        0..10 => Request::Put(Put { key, value: value_bytes(value).into(), prev_kv, ..Put::default() }),
+        10..12 => Request::Delete(Delete { span: Span::Key(key), prev_kv: true }),
+        12..17 => Request::Range(Range::new(Span::Key(key))),
+        17..19 => Request::Range(Range::new(Span::Prefix(Bytes::new()))),
+        _ => Request::Range(Range { serializable: true, ..Range::new(Span::Prefix(Bytes::new())) }),
     }
 }
 
-fn key_bytes(key: Key) -> Vec<u8> {
-    format!("key-{key:02}").into_bytes()
-}
-
-fn key_of(bytes: &[u8]) -> Key {
-    let text = std::str::from_utf8(bytes).expect("our keys are text");
-    text.strip_prefix("key-").and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("key {text:?}"))
-}
-
 /// The number, then padding of a length that follows from it: from a few bytes to two pages.
-fn value_bytes(value: Value) -> Vec<u8> {
+fn value_bytes(value: u64) -> Vec<u8> {
     let padding = if value.is_multiple_of(37) { 9_000 } else { value * 7 % 200 };
     let mut bytes = format!("{value}:").into_bytes();
     bytes.extend((0..padding).map(|at| b'a' + (at % 26) as u8));
     bytes
 }
 
-fn value_of(bytes: &[u8]) -> Value {
-    let digits = bytes.split(|&byte| byte == b':').next().expect("split yields at least one part");
-    let value = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
-    let value =
-        value.unwrap_or_else(|| panic!("a value that nobody wrote: {:?}", String::from_utf8_lossy(bytes)));
-    assert_eq!(bytes, value_bytes(value), "the value is not whole");
-    value
+/// The request on the wire. A linearizable read of one key is GET, which tells the value alone.
+fn on_the_wire(request: &Request) -> Vec<Vec<u8>> {
+    match request {
+        Request::Put(put) => {
+            let mut words = vec![b"PUT".to_vec(), put.key.to_vec(), put.value.to_vec()];
+            words.extend(put.prev_kv.then(|| b"PREV".to_vec()));
+            words
+        }
+        Request::Delete(Delete { span: Span::Key(key), .. }) => {
+            vec![b"DEL".to_vec(), key.to_vec(), b"PREV".to_vec()]
+        }
+        Request::Range(Range { span: Span::Key(key), .. }) => vec![b"GET".to_vec(), key.to_vec()],
+        Request::Range(range) if range.serializable => words("RANGE '' PREFIX SERIALIZABLE"),
+        Request::Range(_) => words("RANGE '' PREFIX"),
+        other => unreachable!("not asked here: {other:?}"),
+    }
 }
 
 /// One request and what came of it. Anything but an answer or a lost connection fails the test.
-fn perform(client: &mut Client, act: &Act) -> Outcome {
-    let words: Vec<Vec<u8>> = match act {
-        Act::Put(key, value) => vec![b"PUT".into(), key_bytes(*key), value_bytes(*value)],
-        Act::Delete(key) => vec![b"DEL".into(), key_bytes(*key), b"PREV".into()],
-        Act::Get(key) => vec![b"GET".into(), key_bytes(*key)],
-        Act::Range => vec![b"RANGE".into(), b"".into(), b"PREFIX".into()],
-    };
-    let reply = match client.call(&words) {
+fn perform(client: &mut Client, request: &Request, began: Instant) -> Outcome {
+    let reply = match client.call(&on_the_wire(request)) {
         Ok(reply) => reply,
         Err(error) if is_lost(&error) => return Outcome::Unknown,
-        Err(error) => panic!("{act:?}: {error}"),
+        Err(error) => panic!("{request:?}: {error}"),
     };
+    let at = moment(began);
     match reply.code() {
-        Some("NOLEADER" | "BUSY" | "LOADING") => return Outcome::Refused,
+        Some("NOLEADER") => return Outcome::Refused { at, code: Code::NoLeader },
+        Some("BUSY") => return Outcome::Refused { at, code: Code::Busy },
+        Some("LOADING") => return Outcome::Refused { at, code: Code::Loading },
         Some("TIMEOUT" | "SHUTDOWN") => return Outcome::Unknown,
-        Some(_) => panic!("{act:?}: {reply:?}"),
+        Some(_) => panic!("{request:?}: {reply:?}"),
         None => {}
     }
-    match act {
-        Act::Put(..) => Outcome::Put(unsigned(&reply)),
-        Act::Delete(_) => {
-            let deleted = unsigned(reply.field("deleted"));
-            assert!(deleted <= 1, "one key was deleted {deleted} times");
-            Outcome::Deleted(deleted == 1, unsigned(reply.field("revision")))
+    Outcome::Answered { at, header: None, answer: answer_of(request, &reply) }
+}
+
+fn answer_of(request: &Request, reply: &Reply) -> Answer {
+    match request {
+        Request::Put(put) if put.prev_kv => {
+            let [revision, previous] = reply.array() else { panic!("{reply:?}") };
+            let previous = (*previous != Reply::Null).then(|| key_value(previous));
+            Answer::Put { revision: unsigned(revision), previous: Some(previous) }
         }
-        Act::Get(_) => Outcome::Got((reply != Reply::Null).then(|| value_of(reply.bulk()))),
-        Act::Range => {
-            let range = RangeReply::parse(&reply);
-            assert_eq!(range.count, range.kvs.len() as u64, "nothing limits this range");
-            let kvs =
-                range.kvs.iter().map(|kv| (key_of(&kv.key), value_of(&kv.value), kv.modified)).collect();
-            Outcome::Ranged(range.revision, kvs)
+        Request::Put(_) => Answer::Put { revision: unsigned(reply), previous: None },
+        Request::Delete(_) => Answer::Delete {
+            revision: unsigned(reply.field("revision")),
+            deleted: unsigned(reply.field("deleted")),
+            previous: reply.field("prevs").array().iter().map(key_value).collect(),
+        },
+        Request::Range(Range { span: Span::Key(_), .. }) => {
+            Answer::Value((*reply != Reply::Null).then(|| Bytes::copy_from_slice(reply.bulk())))
         }
+        _ => Answer::Range(RangeResult {
+            revision: unsigned(reply.field("revision")),
+            count: unsigned(reply.field("count")),
+            more: unsigned(reply.field("more")) == 1,
+            kvs: reply.field("kvs").array().iter().map(key_value).collect(),
+        }),
+    }
+}
+
+fn key_value(reply: &Reply) -> KeyValue {
+    let [key, value, created, modified, version, lease] = reply.array() else { panic!("a kv: {reply:?}") };
+    KeyValue {
+        key: Bytes::copy_from_slice(key.bulk()),
+        value: Bytes::copy_from_slice(value.bulk()),
+        create_revision: unsigned(created),
+        mod_revision: unsigned(modified),
+        version: unsigned(version),
+        lease: lease.integer(),
     }
 }
 
@@ -294,58 +340,55 @@ fn words(text: &str) -> Vec<Vec<u8>> {
     text.split(' ').map(|word| if word == "''" { Vec::new() } else { word.into() }).collect()
 }
 
-/// Asks one member for every revision: what was put at it, or else which key was gone.
-fn read_history(client: &mut Client, last: Revision) -> History {
+/// Asks one member for every revision: what was put at it, or else which keys were gone.
+fn read_back(client: &mut Client, last: Revision) -> Vec<Change> {
     let mut changes = Vec::new();
-    let mut there = std::collections::BTreeSet::new();
+    let mut there = BTreeSet::new();
     let mut from = 2;
     while from <= last {
         let upto = last.min(from + PIPELINE - 1);
         let ask = |at| words(&format!("RANGE '' PREFIX REV {at} MINMOD {at} MAXMOD {at} SERIALIZABLE"));
         let commands: Vec<_> = (from..=upto).map(ask).collect();
         let replies = client.pipeline(&commands).unwrap();
-        for (at, reply) in (from..=upto).zip(&replies) {
-            let range = RangeReply::parse(reply);
-            match &range.kvs[..] {
-                [kv] => {
-                    there.insert(key_of(&kv.key));
-                    changes.push(Change::Put(key_of(&kv.key), value_of(&kv.value)));
-                }
-                [] => {
-                    let gone =
-                        client.call(&words(&format!("RANGE '' PREFIX REV {at} KEYS SERIALIZABLE"))).unwrap();
-                    let left: std::collections::BTreeSet<Key> =
-                        RangeReply::parse(&gone).kvs.iter().map(|kv| key_of(&kv.key)).collect();
-                    let missing: Vec<Key> = there.difference(&left).copied().collect();
-                    assert_eq!(missing.len(), 1, "revision {at} put nothing and deleted {missing:?}");
-                    assert!(left.is_subset(&there), "revision {at} made keys appear");
-                    there = left;
-                    changes.push(Change::Delete(missing[0]));
-                }
-                more => panic!("revision {at} put {} keys", more.len()),
+        for (revision, reply) in (from..=upto).zip(&replies) {
+            let put = RangeReply::parse(reply).kvs;
+            for kv in &put {
+                there.insert(kv.key.clone());
+                let value = Some(Bytes::from(kv.value.clone()));
+                changes.push(Change { revision, key: kv.key.clone().into(), value });
+            }
+            if put.is_empty() {
+                let ask = words(&format!("RANGE '' PREFIX REV {revision} KEYS SERIALIZABLE"));
+                let left = RangeReply::parse(&client.call(&ask).unwrap()).kvs;
+                let left: BTreeSet<Vec<u8>> = left.into_iter().map(|kv| kv.key).collect();
+                assert!(left.is_subset(&there), "revision {revision} made keys appear");
+                let gone = there.difference(&left).map(|key| Bytes::from(key.clone()));
+                changes.extend(gone.map(|key| Change { revision, key, value: None }));
+                there = left;
             }
         }
         from = upto + 1;
     }
-    History::new(changes).unwrap_or_else(|violation| panic!("{violation}"))
+    changes
 }
 
 /// Every acknowledged put is readable at its revision, from this member's own state.
 fn check_member(client: &mut Client, last: Revision, ops: &[Op]) {
-    let acknowledged: Vec<(Key, Value, Revision)> = ops
+    let acknowledged: Vec<(&Put, Revision)> = ops
         .iter()
-        .filter_map(|op| match (&op.act, &op.outcome) {
-            (Act::Put(key, value), Outcome::Put(revision)) => Some((*key, *value, *revision)),
+        .filter_map(|op| match &op.request {
+            Request::Put(put) => acknowledged_revision(op).map(|revision| (put, revision)),
             _ => None,
         })
         .collect();
     for chunk in acknowledged.chunks(PIPELINE as usize) {
-        let ask =
-            |(key, _, at): &(Key, Value, Revision)| words(&format!("GET key-{key:02} REV {at} SERIALIZABLE"));
+        let ask = |(put, at): &(&Put, Revision)| {
+            words(&format!("GET {} REV {at} SERIALIZABLE", put.key.escape_ascii()))
+        };
         let commands: Vec<_> = chunk.iter().map(ask).collect();
         let replies = client.pipeline(&commands).unwrap();
-        for ((key, value, at), reply) in chunk.iter().zip(&replies) {
-            assert_eq!(reply.bulk(), value_bytes(*value), "key {key} at revision {at}");
+        for ((put, at), reply) in chunk.iter().zip(&replies) {
+            assert_eq!(reply.bulk(), put.value, "{put:?} at revision {at}");
         }
     }
     let range = RangeReply::parse(&client.call(&words("RANGE '' PREFIX")).unwrap());

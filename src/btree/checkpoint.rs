@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::base::planted;
 use crate::base::{Error, Result};
 use crate::io::{Disk, File};
 
@@ -92,9 +93,13 @@ impl<D: Disk> Checkpoint<D> {
             }
             file.write_at(page_range(run[0].0, meta.page_bytes).start, &buffer).map_err(writing)?;
         }
-        sync()?;
+        if !planted::on("tree-meta-before-pages") {
+            sync()?;
+        }
         file.write_at(META_OFFSETS[meta.slot()], &meta.encode()).map_err(writing)?;
-        sync()?;
+        if !planted::on("tree-meta-not-synced") {
+            sync()?;
+        }
         // The end of the file that no meta slot and no view reaches; not worth an error, nor a sync.
         let wanted = with_growth(frozen.len_bytes, meta.page_bytes);
         if file_bytes > wanted + growth_step(wanted) && file.set_len(wanted).is_ok() {

@@ -15,6 +15,7 @@
 //! The checkpoints of both meta slots are holders, so that either of them can be opened after a crash, and so
 //! is the checkpoint being written.
 
+use crate::base::planted;
 use crate::base::{Error, Result};
 
 use super::ROOTS;
@@ -191,7 +192,7 @@ impl Space {
         assert!(self.used.remove(page), "page {page} is let go while not in use");
         self.touch_map(page);
         match self.holders.last_mut() {
-            Some(newest) if newest.generation >= birth => {
+            Some(newest) if newest.generation >= birth && !planted::on("tree-held-page-freed-at-once") => {
                 newest.held.push(Held { page, birth });
                 self.held_count += 1;
                 false
@@ -236,7 +237,9 @@ impl Space {
     pub(super) fn checkpoint_durable(&mut self, number: u64) -> Vec<PageNo> {
         let mut freed = Vec::new();
         while let Some(index) = self.find(|holder| match holder.who {
-            Who::Checkpoint { number: old } => old + 1 < number,
+            Who::Checkpoint { number: old } => {
+                old + 1 < number + u64::from(planted::on("tree-fallback-pages-freed"))
+            }
             Who::Pins { .. } => false,
         }) {
             freed.extend(self.remove_holder(index));
@@ -253,7 +256,9 @@ impl Space {
         let mut freed = Vec::new();
         for held in holder.held {
             match index.checked_sub(1).map(|older| &mut self.holders[older]) {
-                Some(older) if older.generation >= held.birth => older.held.push(held),
+                Some(older) if older.generation >= held.birth && !planted::on("tree-pinned-page-freed") => {
+                    older.held.push(held)
+                }
                 _ => freed.push(held.page),
             }
         }

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 
 use crate::base::Result;
+use crate::base::planted;
 use crate::io::Disk;
 
 use super::format::{Kind, LEVELS_MAX, Link, PageNo, Root, page_level, start_page};
@@ -144,7 +145,10 @@ impl<D: Disk> Tree<D> {
         };
         self.build_cell(root, &mut cell, key, value, counted)?;
         self.make_writable(root, &mut path)?;
-        old_chain.into_iter().for_each(|no| self.release(no));
+        old_chain
+            .into_iter()
+            .skip(usize::from(planted::on("tree-chain-page-leaks")))
+            .for_each(|no| self.release(no));
         let leaf = path[path.len() - 1];
         let mut delta = i64::from(counted) - found.as_ref().map_or(0, |found| i64::from(found.counted));
         let mut node = NodeMut::new(self.page_mut(leaf.link.page));
@@ -312,7 +316,7 @@ impl<D: Disk> Tree<D> {
 
     /// Adds to the sums along a writable path.
     fn add_counted(&mut self, path: &Descent, delta: i64) {
-        if delta == 0 {
+        if delta == 0 || planted::on("tree-counts-not-kept") {
             return;
         }
         for step in &path[..path.len() - 1] {
@@ -340,7 +344,10 @@ impl<D: Disk> Tree<D> {
             let split = self.split(root, step.link.page, index, &cell, at_end)?;
             if depth > 0 {
                 let above = path[depth - 1];
-                NodeMut::new(self.page_mut(above.link.page)).set_counted_sum(above.index, split.left_counted);
+                if !planted::on("tree-split-keeps-count") {
+                    NodeMut::new(self.page_mut(above.link.page))
+                        .set_counted_sum(above.index, split.left_counted);
+                }
                 cell = split.separator;
             } else {
                 self.raise_root(root, step.link.page, split)?;

@@ -52,7 +52,10 @@ struct Line {
     /// CPU seconds for making a failing plan smaller; 0: leave it as it is
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     shrink: u64,
-    /// `shrink FILE`: makes a failing plan smaller
+    /// With `planted`: this bug alone
+    #[arg(long, value_name = "NAME")]
+    bug: Option<String>,
+    /// `shrink FILE`: makes a failing plan smaller. `planted`: how many seeds find each planted bug, within --cpu (60)
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
@@ -94,7 +97,8 @@ pub fn run(program: &str, words: &[OsString], console: &mut Console) -> u8 {
         [] if line.plan.is_some() => run_file(&line, console),
         [] => Ok(run_seeds(&line, console)),
         ["shrink", file] => shrink_file(&line, Path::new(file), console),
-        _ => Err("the only command is: shrink FILE".to_string()),
+        ["planted"] => find_planted(&line, console),
+        _ => Err("the commands are: shrink FILE, and planted".to_string()),
     };
     match done {
         Ok(true) => 0,
@@ -237,6 +241,39 @@ fn shrink_file(line: &Line, path: &Path, console: &mut Console) -> Result<bool, 
     complain(console, &plan, &failure, outcome.hash);
     make_smaller(line, &plan, &failure, &path.with_extension("small.plan"), console);
     Ok(false)
+}
+
+#[cfg(not(planted))]
+fn find_planted(_line: &Line, _console: &mut Console) -> Result<bool, String> {
+    Err("no bugs are planted in this build; make planted makes one that has them".into())
+}
+
+/// For each bug: how many seeds find it, and in how much CPU time. A bug that seeds do not find within the time is
+/// for the tests that `sim::planted` names.
+#[cfg(planted)]
+fn find_planted(line: &Line, console: &mut Console) -> Result<bool, String> {
+    use crate::base::planted::switch_on;
+    use crate::sim::planted::{BUGS, seeds_to_detection};
+
+    let wanted = |name: &str| line.bug.as_ref().is_none_or(|bug| bug == name);
+    if !BUGS.iter().any(|bug| wanted(bug.name)) {
+        return Err(format!("no such bug: {}", line.bug.as_deref().unwrap_or_default()));
+    }
+    let cpu_max = line.cpu.unwrap_or(60) * SECOND;
+    for bug in BUGS.iter().filter(|bug| wanted(bug.name)) {
+        switch_on(bug.name);
+        let began = cpu_nanos();
+        let (seeds, failure) = seeds_to_detection(|| cpu_nanos() - began < cpu_max);
+        let tenths = (cpu_nanos() - began) / (SECOND / 10);
+        let found = failure.map_or("not found".into(), |failure| {
+            format!("{}: {}", failure.id, failure.what.lines().next().unwrap_or_default())
+        });
+        let found: String = found.replace('|', "/").chars().take(140).collect();
+        let row = format!("| `{}` | {seeds} | {}.{} | {found} |\n", bug.name, tenths / 10, tenths % 10);
+        console.print(row.as_bytes());
+    }
+    switch_on("");
+    Ok(true)
 }
 
 fn read(path: &Path) -> Result<String, String> {

@@ -31,6 +31,7 @@ use bytes::BytesMut;
 use crate::api::{
     Body, Call, Command, ConnId, Fault, Header, Member, Origin, PeerCall, Reply, Request, Tag, command,
 };
+use crate::base::planted;
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
 use crate::io::Disk;
@@ -304,7 +305,7 @@ impl<D: Disk> Node<D> {
             PeerCall::Propose { term, number, payloads } => {
                 // TCP brings a frame once; a replayed one must not do a write twice.
                 let newest = self.proposed_by.entry(from).or_default();
-                if number > *newest {
+                if number > *newest || planted::on("node-proposal-taken-twice") {
                     *newest = number;
                     self.propose_for(from, term, number, payloads, now);
                 }

@@ -5,6 +5,7 @@ use super::{
     Question, READ_RETRY, Read,
 };
 use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
+use crate::base::planted;
 use crate::base::time::{MS, SECOND};
 use crate::base::{EntryId, Error, Mono, Result};
 use crate::io::Disk;
@@ -84,7 +85,11 @@ impl<D: Disk> Node<D> {
     pub(super) fn expire(&mut self, now: Mono) {
         while let Some((write, perhaps)) = self.writes.expired(now) {
             if let Asker::Client { conn, tag } = write.asker {
-                let fault = if perhaps { Fault::timeout() } else { Fault::no_leader() };
+                let fault = if perhaps && !planted::on("node-unknown-told-as-refused") {
+                    Fault::timeout()
+                } else {
+                    Fault::no_leader()
+                };
                 self.fail(conn, tag, fault);
             }
         }
@@ -200,7 +205,9 @@ impl<D: Disk> Node<D> {
 
     /// Claims of durability leave once they are true.
     pub(super) fn release_held(&mut self) {
-        while self.held.front().is_some_and(|(number, _)| *number <= self.durable_number) {
+        while self.held.front().is_some_and(|(number, _)| {
+            *number <= self.durable_number || planted::on("node-claims-leave-early")
+        }) {
             let (_, messages) = self.held.pop_front().expect("the front was just seen");
             self.output.messages.extend(messages.into_iter().map(Outbound::Raft));
         }
@@ -313,7 +320,12 @@ impl<D: Disk> Node<D> {
         }
         let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
         let sent = self.snapshots.oldest_sent().unwrap_or(catchup);
-        self.log.release(self.store.durable_applied().min(catchup).min(sent) + 1);
+        let settled = if planted::on("node-log-released-before-the-tree") {
+            self.store.applied().index
+        } else {
+            self.store.durable_applied()
+        };
+        self.log.release(settled.min(catchup).min(sent) + 1);
         if self.now >= self.chores_at {
             self.output.jobs.extend(self.log.chores().into_iter().map(Job::Chore));
         }

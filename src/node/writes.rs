@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::api::{ConnId, Tag};
+use crate::base::planted;
 use crate::base::{Mono, Term};
 
 /// Who waits for the answer.
@@ -134,7 +135,9 @@ impl Writes {
 
     /// An entry of `term` was applied: whatever was sent in an earlier term and is still here was lost.
     pub(super) fn settle(&mut self, term: Term) {
-        if self.sent_open == 0 || self.sent_term >= term {
+        if self.sent_open == 0
+            || self.sent_term >= term + u64::from(planted::on("node-sends-again-in-the-same-term"))
+        {
             return;
         }
         for write in self.queue.iter_mut().flatten() {
@@ -147,7 +150,10 @@ impl Writes {
     /// Whether the call is the one with which this write was last sent.
     pub(super) fn is_sent_with(&self, id: u64, number: u64) -> bool {
         let write = self.slot(id).and_then(|index| self.queue[index].as_ref());
-        write.is_some_and(|write| write.sent_with == Some(number))
+        write.is_some_and(|write| {
+            write.sent_with == Some(number)
+                || (write.sent_with.is_some() && planted::on("node-late-refusal-counts"))
+        })
     }
 
     /// Call `number` was refused. What it brought is in nobody's log, unless it was sent again since:

@@ -9,6 +9,7 @@
 //! let it run twice in one term.
 
 use crate::base::limits::MEMBERS_MAX;
+use crate::base::planted;
 use crate::base::{EntryId, MemberId, Term};
 
 use super::core::{Raft, RoleState};
@@ -177,7 +178,8 @@ impl Raft {
     /// Whether this member may help somebody to lead now. A leader that lost its quorum finds out by itself.
     pub(super) fn may_elect(&self, transfer: bool) -> bool {
         transfer
-            || (self.common.now >= self.common.promise_until && !matches!(self.role, RoleState::Leader(_)))
+            || ((self.common.now >= self.common.promise_until || planted::on("raft-vote-despite-lease"))
+                && !matches!(self.role, RoleState::Leader(_)))
     }
 
     pub(super) fn on_pre_vote(&mut self, from: MemberId, term: Term, last: EntryId, _log: &impl LogView) {
@@ -214,14 +216,18 @@ impl Raft {
     /// Of our term. A learner answers too: it may be a voter by a membership that it has not learnt yet.
     pub(super) fn on_vote(&mut self, from: MemberId, last: EntryId, transfer: bool) {
         let common = &self.common;
-        let free = common.vote == from || (common.vote == 0 && common.leader == 0);
-        let granted = free && last >= common.log.last() && self.may_elect(transfer);
+        let free = common.vote == from
+            || (common.vote == 0 && common.leader == 0)
+            || planted::on("raft-two-votes-in-a-term");
+        let granted = free
+            && (last >= common.log.last() || planted::on("raft-vote-for-shorter-log"))
+            && self.may_elect(transfer);
         if granted && common.vote == 0 {
             self.become_follower(0);
             self.common.vote = from;
             self.election_at = self.common.now + self.common.patience();
         }
-        if breaks!(self.common.config, EarlyVote) {
+        if breaks!(self.common.config, EarlyVote) || planted::on("raft-vote-before-durable") {
             return self.common.send_now(from, MessageBody::VoteReply { granted });
         }
         self.common.send_after(from, MessageBody::VoteReply { granted });

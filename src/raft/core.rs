@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::base::planted;
 use crate::base::time::Nanos;
 use crate::base::{EntryId, Index, MemberId, Mono, Rng, Term};
 
@@ -186,7 +187,11 @@ impl Raft {
             log: tail,
             rng: Rng::new(config.seed),
             now,
-            promise_until: if owes_nothing { Mono(0) } else { now + config.lease },
+            promise_until: if owes_nothing || planted::on("raft-vote-right-after-restart") {
+                Mono(0)
+            } else {
+                now + config.lease
+            },
             last_round: 0,
             out: Outbox::default(),
             number: 0,
@@ -470,7 +475,8 @@ impl Raft {
     /// entry already: entries behind it may be acknowledged, and a reset would lose them. The shell asks before
     /// a stream begins and again right before it resets the log.
     pub fn wants_snapshot(&self, at: EntryId, log: &impl LogView) -> bool {
-        self.may_reset(at) && (self.common.history.is_blank() || !self.common.log.holds(at, log))
+        let wanted = self.common.history.is_blank() || !self.common.log.holds(at, log);
+        self.may_reset(at) && (wanted || planted::on("raft-snapshot-over-a-good-log"))
     }
 
     /// The shell replaced the state by that of `at` and reset the log behind it; both are durable.

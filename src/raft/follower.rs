@@ -1,5 +1,6 @@
 //! The follower: takes the leader's entries and says how far its log is the leader's.
 
+use crate::base::planted;
 use crate::base::{EntryId, Index, MemberId};
 
 use super::core::{Raft, RoleState};
@@ -50,7 +51,12 @@ impl Raft {
         let heartbeat = entries.is_empty();
         let matched = (previous.index + entries.len() as u64).max(committed);
         self.take_entries(entries, log);
-        self.common.commit_to(commit.min(matched));
+        let covered = if planted::on("raft-commit-beyond-what-matches") {
+            self.common.log.last().index
+        } else {
+            matched
+        };
+        self.common.commit_to(commit.min(covered));
         if round == 0 {
             return;
         }
@@ -96,7 +102,9 @@ impl Raft {
                 continue;
             }
             if entry.id.index <= held.last().index {
-                if held.holds(entry.id, log) && !breaks!(self.common.config, ShorterSuffix) {
+                let broken =
+                    breaks!(self.common.config, ShorterSuffix) || planted::on("raft-stale-append-cuts");
+                if held.holds(entry.id, log) && !broken {
                     continue;
                 }
                 self.common.truncate(entry.id.index, log);
@@ -123,8 +131,9 @@ impl Raft {
     /// cost the leader its quorum. The full claim follows when it is true.
     fn answer_heartbeat(&mut self, from: MemberId, matched: Index, round: u64) {
         let durable = self.common.log.durable();
+        let claim = if planted::on("raft-heartbeat-claims-too-much") { matched } else { durable };
         if durable < matched && self.common.is_hard_state_durable() {
-            self.common.send_now(from, MessageBody::AppendAccepted { matched: durable, round });
+            self.common.send_now(from, MessageBody::AppendAccepted { matched: claim, round });
         }
     }
 

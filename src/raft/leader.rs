@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::base::planted;
 use crate::base::{EntryId, Index, MemberId, Mono};
 
 use super::config::{ChangeRefused, PeerState, Refused, TransferRefused};
@@ -165,7 +166,7 @@ impl Leader {
         }
         self.reads.push_back(WaitingRead {
             id,
-            round: self.rounds.last + 1,
+            round: self.rounds.last + u64::from(!planted::on("raft-read-confirmed-by-an-old-round")),
             index: ours.then(|| common.log.commit()),
         });
         self.dirty = true;
@@ -179,7 +180,7 @@ impl Leader {
     }
 
     fn has_committed_own(&self, common: &Common) -> bool {
-        common.log.commit() >= self.term_start
+        common.log.commit() >= self.term_start || planted::on("raft-read-before-noop")
     }
 
     /// Until when reads may be served without asking: a quorum promised, no earlier than the time that counts
@@ -188,7 +189,12 @@ impl Leader {
         if !common.config.lease_reads || self.lease_given_up {
             return Mono(0);
         }
-        match self.agreed(common, common.now, |peer| peer.answered_sent_at) {
+        let heard = planted::on("raft-lease-from-the-answer");
+        match self.agreed(
+            common,
+            common.now,
+            |peer| if heard { peer.heard_at } else { peer.answered_sent_at },
+        ) {
             Mono(0) => Mono(0),
             sent_at => sent_at + common.config.lease_trusted(),
         }
@@ -425,7 +431,9 @@ impl Leader {
             self.peers.iter().any(|peer| peer.id == to && peer.matched == common.log.last().index);
         if caught_up {
             transfer.sent = true;
-            self.lease_given_up = !breaks!(common.config, LeaseThroughTransfer);
+            let kept =
+                breaks!(common.config, LeaseThroughTransfer) || planted::on("raft-lease-kept-in-transfer");
+            self.lease_given_up = !kept;
             common.send_now(to, MessageBody::TimeoutNow);
         }
     }
@@ -458,11 +466,12 @@ impl Leader {
     /// Commits by counting entries of this term only; what came before goes along (paper §5.4.2, figure 8).
     fn advance_commit(&mut self, common: &mut Common) {
         let before = common.log.commit();
-        let early = breaks!(common.config, EarlyOwnCount);
+        let early = breaks!(common.config, EarlyOwnCount) || planted::on("raft-leader-counts-itself-early");
         let own = if early { common.log.last().index } else { common.log.durable() };
         let reached = self.agreed(common, own, |peer| peer.matched);
         let ours = self.term_start.max(before + 1);
-        if reached <= before || (reached < ours && !breaks!(common.config, EarlierTerms)) {
+        let figure_8 = breaks!(common.config, EarlierTerms) || planted::on("raft-figure-8-commit");
+        if reached <= before || (reached < ours && !figure_8) {
             return;
         }
         if ours <= reached {

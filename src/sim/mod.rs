@@ -65,6 +65,7 @@ mod machine;
 mod net;
 pub mod options;
 pub mod plan;
+pub mod planted;
 mod process;
 pub mod report;
 pub mod run;

@@ -6,6 +6,7 @@ use super::record::Header;
 use super::walk::{Bounds, Walk, key_value, read_record};
 use super::{REVISIONS, Store, VERSIONS, damaged, keys, range};
 use crate::api::{Body, Command, Delete, Fault, KeyValue, Order, Put};
+use crate::base::planted;
 use crate::base::{EntryId, MemberId, Result, Revision};
 use crate::btree::{Spot, View};
 use crate::io::Disk;
@@ -57,8 +58,10 @@ impl<D: Disk> Store<D> {
         let revision = self.state.revision + 1;
         let version = keys::version_of(&put.key, revision);
         let (spot, newest) = self.newest(&version, put.prev_kv || put.ignore_value)?;
-        let live = newest.filter(|newest| !newest.header.tombstone);
+        let live =
+            newest.filter(|newest| !newest.header.tombstone || planted::on("store-version-survives-delete"));
         if live.is_none() && (put.ignore_value || put.ignore_lease) {
+            self.state.revision += u64::from(planted::on("store-failed-put-is-a-revision"));
             return Ok(Body::Fault(Fault::no_key()));
         }
         let header = match &live {
@@ -71,10 +74,16 @@ impl<D: Disk> Store<D> {
             },
         };
         let value = match &live {
-            Some(live) if put.ignore_value => &live.value,
+            Some(live) if put.ignore_value && !planted::on("store-kept-value-is-lost") => &live.value,
             _ => &put.value,
         };
-        self.add_version(spot, &version, &header, value, live.is_some())?;
+        self.add_version(
+            spot,
+            &version,
+            &header,
+            value,
+            live.is_some() && !planted::on("store-superseded-still-counts"),
+        )?;
         self.add_change(revision, 0, &put.key)?;
         self.state.revision = revision;
         let previous = put
@@ -104,7 +113,7 @@ impl<D: Disk> Store<D> {
                 }
             }
         }
-        if sub > 0 {
+        if sub > 0 || planted::on("store-empty-delete-is-a-revision") {
             self.state.revision = revision;
         }
         Ok(Body::Delete { revision: self.state.revision, deleted: u64::from(sub), previous })

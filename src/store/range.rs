@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use super::walk::{Bounds, Walk};
 use super::{Store, VERSIONS, keys};
 use crate::api::{Fault, KeyValue, Order, Range, RangeResult, SortBy, Span};
+use crate::base::planted;
 use crate::base::{Result, Revision};
 use crate::btree::View;
 use crate::io::Disk;
@@ -52,7 +53,8 @@ impl<D: Disk> Store<D> {
             }
         }
         // The walk of one key has seen all that there is to count.
-        result.count = if single { walked } else { self.count(bounds)? };
+        result.count =
+            if single || planted::on("store-count-stops-at-limit") { walked } else { self.count(bounds)? };
         found.finish(result);
         Ok(())
     }
@@ -140,7 +142,9 @@ impl<'r> Found<'r> {
 
     fn passes(&self, kv: &KeyValue) -> bool {
         let Range { min_mod, max_mod, min_create, max_create, .. } = *self.range;
-        let below = |max: Revision, revision: Revision| max == 0 || revision <= max;
+        let below = |max: Revision, revision: Revision| {
+            max == 0 || revision <= max - u64::from(planted::on("store-filter-excludes-its-bound"))
+        };
         min_mod <= kv.mod_revision
             && below(max_mod, kv.mod_revision)
             && min_create <= kv.create_revision
@@ -161,7 +165,9 @@ impl<'r> Found<'r> {
             self.sort_and_cut();
         }
         if self.kvs.len() == self.kvs_max {
-            self.kvs.pop();
+            if !planted::on("store-one-beyond-the-limit") {
+                self.kvs.pop();
+            }
             result.more = true;
         }
         if self.range.keys_only {

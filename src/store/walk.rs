@@ -6,6 +6,7 @@ use super::keys::{self, Malformed};
 use super::record::Header;
 use super::{VERSIONS, damaged};
 use crate::api::{KeyValue, Order};
+use crate::base::planted;
 use crate::base::{Result, Revision};
 use crate::btree::{Cursor, Tree, Value, View};
 use crate::io::Disk;
@@ -159,7 +160,7 @@ impl<'s, D: Disk> Walk<'s, D> {
         let Some(at) = self.at else {
             return Ok(self.cursor.counted());
         };
-        if self.revision > at {
+        if self.revision > at || (planted::on("store-old-read-misses-its-revision") && self.revision == at) {
             let mut there = self.cursor.next()?;
             if there && self.cursor.key()?.starts_with(&self.prefix) && self.revision_here()? > at {
                 there = self.cursor.seek(&keys::version(&self.prefix, at))?;

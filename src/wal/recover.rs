@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::planted;
 use crate::base::{ClusterId, EntryId, Error, Index, MemberId, Result};
 use crate::io::Disk;
 use crate::raft::HardState;
@@ -328,8 +329,8 @@ pub(super) fn read_segment<F: crate::io::File>(
     let question = Question {
         last: next.is_none(),
         joined: next.is_some_and(|next| joint_fault(&joint, next).is_none()),
-        below: found.offset < scan.header.synced_bytes,
-        later: scan.later_begin(found.offset)?.is_some(),
+        below: found.offset < scan.header.synced_bytes && !planted::on("wal-synced-bytes-ignored"),
+        later: scan.later_begin(found.offset)?.is_some() && !planted::on("wal-cut-at-first-bad-crc"),
         inside: !found.offset.is_multiple_of(SECTOR),
     };
     let case = decide(question);

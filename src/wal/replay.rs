@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::base::planted;
 use crate::base::{EntryId, Index, Term};
 use crate::raft::{Entry, EntryKind, HardState};
 use crate::wal::format::{Kind, RecordHeader, Unfit};
@@ -131,7 +132,9 @@ impl Replay {
             Kind::Cut => self.cut(id),
             Kind::Reset => {
                 self.index = EntryIndex { base: id, slots: VecDeque::new() };
-                self.held.clear();
+                if !planted::on("wal-reset-keeps-entries") {
+                    self.held.clear();
+                }
                 self.head = false;
                 Ok(())
             }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::base::planted;
 use crate::base::{EntryId, Error, Result};
 use crate::io::{Disk, File, Open};
 use crate::raft::{Entry, HardState};
@@ -173,7 +174,7 @@ impl<D: Disk> LogWriter<D> {
     }
 
     fn check_whole(&self) -> Result<()> {
-        if self.broken {
+        if self.broken && !planted::on("wal-write-after-failed-sync") {
             let source =
                 std::io::Error::other("an earlier write or sync failed; the log must be opened anew");
             return Err(Error::io("write", &self.path, source));
@@ -231,6 +232,7 @@ impl<D: Disk> LogWriter<D> {
             }
             match batch.splice {
                 Splice::Append => {}
+                Splice::Cut(id) if planted::on("wal-cut-not-written") => self.last = id,
                 Splice::Cut(id) => self.put_splice(Kind::Cut, id),
                 Splice::Reset(id) => self.put_splice(Kind::Reset, id),
             }
@@ -271,7 +273,9 @@ impl<D: Disk> LogWriter<D> {
     /// Writes the buffer at the end, and syncs.
     fn write_synced(&mut self) -> Result<()> {
         self.file.write_at(self.end, &self.buffer).map_err(|e| Error::io("write", &self.path, e))?;
-        self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+        if !planted::on("wal-ack-before-sync") {
+            self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
+        }
         self.end += self.buffer.len() as u64;
         Ok(())
     }
@@ -330,7 +334,9 @@ impl<D: Disk> LogWriter<D> {
         self.write_synced()?;
         let path = segment.path(&self.dir);
         self.disk.rename(&self.path, &path).map_err(|e| Error::io("name", &path, e))?;
-        self.disk.sync_dir(&self.dir).map_err(|e| Error::io("sync the directory", &self.dir, e))?;
+        if !planted::on("wal-segment-name-not-synced") {
+            self.disk.sync_dir(&self.dir).map_err(|e| Error::io("sync the directory", &self.dir, e))?;
+        }
         self.path = path;
         written.begun.push(segment);
         Ok(())

@@ -1,0 +1,185 @@
+//! The planted bugs: what each is, where it stands, and who must find it. `base::planted` says how they are switched
+//! on; `make planted` does it one by one, and writes what came of it to `sim/planted.md`.
+
+use super::generate::{Load, generate};
+use super::report::Failure;
+use super::run::{View, run};
+
+/// Runs seeds from 1 on, with whatever bug is switched on, until one fails or `more` says no: how many were run, and
+/// what failed.
+pub fn seeds_to_detection(mut more: impl FnMut() -> bool) -> (u64, Option<Failure>) {
+    let mut seed = 0;
+    while more() {
+        seed += 1;
+        let outcome = run(&generate(seed, Load::Mixed), View::default());
+        if outcome.failure.is_some() {
+            return (seed, outcome.failure);
+        }
+    }
+    (seed, None)
+}
+
+/// A historical mistake, one line of code.
+#[derive(Clone, Copy, Debug)]
+pub struct Bug {
+    /// The name at its place: `planted::on(name)`.
+    pub name: &'static str,
+    pub what: &'static str,
+    /// Tests by the beginning of their names, the most telling first; each that runs seeds takes `SEEDS`.
+    pub finders: &'static [&'static str],
+}
+
+const fn bug(name: &'static str, what: &'static str, finders: &'static [&'static str]) -> Bug {
+    Bug { name, what, finders }
+}
+
+const CLUSTER: &str = "cluster_sim::";
+const SHUFFLE: &str = "raft_shuffle::";
+const GOLDEN: &str = "raft_golden::";
+const WAL_CRASH: &str = "wal_crash::";
+const WAL_UNIT: &str = "wal::";
+const RAFT_UNIT: &str = "raft::";
+const NODE_UNIT: &str = "node::";
+const TREE_CRASH: &str = "btree_crash::";
+const TREE_MODEL: &str = "btree_model::";
+const TREE_UNIT: &str = "btree::";
+const STORE: &str = "store::";
+
+/// All of them, by the way that a write takes. Membership has none yet: it does not change.
+pub const BUGS: &[Bug] = &[
+    // The log.
+    bug("wal-ack-before-sync", "a batch is answered before it is synced", &[WAL_CRASH, CLUSTER]),
+    bug("wal-write-after-failed-sync", "the log goes on after a failed sync", &[WAL_CRASH, WAL_UNIT]),
+    bug("wal-segment-name-not-synced", "a new segment's name is not synced", &[WAL_CRASH, CLUSTER]),
+    bug("wal-cut-not-written", "what a new leader replaces is not cut on disk", &[WAL_CRASH, CLUSTER]),
+    bug("wal-cut-at-first-bad-crc", "acknowledged damage is taken for a torn tail", &[WAL_CRASH]),
+    bug("wal-synced-bytes-ignored", "a damaged first group is taken for a torn tail", &[WAL_CRASH, WAL_UNIT]),
+    bug(
+        "wal-stale-record-parses",
+        "a record need be neither of the chain nor of the opening",
+        &[WAL_CRASH, WAL_UNIT],
+    ),
+    bug("wal-payload-unchecked", "the checksum of a payload is not looked at", &[WAL_CRASH, WAL_UNIT]),
+    bug("wal-old-completion-counts", "an old write's end places a newer entry", &[WAL_UNIT, CLUSTER]),
+    bug(
+        "wal-release-one-too-many",
+        "a segment is removed that is still needed",
+        &[WAL_CRASH, WAL_UNIT, CLUSTER],
+    ),
+    bug(
+        "wal-reset-keeps-entries",
+        "replay keeps entries that a snapshot replaced",
+        &[WAL_UNIT, WAL_CRASH, CLUSTER],
+    ),
+    bug("wal-tail-not-settled", "opening builds on a tail that is not durable", &[WAL_CRASH, WAL_UNIT]),
+    // The tree.
+    bug("tree-meta-before-pages", "the meta slot is written before its pages are synced", &[TREE_CRASH]),
+    bug("tree-meta-not-synced", "a checkpoint ends before its meta slot is durable", &[TREE_CRASH]),
+    bug("tree-fallback-pages-freed", "pages of the older meta slot are handed out", &[TREE_UNIT, TREE_CRASH]),
+    bug("tree-pinned-page-freed", "a page that an older pin sees is handed out", &[TREE_UNIT, TREE_MODEL]),
+    bug(
+        "tree-held-page-freed-at-once",
+        "a page of the last checkpoint is handed out",
+        &[TREE_CRASH, TREE_UNIT],
+    ),
+    bug("tree-checksum-unchecked", "a page's checksum is not looked at", &[TREE_CRASH]),
+    bug("tree-lost-write-unseen", "a link does not say which checkpoint's page it means", &[TREE_CRASH]),
+    bug("tree-counts-not-kept", "the sums along a path are not kept", &[TREE_MODEL, STORE]),
+    bug("tree-split-keeps-count", "a split leaves the whole sum on its left half", &[TREE_MODEL, STORE]),
+    bug("tree-chain-page-leaks", "a replaced long value leaves a page behind", &[TREE_MODEL, TREE_CRASH]),
+    // The store.
+    bug("store-version-survives-delete", "a key that was deleted goes on with its version", &[STORE]),
+    bug("store-superseded-still-counts", "an overwritten version is counted beside the new one", &[STORE]),
+    bug("store-empty-delete-is-a-revision", "deleting nothing makes a revision", &[STORE]),
+    bug("store-failed-put-is-a-revision", "a put that fails makes a revision", &[STORE]),
+    bug("store-kept-value-is-lost", "KEEPVALUE writes the empty value", &[STORE]),
+    bug("store-count-stops-at-limit", "the count knows only what the limit let through", &[STORE]),
+    bug("store-filter-excludes-its-bound", "MAXMOD and MAXCREATE leave their bound out", &[STORE]),
+    bug("store-one-beyond-the-limit", "one key more than the limit is sent", &[STORE]),
+    bug("store-old-read-misses-its-revision", "a read at a revision sees the one before", &[STORE]),
+    bug(
+        "store-applied-in-another-commit",
+        "the applied index is not committed with the data",
+        &[STORE, CLUSTER],
+    ),
+    // Snapshots.
+    bug("snapshot-without-history", "a snapshot carries the newest versions alone", &[STORE, CLUSTER]),
+    bug(
+        "snapshot-revision-goes-back",
+        "an installed store is one revision behind its content",
+        &[STORE, CLUSTER],
+    ),
+    bug("snapshot-complete-too-early", "an incomplete checkpoint counts as the complete one", &[STORE]),
+    bug("raft-snapshot-over-a-good-log", "a snapshot resets a log that holds more", &[SHUFFLE, GOLDEN]),
+    bug("node-sends-again-after-a-snapshot", "writes that a snapshot may hold are sent again", &[CLUSTER]),
+    // Consensus.
+    bug("raft-vote-before-durable", "a vote leaves before it is durable", &[SHUFFLE, GOLDEN]),
+    bug("raft-vote-for-shorter-log", "a vote does not ask whose log is longer", &[SHUFFLE, GOLDEN]),
+    bug("raft-two-votes-in-a-term", "a vote does not ask whether one was given", &[SHUFFLE, GOLDEN]),
+    bug("raft-figure-8-commit", "entries of an earlier term are committed by counting", &[SHUFFLE, GOLDEN]),
+    bug(
+        "raft-leader-counts-itself-early",
+        "a leader counts its entries before they are durable",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug(
+        "raft-old-write-proves-new-entry",
+        "an old write's end acknowledges what replaced it",
+        &[RAFT_UNIT, SHUFFLE],
+    ),
+    bug(
+        "raft-stale-append-cuts",
+        "an overtaken append cuts off what a later one brought",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug(
+        "raft-commit-beyond-what-matches",
+        "a follower commits what the leader never sent",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug(
+        "raft-heartbeat-claims-too-much",
+        "a heartbeat's answer claims what is not durable",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug("node-claims-leave-early", "messages do not wait for the write that they rest on", &[CLUSTER]),
+    bug("node-log-released-before-the-tree", "the log is released before the tree is durable", &[CLUSTER]),
+    // Leases and reads.
+    bug(
+        "raft-vote-despite-lease",
+        "a vote is given while the leader may rest on a promise",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug("raft-vote-right-after-restart", "a restart forgets the promise", &[SHUFFLE, GOLDEN]),
+    bug(
+        "raft-lease-kept-in-transfer",
+        "a leader serves by its lease while another is elected",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug(
+        "raft-lease-from-the-answer",
+        "a lease counts from the answer, not from the question",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug("raft-read-before-noop", "a new leader serves reads before its first commit", &[SHUFFLE, GOLDEN]),
+    bug(
+        "raft-read-confirmed-by-an-old-round",
+        "answers to earlier messages confirm a read",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug(
+        "node-read-before-applied",
+        "a read does not wait for its index to be applied",
+        &[CLUSTER, NODE_UNIT],
+    ),
+    bug(
+        "node-any-answer-confirms-a-read",
+        "an old attempt's answer confirms a later read",
+        &[NODE_UNIT, CLUSTER],
+    ),
+    // Writes on their way.
+    bug("node-unknown-told-as-refused", "a write that may have happened is told as refused", &[CLUSTER]),
+    bug("node-sends-again-in-the-same-term", "writes are sent twice within a term", &[CLUSTER, NODE_UNIT]),
+    bug("node-late-refusal-counts", "a refusal of an old call takes back the new one", &[NODE_UNIT, CLUSTER]),
+    bug("node-proposal-taken-twice", "a frame that comes twice proposes twice", &[CLUSTER]),
+];

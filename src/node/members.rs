@@ -145,9 +145,8 @@ impl<D: Disk> Node<D> {
     fn propose_change(&mut self, payload: Bytes) -> Result<(), NotProposed> {
         let id = command::origin(&payload).map_or(0, |origin| origin.request_id);
         let failed = |fault| NotProposed::Failed(id, fault);
-        let change = match command::decode(payload.clone()) {
-            Ok((_, Command::Members(change))) => change,
-            Ok(_) | Err(_) => return Err(failed(Fault::new(Code::Err, "not a change of the membership"))),
+        let Ok((_, Command::Members(change))) = command::decode(payload.clone()) else {
+            return Err(failed(Fault::new(Code::Err, "not a change of the membership")));
         };
         if !self.leads() || self.raft.transferring() {
             return Err(NotProposed::NotNow(vec![id]));

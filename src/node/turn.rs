@@ -1,8 +1,8 @@
 //! The order of one turn: collect, then act.
 
 use super::{
-    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output,
-    Question, READ_RETRY, Read,
+    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
+    Output, Question, READ_RETRY, Read,
 };
 use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::planted;
@@ -64,7 +64,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn take_output(&mut self) -> Output<D> {
-        let stalled = self.snapshots.installing();
+        let stalled = self.snapshots.installing() || self.waits_for_checkpoint();
         let again =
             self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
         let empty = Output {
@@ -218,6 +218,9 @@ impl<D: Disk> Node<D> {
         if self.snapshots.installing() {
             return Ok(()); // The store is about to be replaced by a later state.
         }
+        if self.waits_for_checkpoint() {
+            return Ok(());
+        }
         for _ in 0..APPLY_ENTRIES_MAX {
             let Some(entry) = self.committed.pop_front() else { break };
             if entry.id.index <= self.store.applied().index {
@@ -228,6 +231,12 @@ impl<D: Disk> Node<D> {
         self.raft.applied(self.store.applied().index);
         self.log.drop_held(self.store.applied().index + 1);
         Ok(())
+    }
+
+    /// A disk that is slower than the writers would let changed pages fill the memory: what is committed waits until
+    /// the checkpoint under way is done, and behind it all that is bounded in Raft and in front of it.
+    fn waits_for_checkpoint(&self) -> bool {
+        self.store.checkpoint_running() && self.store.dirty_bytes() >= DIRTY_BYTES_MAX
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Result<()> {

@@ -13,7 +13,7 @@ use pawl::api::{Body, Call, Code, Delete, Limits, Member, Put, Range, Request, S
 use pawl::base::time::MS;
 use pawl::base::{Mono, Revision, Rng};
 use pawl::io::sim::{Profile, SimDisk};
-use pawl::node::{Bootstrap, Config, Done, Job, Node, Outbound};
+use pawl::node::{Bootstrap, Config, Done, Job, Node, Outbound, Rules};
 use pawl::proto::peer::{self, Frame};
 use pawl::wal::{Batch, LogWriter};
 
@@ -138,6 +138,7 @@ fn config() -> Config {
         checkpoint_entries: 60,
         quota_bytes: None,
         limits: Limits::default(),
+        members: Rules::default(),
     }
 }
 
@@ -199,7 +200,7 @@ impl World {
 
     fn start(&mut self, member: u64) {
         let disk = self.disks[&member].clone();
-        let bootstrap = Bootstrap { cluster: 77, member, members: members() };
+        let bootstrap = Bootstrap { cluster: 77, member, members: members(), trust_disk: false };
         let opened = Node::open(&disk, config(), &bootstrap, self.rng.next_u64(), self.now);
         let opened =
             opened.unwrap_or_else(|e| panic!("seed {}: member {member} does not start: {e}", self.seed));

@@ -15,6 +15,7 @@ mod history;
 mod kill;
 mod lag;
 mod line;
+mod members;
 mod raft_golden;
 mod raft_nonsense;
 mod raft_shuffle;

@@ -85,13 +85,15 @@ impl<D: Disk> Node<D> {
             log.written(written);
         }
         if config.members.force_new_cluster {
-            batch_number += 1;
-            let forced = force_new_cluster(id, &log, hard_state);
-            notes.push(format!("--force-new-cluster: entry {} leaves this member alone", forced.1.id));
-            hard_state = forced.0;
-            let batch = log.append(batch_number, Some(hard_state), vec![forced.1]);
-            let written = writer.write(vec![batch])?;
-            log.written(written);
+            let (raised, entry) = leave_alone(id, &log, hard_state);
+            notes.push(format!("--force-new-cluster: entry {} leaves this member alone", entry.id));
+            let batch = log.append(batch_number + 1, Some(raised), vec![entry]);
+            writer.write(vec![batch])?;
+            // As any start finds it.
+            drop((log, writer));
+            wal::Opened { log, writer, hard_state, .. } =
+                wal::open(disk, &config.wal_dir, options, applied.index)?;
+            batch_number = 0;
         }
         let raft = start_raft(&config, id, &store, &log, hard_state, rng.next_u64(), now);
         // Ids of requests must differ from those before a restart: 62 random bits to begin with.
@@ -190,7 +192,7 @@ fn is_known_by_name<D: Disk>(store: &Store<D>, id: MemberId, config: &Config) ->
 
 /// What leaves a member alone in its cluster, to be written behind everything that its log holds: all of that
 /// counts as committed from now on, because nobody else can say what was.
-fn force_new_cluster<D: Disk>(id: MemberId, log: &wal::Log<D>, before: HardState) -> (HardState, Entry) {
+fn leave_alone<D: Disk>(id: MemberId, log: &wal::Log<D>, before: HardState) -> (HardState, Entry) {
     let last = log.last();
     let term = before.term.max(last.term) + 1;
     let alone = Membership { voters: vec![id], ..Membership::default() };

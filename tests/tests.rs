@@ -15,6 +15,7 @@ mod harness;
 mod kill;
 mod lag;
 mod line;
+mod members;
 mod planted;
 mod raft_golden;
 mod raft_nonsense;

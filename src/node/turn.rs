@@ -132,7 +132,13 @@ impl<D: Disk> Node<D> {
             return;
         }
         let standing = self.raft.standing();
-        if standing.leader == 0 || (self.leads() && (self.raft.transferring() || self.log_is_full())) {
+        if standing.leader == 0 || (self.leads() && self.raft.transferring()) {
+            return;
+        }
+        if self.leads() && self.log_is_full() {
+            for id in self.writes.take_unsent() {
+                self.end_write(id, Body::Fault(Fault::no_space()));
+            }
             return;
         }
         let number = self.proposal_number + 1;

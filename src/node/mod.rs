@@ -382,7 +382,6 @@ impl<D: Disk> Node<D> {
     /// The connection from another member ended: its process may be dead.
     pub fn on_peer_lost(&mut self, peer: MemberId, now: Mono) {
         self.raft.peer_lost(peer, now);
-        self.proposed_by.remove(&peer);
         self.abort_snapshots_of(peer);
     }
 

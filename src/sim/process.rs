@@ -86,6 +86,7 @@ impl World {
         if self.power_goes_again(member) {
             return;
         }
+        self.rot(member, false);
         let found = self.check_recovered(member);
         let now = self.local(member);
         let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
@@ -267,7 +268,7 @@ impl World {
             Ok(written) => {
                 process.node.on_written(written);
                 self.watch.durable(member, &copy);
-                self.rot(member);
+                self.rot(member, true);
                 self.turn_soon(member);
             }
             Err(why) => {

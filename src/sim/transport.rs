@@ -324,6 +324,9 @@ impl World {
             return;
         }
         for number in self.net.between(from, to) {
+            if self.net.conns[&number].held.is_empty() {
+                continue;
+            }
             let wait = self.net.resume_delay(from, to);
             let conn = self.net.conns.get_mut(&number).expect("the key was just listed");
             conn.arrives = conn.arrives.max(self.now + wait);

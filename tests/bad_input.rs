@@ -284,8 +284,7 @@ fn peers_that_speak_wrongly_change_nothing() {
         ("a frame of 4 GiB", vec![0xff; 12], None),
         ("another cluster", hello(ours + 1, friend, me), Some("cluster")),
         ("another addressee", hello(ours, friend, friend), Some("you look for")),
-        // Welcome, since this member may be the one who lags; what it says counts for nothing.
-        ("a stranger", hello(ours, 77, me), None),
+        ("a stranger", hello(ours, 77, me), Some("is not a member")),
         ("a wrong version", newer, None),
         ("a wrong checksum", bad_crc, None),
         ("a member that goes mad", impostor, None),

@@ -236,8 +236,12 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             inbound.pipe.read(&mut self.buffer);
         }
         let (cluster, me) = (self.shell.node.cluster(), self.shell.node.id());
-        let directory =
-            Directory { members: self.shell.node.members(), removed: self.shell.node.removed_members() };
+        let node = &self.shell.node;
+        let directory = Directory {
+            members: &|| node.known_members(),
+            removed: node.removed_members(),
+            open: node.listens_to_strangers(),
+        };
         let mut more = inbound.take(cluster, me, &directory, &mut self.said);
         more |= inbound.pipe.is_readable();
         inbound.pipe.flush();
@@ -423,8 +427,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
 /// Peer URLs of every other member.
 pub(super) fn others<D: Disk>(node: &Node<D>) -> BTreeMap<MemberId, Vec<String>> {
-    let others = node.members().iter().filter(|member| member.id != node.id());
-    others.map(|member| (member.id, member.peer_urls.clone())).collect()
+    let others = node.known_members().into_iter().filter(|member| member.id != node.id());
+    others.map(|member| (member.id, member.peer_urls)).collect()
 }
 
 /// Names a connection for [`crate::api`].

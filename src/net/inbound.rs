@@ -13,8 +13,10 @@ const FRAMES_MAX: usize = 4_096;
 
 /// Who belongs to the cluster, as this member has applied it.
 pub(super) struct Directory<'a> {
-    pub(super) members: &'a [Member],
+    pub(super) members: &'a dyn Fn() -> Vec<Member>,
     pub(super) removed: &'a [MemberId],
+    /// Others may speak too.
+    pub(super) open: bool,
 }
 
 pub(super) struct Inbound {
@@ -62,7 +64,7 @@ impl Inbound {
             match (frame, self.from) {
                 // Somebody who wants to join.
                 (Frame::AskMembers, None) => {
-                    let members = directory.members.to_vec();
+                    let members = (directory.members)();
                     peer::encode(&Frame::Members { cluster, members }, &mut self.pipe.output);
                 }
                 (Frame::Hello(hello), None) => match greeting_fault(&hello, cluster, me, directory) {
@@ -118,10 +120,11 @@ fn greeting_fault(
     if hello.to != me {
         return Some(format!("you look for member {:x}; this is member {me:x}", hello.to));
     }
-    // Not everybody who is a member is known here yet: a member that lags must be able to hear a leader that was
-    // added meanwhile. Ids cannot be guessed into a cluster, so whoever names this one was let in by somebody.
     if directory.removed.contains(&hello.from) {
         return Some(peer::WHY_REMOVED.into());
+    }
+    if !directory.open && !(directory.members)().iter().any(|member| member.id == hello.from) {
+        return Some(format!("{:x} is not a member of this cluster", hello.from));
     }
     None
 }

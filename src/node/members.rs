@@ -15,7 +15,7 @@ use super::writes::Asker;
 use super::{Node, Outbound, startup};
 use crate::api::{Body, Code, Command, ConnId, Fault, Member, MemberChange, PeerCall, Request, Tag, command};
 use crate::base::ids::member_id_at;
-use crate::base::{Error, MemberId, Mono, Result};
+use crate::base::{Error, Index, MemberId, Mono, Result};
 use crate::io::Disk;
 use crate::raft::{Change, ChangeRefused, Entry, Membership, Refused, TransferRefused, quorum::majority};
 
@@ -44,6 +44,15 @@ pub(super) struct Mover {
     tag: Tag,
     to: MemberId,
     until: Mono,
+}
+
+/// A second voter that was added to a single one. The entry is committed when both hold it, but nobody starts the
+/// second before it is added. So the client is answered when the entry is durable here: as this member has a part
+/// in every quorum of either membership, nothing can replace it then.
+#[derive(Debug)]
+pub(super) struct Second {
+    index: Index,
+    request_id: u64,
 }
 
 /// Why payloads were not proposed.
@@ -158,6 +167,10 @@ impl<D: Disk> Node<D> {
         match self.raft.change_membership(&[step], &payload, self.now) {
             Ok(entry) => {
                 info!("proposed {change:x?} as {entry}");
+                self.expect_member(&change);
+                if matches!(change, MemberChange::Add { learner: false, .. }) && self.voters().count() == 1 {
+                    self.second = Some(Second { index: entry.index, request_id: id });
+                }
                 Ok(())
             }
             Err(ChangeRefused::NotLeader { .. } | ChangeRefused::Transferring) => {
@@ -174,6 +187,47 @@ impl<D: Disk> Node<D> {
             Err(ChangeRefused::NoVoterLeft) => Err(failed(too_few_started())),
             Err(ChangeRefused::TooMany) => Err(failed(Fault::new(Code::Err, "too many members"))),
         }
+    }
+
+    /// A member is to be added: it may call, and must be called, before that is committed.
+    pub(super) fn expect_member(&mut self, change: &MemberChange) {
+        if let MemberChange::Add { id, peer_urls, learner } = change {
+            let member =
+                Member { id: *id, peer_urls: peer_urls.clone(), learner: *learner, ..Member::default() };
+            self.expected = Some(member);
+            self.output.members_changed = true;
+        }
+    }
+
+    /// Everybody to talk to: the members, and one whose addition is under way. For a blank member, whoever
+    /// let it join.
+    pub fn known_members(&self) -> Vec<Member> {
+        let mut known = self.members().to_vec();
+        let expected = self.expected.iter().filter(|member| self.raft.membership().contains(member.id));
+        for member in expected {
+            if known.iter().all(|other| other.id != member.id) {
+                known.push(member.clone());
+            }
+        }
+        known.sort_by_key(|member| member.id);
+        known
+    }
+
+    /// See [`Second`].
+    pub(super) fn answer_second(&mut self) {
+        let durable = self.raft.durable();
+        if let Some(second) = self.second.take_if(|second| second.index <= durable) {
+            let members = self.known_members();
+            if let Some(member) = self.expected.clone().filter(|_| self.leads()) {
+                self.end_write(second.request_id, Body::MemberAdded { member: Box::new(member), members });
+            }
+        }
+    }
+
+    /// Whether somebody who is no member as far as is known here may speak: it may be a leader that was added
+    /// while this member was away, and this member must hear it to learn of it.
+    pub fn listens_to_strangers(&self) -> bool {
+        self.is_blank() || !self.raft.hears_leader(self.now)
     }
 
     /// What the store and the settings say to a change; the step for the core.

@@ -201,6 +201,9 @@ pub struct Node<D: Disk> {
     failure: Option<Error>,
     stopping: Option<Mono>,
     movers: Vec<members::Mover>,
+    /// The last member that was to be added, as far as this member knows.
+    expected: Option<Member>,
+    second: Option<members::Second>,
     /// Whom to talk to while the store is blank: a member that joins knows from elsewhere who is there.
     acquaintances: Vec<Member>,
     output: Output<D>,

@@ -98,7 +98,7 @@ impl<D: Disk> Node<D> {
         let raft = start_raft(&config, id, &store, &log, hard_state, rng.next_u64(), now);
         // Ids of requests must differ from those before a restart: 62 random bits to begin with.
         let mut first_id = || rng.next_u64() >> 2;
-        let node = Node {
+        let mut node = Node {
             cluster,
             id,
             now,
@@ -130,6 +130,8 @@ impl<D: Disk> Node<D> {
             failure: None,
             stopping: None,
             movers: Vec::new(),
+            expected: None,
+            second: None,
             acquaintances: Vec::new(),
             output: Output {
                 replies: Vec::new(),
@@ -142,9 +144,32 @@ impl<D: Disk> Node<D> {
             payloads: BytesMut::new(),
             config,
         };
+        node.expect_members_of_the_log()?;
         Ok(Opened { node, log_writer: writer, notes, lock })
     }
 }
+
+impl<D: Disk> Node<D> {
+    /// Additions that the log holds and that may not be committed yet.
+    fn expect_members_of_the_log(&mut self) -> Result<()> {
+        let mut next = self.store.applied().index + 1;
+        while next <= self.log.last_index() {
+            let Ok(entries) = self.log.entries(next, self.log.last_index(), READ_BYTES) else { break };
+            next += entries.len() as u64;
+            for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
+                let unfit = |why: String| Error::Refused(format!("entry {}: {why}", entry.id));
+                let (_, context) = Membership::decode(&entry.payload).map_err(|why| unfit(why.into()))?;
+                if let Ok((_, Command::Members(change))) = command::decode(context) {
+                    self.expect_member(&change);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Payload bytes of the log that are looked through at once at the start.
+const READ_BYTES: usize = 1 << 20;
 
 fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Send>> {
     for dir in [&config.tree_dir, &config.wal_dir] {

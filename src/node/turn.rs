@@ -31,6 +31,7 @@ impl<D: Disk> Node<D> {
         self.send_writes();
         self.take_readies()?;
         self.serve_reads();
+        self.answer_second();
         self.answer_movers();
         self.stream_snapshots()?;
         self.keep_house()?;

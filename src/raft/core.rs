@@ -581,6 +581,16 @@ impl Raft {
         self.common.hard_state()
     }
 
+    /// Whether there is a leader that this member hears, or is.
+    pub fn hears_leader(&self, now: Mono) -> bool {
+        matches!(self.role, RoleState::Leader(_)) || now < self.common.promise_until
+    }
+
+    /// The last entry that would survive a power cut.
+    pub fn durable(&self) -> Index {
+        self.common.log.durable()
+    }
+
     /// The end of the log, durable or not.
     pub fn last(&self) -> EntryId {
         self.common.log.last()

@@ -1,6 +1,10 @@
-//! What must hold after every event, checked against what really happened.
+//! What must be true after every event, checked against what really happened.
 
-use super::*;
+use pawl::base::{EntryId, Index, MemberId, Term};
+use pawl::raft::{Entry, EntryKind, Membership, Message, MessageBody, ReadReady, Role};
+
+use super::World;
+use crate::raft_world::Member;
 
 impl World {
     pub(super) fn check(&mut self) {
@@ -239,4 +243,10 @@ impl World {
             }
         }
     }
+}
+
+/// The definition, word for word.
+pub(super) fn is_quorum(membership: &Membership, ids: &[MemberId]) -> bool {
+    let most = |set: &[MemberId]| set.iter().filter(|id| ids.contains(id)).count() * 2 > set.len();
+    most(&membership.voters) && (membership.outgoing.is_empty() || most(&membership.outgoing))
 }

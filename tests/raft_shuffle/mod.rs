@@ -18,14 +18,15 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a failing seed must be told")]
 
-mod checks;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use pawl::base::time::MS;
 use pawl::base::{EntryId, Index, MemberId, Mono, Rng, Term};
-use pawl::raft::{Change, Config, Entry, EntryKind, Membership, Message, MessageBody, ReadReady, Role};
+use pawl::raft::{Change, Config, Entry, EntryKind, Membership, Message, Role};
 
+mod checks;
+
+use self::checks::is_quorum;
 use crate::raft_world::{Member, Turn};
 
 /// The bound that clocks keep and cores are told.
@@ -737,12 +738,6 @@ impl World {
         let trusted = standing.lease_until > self.now(leader);
         assert!(!trusted || leases, "a lease without leave");
     }
-}
-
-/// The definition, word for word.
-fn is_quorum(membership: &Membership, ids: &[MemberId]) -> bool {
-    let most = |set: &[MemberId]| set.iter().filter(|id| ids.contains(id)).count() * 2 > set.len();
-    most(&membership.voters) && (membership.outgoing.is_empty() || most(&membership.outgoing))
 }
 
 struct Told(u64);

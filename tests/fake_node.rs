@@ -45,6 +45,16 @@ impl FakeNode {
                 client_urls: vec!["http://localhost:2379".into()],
                 learner: false,
             }])),
+            Request::MemberAdd { peer_urls, learner } => {
+                let member = Member { id: 7, peer_urls, learner, ..Member::default() };
+                Ok(Body::MemberAdded { member: Box::new(member.clone()), members: vec![member] })
+            }
+            Request::MemberUpdate { id, peer_urls } => {
+                Ok(Body::Members(vec![Member { id, peer_urls, ..Member::default() }]))
+            }
+            Request::MemberRemove { .. } | Request::MemberPromote { .. } => Err(Fault::no_member()),
+            Request::MoveLeader { to } if to == MEMBER => Ok(Body::LeaderMoved),
+            Request::MoveLeader { .. } => Err(Fault::no_leader()),
         }
     }
 

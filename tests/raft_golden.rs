@@ -10,7 +10,9 @@ use std::path::Path;
 use bytes::Bytes;
 use pawl::base::time::MS;
 use pawl::base::{EntryId, MemberId, Mono};
-use pawl::raft::{Config, Entry, EntryKind, HardState, Membership, Message, MessageBody, Role};
+use pawl::raft::{
+    Change, Config, Entry, EntryKind, HardState, Membership, Message, MessageBody, PeerStanding, Role,
+};
 
 use crate::raft_world::{Image, Member, Turn};
 
@@ -48,12 +50,30 @@ fn milliseconds(word: &str) -> u64 {
 fn show(entries: &[Entry]) -> String {
     let words: Vec<String> = entries
         .iter()
-        .map(|entry| match std::str::from_utf8(&entry.payload) {
-            Ok("") => entry.id.to_string(),
-            payload => format!("{}={}", entry.id, payload.unwrap()),
+        .map(|entry| match (entry.kind, std::str::from_utf8(&entry.payload)) {
+            (EntryKind::Membership, _) => {
+                let (membership, _) = Membership::decode(&entry.payload).expect("it is sound");
+                format!("{}={}", entry.id, show_membership(&membership))
+            }
+            (_, Ok("")) => entry.id.to_string(),
+            (_, payload) => format!("{}={}", entry.id, payload.unwrap()),
         })
         .collect();
     format!("[{}]", words.join(" "))
+}
+
+/// `{voters}`, `{voters | outgoing}` when joint, `+{learners}`.
+fn show_membership(membership: &Membership) -> String {
+    let names = |ids: &[MemberId]| ids.iter().map(|&id| name(id)).collect::<Vec<_>>().join(" ");
+    let mut text = format!("{{{}", names(&membership.voters));
+    if membership.is_joint() {
+        write!(text, " | {}", names(&membership.outgoing)).unwrap();
+    }
+    text.push('}');
+    if !membership.learners.is_empty() {
+        write!(text, "+{{{}}}", names(&membership.learners)).unwrap();
+    }
+    text
 }
 
 fn tell(message: &Message) -> String {
@@ -228,6 +248,26 @@ impl Stage {
                 }
                 self.turns(id(first));
             }
+            // change n1 add n4 [remove n1] [learner n5] [promote n5] [update n2]: a change, of all of these at once
+            "change" => {
+                let changes: Vec<Change> =
+                    words[1..].chunks(2).map(|pair| change(pair[0], id(pair[1]))).collect();
+                let now = self.now;
+                let (raft, _) = self.member(id(first)).raft();
+                if let Err(refused) = raft.change_membership(&changes, b"", now) {
+                    self.line(format!("{first} refuses: {refused:?}"));
+                }
+                self.turns(id(first));
+            }
+            // join n4: a member that was added to the running cluster and holds nothing
+            "join" => {
+                assert_eq!(id(first), self.members.len() as MemberId + 1, "members are numbered in order");
+                self.members.push(Member::new(id(first), Membership::default()));
+                self.roles.push(Role::Follower);
+                self.start(id(first));
+            }
+            // members: who is in the cluster, as each member's log says; `settled` where that is not committed
+            "members" => self.tell_members(),
             // lost n1 n2: n1's connection to n2 ends
             "lost" => {
                 let now = self.now;
@@ -237,7 +277,7 @@ impl Stage {
             // release n1 3: its log forgets entries up to 3
             "release" => {
                 let member = self.member(id(first));
-                member.checkpoint = member.applied;
+                member.take_checkpoint();
                 member.log.release(number(words[1]));
                 member.durable.release(number(words[1]));
             }
@@ -267,6 +307,7 @@ impl Stage {
                 ("prevote", value) => self.config.pre_vote = value == "on",
                 ("leases", value) => self.config.lease_reads = value == "on",
                 ("memory", bytes) => self.config.memory_bytes_max = number(bytes) as usize,
+                ("lag", entries) => self.config.promote_lag_max = number(entries),
                 ("window", messages) => self.config.inflight_messages_max = number(messages) as usize,
                 (other, _) => panic!("no such option: {other}"),
             }
@@ -355,7 +396,7 @@ impl Stage {
 
     fn arrive(&mut self, message: Message) {
         let (to, now) = (message.to, self.now);
-        if self.member(to).raft.is_some() {
+        if self.members.get(to as usize - 1).is_some_and(|member| member.raft.is_some()) {
             self.member(to).step(message, now);
             self.turns(to);
         }
@@ -439,8 +480,8 @@ impl Stage {
     }
 
     fn snapshot(&mut self, from: MemberId, to: MemberId) {
-        let at = self.member(from).applied;
-        let outcome = match self.member(to).install(at) {
+        let (at, membership) = (self.member(from).applied, self.member(from).membership.clone());
+        let outcome = match self.member(to).install(at, membership) {
             Some(freed) => {
                 self.line(format!("{} installs the state of {at}", name(to)));
                 self.send(freed);
@@ -462,10 +503,28 @@ impl Stage {
             "vote" => {
                 MessageBody::Vote { last: EntryId::new(number(words[5]), number(words[4])), transfer: false }
             }
+            "rejected" => MessageBody::AppendRejected {
+                previous: number(words[4]),
+                hint: EntryId::ZERO,
+                last: 0,
+                round: number(words[5]),
+            },
             "matched" => MessageBody::AppendAccepted { matched: number(words[4]), round: number(words[5]) },
             other => panic!("no such message: {other}"),
         };
         self.arrive(Message { from, to, term: number(words[2]), body });
+    }
+
+    fn tell_members(&mut self) {
+        for position in 0..self.members.len() {
+            let member = &self.members[position];
+            let Some(raft) = &member.raft else { continue };
+            let mut text = format!("{} knows {}", name(member.id), show_membership(raft.membership()));
+            if raft.settled_membership() != raft.membership() {
+                write!(text, ", settled {}", show_membership(raft.settled_membership())).unwrap();
+            }
+            self.line(text);
+        }
     }
 
     fn status(&mut self) {
@@ -489,11 +548,26 @@ impl Stage {
                 write!(text, " lease {} ms", standing.lease_until.since(self.now) / MS).unwrap();
             }
             for peer in raft.peers() {
-                write!(text, "; {} {:?} matched {}", name(peer.id), peer.state, peer.matched).unwrap();
+                text.push_str(&show_peer(&peer));
             }
             self.line(text);
         }
     }
+}
+
+fn change(verb: &str, member: MemberId) -> Change {
+    match verb {
+        "add" => Change::AddVoter(member),
+        "learner" => Change::AddLearner(member),
+        "promote" => Change::Promote(member),
+        "remove" => Change::Remove(member),
+        "update" => Change::Update(member),
+        _ => panic!("no such change: {verb}"),
+    }
+}
+
+fn show_peer(peer: &PeerStanding) -> String {
+    format!("; {} {:?} matched {}", name(peer.id), peer.state, peer.matched)
 }
 
 fn selected(message: &Message, words: &[&str]) -> bool {
@@ -564,4 +638,7 @@ macro_rules! conversations {
     };
 }
 
-conversations! { election pre_vote divergence durability snapshot transfer lease reads }
+conversations! {
+    election pre_vote divergence durability snapshot transfer lease reads
+    membership joint learner removal
+}

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use pawl::base::{EntryId, Index, MemberId, Mono, Term};
 use pawl::raft::{
-    Config, Entry, HardState, LogGap, LogView, Membership, Message, Raft, ReadReady, Ready, Start,
+    Config, Entry, EntryKind, HardState, LogGap, LogView, Membership, Message, Raft, ReadReady, Ready, Start,
 };
 
 /// A log as bytes on a disk would hold it: entries behind a base, and the hard state.
@@ -102,7 +102,9 @@ impl Write {
 
 pub struct Member {
     pub id: MemberId,
+    /// As of what is applied, and as of the part of it that is durable.
     pub membership: Membership,
+    pub checkpoint_membership: Membership,
     /// None: down.
     pub raft: Option<Raft>,
     /// What the log shows: everything that was handed over.
@@ -132,6 +134,7 @@ impl Member {
     pub fn new(id: MemberId, membership: Membership) -> Member {
         Member {
             id,
+            checkpoint_membership: membership.clone(),
             membership,
             raft: None,
             log: Image::default(),
@@ -147,11 +150,13 @@ impl Member {
     pub fn start(&mut self, config: Config, now: Mono) {
         assert!(self.raft.is_none(), "it runs already");
         self.life += 1;
-        self.log = Image { blocked: self.log.blocked, ..self.durable.clone() };
+        // What is behind the applied entry is in memory when a member starts.
+        self.log = Image { blocked: false, ..self.durable.clone() };
         self.applied = self.checkpoint;
+        self.membership = self.checkpoint_membership.clone();
         let start = Start {
             hard_state: self.durable.hard_state,
-            membership: self.membership.clone(),
+            membership: self.checkpoint_membership.clone(),
             applied: self.checkpoint,
         };
         self.raft = Some(Raft::new(config, start, &self.log, now));
@@ -232,11 +237,20 @@ impl Member {
             assert!(!self.writes.is_empty(), "messages wait for a write that is done");
             self.held.push_back((number, messages_after));
         }
+        for entry in turn.committed.iter().filter(|entry| entry.kind == EntryKind::Membership) {
+            self.membership = Membership::decode(&entry.payload).expect("it was checked").0;
+        }
         if let Some(last) = turn.committed.last() {
             self.applied = last.id;
             self.raft.as_mut().expect("it runs").applied(last.id.index);
         }
         Some(turn)
+    }
+
+    /// The state machine's state becomes durable.
+    pub fn take_checkpoint(&mut self) {
+        self.checkpoint = self.applied;
+        self.checkpoint_membership = self.membership.clone();
     }
 
     /// The disk completes everything up to write `number`. Answers the messages that this frees.
@@ -255,7 +269,7 @@ impl Member {
     }
 
     /// Replaces state and log by a snapshot; everything written before is synced. False: not wanted.
-    pub fn install(&mut self, at: EntryId) -> Option<Vec<Message>> {
+    pub fn install(&mut self, at: EntryId, membership: Membership) -> Option<Vec<Message>> {
         if !self.raft.as_ref().expect("it runs").wants_snapshot(at, &self.log) {
             return None;
         }
@@ -270,8 +284,8 @@ impl Member {
             image.entries.clear();
         }
         self.applied = at;
-        self.checkpoint = at;
-        let membership = self.membership.clone();
+        self.membership = membership.clone();
+        self.take_checkpoint();
         let (raft, log) = self.raft();
         raft.snapshot_installed(at, membership, log);
         Some(freed)

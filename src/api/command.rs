@@ -16,6 +16,30 @@ pub struct Origin {
     pub request_id: u64,
 }
 
+/// What becomes of a member. The ids that count are in the entry's own membership; this says where members are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    Add {
+        id: MemberId,
+        peer_urls: Vec<String>,
+        learner: bool,
+    },
+    Remove {
+        id: MemberId,
+    },
+    Update {
+        id: MemberId,
+        peer_urls: Vec<String>,
+    },
+    Promote {
+        id: MemberId,
+    },
+    /// All others are removed: the quorum is lost for good, and an operator said so.
+    Alone {
+        id: MemberId,
+    },
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     Put(Put),
@@ -26,6 +50,8 @@ pub enum Command {
         name: String,
         client_urls: Vec<String>,
     },
+    /// A change of the membership: the context of a membership entry.
+    Members(MemberChange),
 }
 
 /// Why an entry could not be decoded.
@@ -43,6 +69,11 @@ const VERSION: u8 = 1;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
 const KIND_PUBLISH: u8 = 3;
+const KIND_MEMBER_ADD: u8 = 4;
+const KIND_MEMBER_REMOVE: u8 = 5;
+const KIND_MEMBER_UPDATE: u8 = 6;
+const KIND_MEMBER_PROMOTE: u8 = 7;
+const KIND_MEMBER_ALONE: u8 = 8;
 
 const PUT_PREV_KV: u8 = 1;
 const PUT_IGNORE_VALUE: u8 = 2;
@@ -98,12 +129,40 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
             put_head(out, KIND_PUBLISH);
             out.put_u64_le(*member);
             out.put_blob(name.as_bytes());
-            out.put_u32_le(u32::try_from(client_urls.len()).expect("a few URLs"));
-            for url in client_urls {
-                out.put_blob(url.as_bytes());
+            put_texts(client_urls, out);
+        }
+        Command::Members(change) => {
+            let (kind, id) = match change {
+                MemberChange::Add { id, .. } => (KIND_MEMBER_ADD, id),
+                MemberChange::Remove { id } => (KIND_MEMBER_REMOVE, id),
+                MemberChange::Update { id, .. } => (KIND_MEMBER_UPDATE, id),
+                MemberChange::Promote { id } => (KIND_MEMBER_PROMOTE, id),
+                MemberChange::Alone { id } => (KIND_MEMBER_ALONE, id),
+            };
+            put_head(out, kind);
+            out.put_u64_le(*id);
+            match change {
+                MemberChange::Add { peer_urls, learner, .. } => {
+                    out.put_u8(u8::from(*learner));
+                    put_texts(peer_urls, out);
+                }
+                MemberChange::Update { peer_urls, .. } => put_texts(peer_urls, out),
+                MemberChange::Remove { .. } | MemberChange::Promote { .. } | MemberChange::Alone { .. } => {}
             }
         }
     }
+}
+
+fn put_texts(texts: &[String], out: &mut BytesMut) {
+    out.put_u32_le(u32::try_from(texts.len()).expect("a few URLs"));
+    for text in texts {
+        out.put_blob(text.as_bytes());
+    }
+}
+
+/// Whether an encoded command changes the membership, and so must become a membership entry.
+pub fn changes_membership(payload: &[u8]) -> bool {
+    payload.get(1).is_some_and(|kind| (KIND_MEMBER_ADD..=KIND_MEMBER_ALONE).contains(kind))
 }
 
 /// The origin alone, without looking at the rest. None where the bytes are too short to have one.
@@ -128,6 +187,7 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
         KIND_PUT => decode_put(&mut reader)?,
         KIND_DELETE => decode_delete(&mut reader)?,
         KIND_PUBLISH => decode_publish(&mut reader)?,
+        KIND_MEMBER_ADD..=KIND_MEMBER_ALONE => Command::Members(decode_members(kind, &mut reader)?),
         other => {
             return Err(Undecodable(format!(
                 "command kind {other}; this program does not know it: upgrade it"
@@ -171,17 +231,36 @@ fn decode_delete(reader: &mut SharedReader) -> Result<Command, Undecodable> {
 }
 
 fn decode_publish(reader: &mut SharedReader) -> Result<Command, Undecodable> {
-    let text = |bytes: Bytes| {
-        String::from_utf8(bytes.to_vec()).map_err(|_| Undecodable("a text that is not UTF-8".into()))
-    };
     let member = reader.u64()?;
     let name = text(reader.blob()?)?;
+    Ok(Command::Publish { member, name, client_urls: texts(reader)? })
+}
+
+fn decode_members(kind: u8, reader: &mut SharedReader) -> Result<MemberChange, Undecodable> {
+    let id = reader.u64()?;
+    Ok(match kind {
+        KIND_MEMBER_ADD => {
+            let learner = reader.u8()? != 0;
+            MemberChange::Add { id, peer_urls: texts(reader)?, learner }
+        }
+        KIND_MEMBER_REMOVE => MemberChange::Remove { id },
+        KIND_MEMBER_UPDATE => MemberChange::Update { id, peer_urls: texts(reader)? },
+        KIND_MEMBER_PROMOTE => MemberChange::Promote { id },
+        _ => MemberChange::Alone { id },
+    })
+}
+
+fn text(bytes: Bytes) -> Result<String, Undecodable> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| Undecodable("a text that is not UTF-8".into()))
+}
+
+fn texts(reader: &mut SharedReader) -> Result<Vec<String>, Undecodable> {
     let count = reader.u32()?;
-    let mut client_urls = Vec::new();
+    let mut texts = Vec::new();
     for _ in 0..count {
-        client_urls.push(text(reader.blob()?)?);
+        texts.push(text(reader.blob()?)?);
     }
-    Ok(Command::Publish { member, name, client_urls })
+    Ok(texts)
 }
 
 #[cfg(test)]
@@ -222,6 +301,27 @@ mod tests {
             name: "n1".into(),
             client_urls: vec!["http://127.0.0.1:2379".into(), "http://[::1]:2379".into()],
         });
+    }
+
+    #[test]
+    fn changes_of_the_membership_are_known_by_their_bytes() {
+        let peer_urls = vec!["http://127.0.0.1:2380".to_string()];
+        for change in [
+            MemberChange::Add { id: 7, peer_urls: peer_urls.clone(), learner: true },
+            MemberChange::Remove { id: 7 },
+            MemberChange::Update { id: 7, peer_urls },
+            MemberChange::Promote { id: 7 },
+            MemberChange::Alone { id: 7 },
+        ] {
+            let command = Command::Members(change);
+            round_trip(command.clone());
+            let mut out = BytesMut::new();
+            encode(Origin::default(), &command, &mut out);
+            assert!(changes_membership(&out));
+        }
+        let mut out = BytesMut::new();
+        encode(Origin::default(), &Command::Put(Put::default()), &mut out);
+        assert!(!changes_membership(&out) && !changes_membership(b""));
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub enum Code {
     NoKey,
     NoLease,
     NoMember,
+    /// An id or a URL belongs to another member.
+    MemberExists,
+    /// It concerns a learner: not caught up, or too many of them.
+    Learner,
+    /// The cluster would be at risk: too few members are connected.
+    Unhealthy,
     /// Quota or disk full: reads and deletes go on.
     NoSpace,
     /// This member found damage and stopped serving: ask another one, and an operator.
@@ -46,6 +52,9 @@ impl Code {
             Code::NoKey => "NOKEY",
             Code::NoLease => "NOLEASE",
             Code::NoMember => "NOMEMBER",
+            Code::MemberExists => "MEMBEREXISTS",
+            Code::Learner => "LEARNER",
+            Code::Unhealthy => "UNHEALTHY",
             Code::NoSpace => "NOSPACE",
             Code::Corrupt => "CORRUPT",
             Code::Shutdown => "SHUTDOWN",
@@ -101,6 +110,10 @@ impl Fault {
 
     pub fn no_lease() -> Fault {
         Fault::new(Code::NoLease, "etcdserver: requested lease not found")
+    }
+
+    pub fn no_member() -> Fault {
+        Fault::new(Code::NoMember, "etcdserver: member not found")
     }
 
     pub fn no_space() -> Fault {

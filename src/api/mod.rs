@@ -16,7 +16,7 @@ pub mod validate;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use call::{Call, ConnId, Reply, Tag};
-pub use command::{Command, Origin};
+pub use command::{Command, MemberChange, Origin};
 pub use fault::{Code, Fault};
 pub use peer::PeerCall;
 pub use reply::{Body, Header, KeyValue, Member, RangeResult, Status};

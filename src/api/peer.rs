@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::Fault;
 use crate::base::{EntryId, Index, Term};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum PeerCall {
     /// It says nothing of another call that brought the same: a member that stood still for a while refuses
     /// what the asker has long since sent to the next leader.
     ProposeRefused { number: u64, request_ids: Vec<u64>, busy: bool },
+    /// From the leader: this write was not and will not be proposed, for this reason.
+    ProposeFailed { number: u64, request_id: u64, fault: Fault },
     /// To the leader: as of now, which index must be applied before a linearizable read may be served?
     /// `id` is never used twice by one member, also not across its restarts.
     ReadIndex { id: u64 },

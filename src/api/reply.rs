@@ -31,6 +31,13 @@ pub enum Body {
     },
     Status(Box<Status>),
     Members(Vec<Member>),
+    /// Who was added, and everybody.
+    MemberAdded {
+        member: Box<Member>,
+        members: Vec<Member>,
+    },
+    /// Another member leads, as was asked for.
+    LeaderMoved,
     Fault(Fault),
 }
 

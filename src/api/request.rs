@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::base::Revision;
+use crate::base::{MemberId, Revision};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -14,6 +14,27 @@ pub enum Request {
     /// The cluster's members. Linearizable unless `serializable`.
     MemberList {
         serializable: bool,
+    },
+    /// A member joins. The id is derived where the request arrives.
+    MemberAdd {
+        peer_urls: Vec<String>,
+        learner: bool,
+    },
+    MemberRemove {
+        id: MemberId,
+    },
+    /// It is reached elsewhere from now on.
+    MemberUpdate {
+        id: MemberId,
+        peer_urls: Vec<String>,
+    },
+    /// A learner that has caught up becomes a voter.
+    MemberPromote {
+        id: MemberId,
+    },
+    /// To the leader: hand over to this voter.
+    MoveLeader {
+        to: MemberId,
     },
 }
 

@@ -25,8 +25,36 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         Request::Put(put) => check_put(put, limits),
         Request::Range(range) => check_span(&range.span, limits),
         Request::Delete(delete) => check_span(&delete.span, limits),
-        Request::Status | Request::MemberList { .. } => Ok(()),
+        Request::MemberAdd { peer_urls, .. } | Request::MemberUpdate { peer_urls, .. } => {
+            check_peer_urls(peer_urls)
+        }
+        Request::Status
+        | Request::MemberList { .. }
+        | Request::MemberRemove { .. }
+        | Request::MemberPromote { .. }
+        | Request::MoveLeader { .. } => Ok(()),
     }
+}
+
+/// URLs of one member, and bytes of each: they travel in every list of members.
+const PEER_URLS_MAX: usize = 16;
+const PEER_URL_BYTES_MAX: usize = 1024;
+
+/// `http://host:port`, at least one, none twice.
+fn check_peer_urls(urls: &[String]) -> Result<(), Fault> {
+    let sound = |url: &String| {
+        let host_port = url.strip_prefix("http://").unwrap_or("");
+        let port = host_port.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+        let clean = !host_port.contains(|c: char| c.is_control() || c.is_whitespace() || "/,=\"".contains(c));
+        clean
+            && url.len() <= PEER_URL_BYTES_MAX
+            && port.is_some_and(|port| port.parse::<u16>().is_ok_and(|n| n > 0))
+    };
+    let repeated = urls.iter().enumerate().any(|(position, url)| urls[..position].contains(url));
+    if urls.is_empty() || urls.len() > PEER_URLS_MAX || repeated || !urls.iter().all(sound) {
+        return Err(Fault::new(Code::Err, "etcdserver: given member URLs are invalid"));
+    }
+    Ok(())
 }
 
 fn check_put(put: &Put, limits: &Limits) -> Result<(), Fault> {
@@ -60,6 +88,21 @@ mod tests {
     use super::super::{Delete, Range};
     use super::*;
     use bytes::Bytes;
+
+    #[test]
+    fn peer_urls_are_places_to_dial() {
+        let add = |urls: &[&str]| {
+            let peer_urls = urls.iter().map(|url| url.to_string()).collect();
+            check(&Request::MemberAdd { peer_urls, learner: true }, &Limits::default()).is_ok()
+        };
+        assert!(add(&["http://127.0.0.1:2380"]) && add(&["http://[::1]:1", "http://n1.example:2380"]));
+        for bad in
+            ["", "127.0.0.1:2380", "http://a", "http://:1", "http://a:0", "http://a:1/x", "http://a b:1"]
+        {
+            assert!(!add(&[bad]), "{bad}");
+        }
+        assert!(!add(&[]) && !add(&["http://a:1", "http://a:1"]));
+    }
 
     #[test]
     fn the_gate() {

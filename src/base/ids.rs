@@ -55,6 +55,12 @@ pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
     first_8_of_sha1(text.as_bytes())
 }
 
+/// The id of a member that is added at run time: as [`member_id`], without a token and with the decimal seconds since
+/// 1970 behind the URLs, so that a member that comes back under the same URLs is another one.
+pub fn member_id_at(peer_urls: &[String], unix_s: u64) -> MemberId {
+    member_id(peer_urls, &unix_s.to_string())
+}
+
 /// The id of a cluster: the first 8 bytes, big-endian, of SHA-1 over its sorted member ids, 8 bytes
 /// big-endian each.
 pub fn cluster_id(members: &[MemberId]) -> ClusterId {
@@ -82,6 +88,9 @@ mod tests {
         let member = member_id(&["http://localhost:2380".into()], "etcd-cluster");
         assert_eq!(format!("{member:x}"), "8e9e05c52164694d");
         assert_eq!(format!("{:x}", cluster_id(&[member])), "cdf818194e3a8c32");
+        // `etcdctl member add` on 2026-11-22 at 21:34:28 UTC.
+        let added = member_id_at(&["http://127.0.0.1:25380".into()], 1_795_383_268);
+        assert_eq!(format!("{added:x}"), "b544a267108e299b");
         let infra: Vec<MemberId> = ["12380", "22380", "32380"]
             .iter()
             .map(|port| member_id(&[format!("http://127.0.0.1:{port}")], "etcd-cluster-1"))

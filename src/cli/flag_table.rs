@@ -250,14 +250,19 @@ pub const GROUPS: &[Group] = &[
             ignored("watch-progress-notify-interval", Duration, "10m", "Progress notices to watchers."),
             ignored("warning-apply-duration", Duration, "100ms", "Slow applies."),
             ignored("bootstrap-defrag-threshold-megabytes", COUNT, "0", "Defragment at the start."),
-            ignored("max-learners", COUNT, "1", "Learners in a cluster."),
+            applies("max-learners", COUNT, "1", "Learners in a cluster at one time."),
             ignored("downgrade-check-time", Duration, "5s", "Downgrades."),
         ],
     },
     Group {
         title: "Unsafe",
         flags: &[
-            refused("force-new-cluster", Bool, "false", "recovery from a lost quorum is not available yet"),
+            applies(
+                "force-new-cluster",
+                Bool,
+                "false",
+                "Make this member the only one, with the data that it has. For a quorum that is lost for good.",
+            ),
             ignored("unsafe-no-fsync", Bool, "false", "Skip fsync (never done here)."),
         ],
     },

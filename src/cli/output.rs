@@ -193,30 +193,98 @@ pub fn members(
     }
 }
 
-/// `--hex` makes strings of the ids, and spells one name differently; so does etcdctl.
-fn json_members(header: &Header, members: &[Member], hex: bool) -> String {
-    let id = |id: u64| if hex { format!("\"{id:x}\"") } else { id.to_string() };
-    let client_urls = if hex { "clientURLS" } else { "clientURLs" };
-    let mut out = format!(
-        "{{\"header\":{{\"cluster_id\":{},\"member_id\":{},\"raft_term\":{}}},\"members\":[",
+/// etcdctl prints what became of the members as lines or as JSON, and as nothing else.
+pub fn refuse_members_format(format: Format) -> Result<(), Unsupported> {
+    match format {
+        Format::Simple | Format::Json => Ok(()),
+        Format::Table => Err("table not supported as output format".into()),
+        Format::Fields => Err("fields not supported as output format".into()),
+        Format::Protobuf => Err(no_protobuf()),
+    }
+}
+
+/// `line`, or everybody who is there now.
+pub fn changed_members(
+    header: &Header,
+    members: &[Member],
+    line: String,
+    format: Format,
+    hex: bool,
+) -> Vec<u8> {
+    match format {
+        Format::Json => json_members(&Header { revision: 0, ..*header }, members, hex).into_bytes(),
+        _ => line.into_bytes(),
+    }
+}
+
+/// The new member's id, and the settings with which to start it. `name` is what it shall be called.
+pub fn member_added(
+    header: &Header,
+    added: &Member,
+    members: &[Member],
+    name: &str,
+    format: Format,
+    hex: bool,
+) -> Vec<u8> {
+    if format == Format::Json {
+        let id = |id: u64| if hex { format!("\"{id:x}\"") } else { id.to_string() };
+        return format!(
+            "{{{},\"member\":{},\"members\":[{}]}}\n",
+            json_cluster_header(header, id),
+            json_member(added, hex),
+            members.iter().map(|member| json_member(member, hex)).collect::<Vec<_>>().join(",")
+        )
+        .into_bytes();
+    }
+    // Who has not started has no name yet; the new one is called what it will be called.
+    let name_of = |member: &Member| if member.id == added.id { name.to_owned() } else { member.name.clone() };
+    let mut cluster: Vec<String> = members
+        .iter()
+        .flat_map(|member| member.peer_urls.iter().map(move |url| format!("{}={url}", name_of(member))))
+        .collect();
+    cluster.sort();
+    format!(
+        "Member {:16x} added to cluster {:16x}\n\nETCD_NAME={}\nETCD_INITIAL_CLUSTER={}\n\
+         ETCD_INITIAL_ADVERTISE_PEER_URLS={}\nETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",
+        added.id,
+        header.cluster,
+        quote(name),
+        quote(&cluster.join(",")),
+        quote(&added.peer_urls.join(","))
+    )
+    .into_bytes()
+}
+
+fn json_cluster_header(header: &Header, id: impl Fn(u64) -> String) -> String {
+    format!(
+        "\"header\":{{\"cluster_id\":{},\"member_id\":{},\"raft_term\":{}}}",
         id(header.cluster),
         id(header.member),
         header.term
-    );
-    for (n, member) in members.iter().enumerate() {
-        let _ = write!(out, "{}{{\"ID\":{}", if n > 0 { "," } else { "" }, id(member.id));
-        if !member.name.is_empty() {
-            let _ = write!(out, ",\"name\":{}", json_string(&member.name));
-        }
-        for (name, urls) in [("peerURLs", &member.peer_urls), (client_urls, &member.client_urls)] {
-            if !urls.is_empty() {
-                let urls: Vec<String> = urls.iter().map(|url| json_string(url)).collect();
-                let _ = write!(out, ",\"{name}\":[{}]", urls.join(","));
-            }
-        }
-        out.push_str(if member.learner { ",\"isLearner\":true}" } else { "}" });
+    )
+}
+
+/// `--hex` makes strings of the ids, and spells one name differently; so does etcdctl.
+fn json_members(header: &Header, members: &[Member], hex: bool) -> String {
+    let id = |id: u64| if hex { format!("\"{id:x}\"") } else { id.to_string() };
+    let members: Vec<String> = members.iter().map(|member| json_member(member, hex)).collect();
+    format!("{{{},\"members\":[{}]}}\n", json_cluster_header(header, id), members.join(","))
+}
+
+fn json_member(member: &Member, hex: bool) -> String {
+    let id = if hex { format!("\"{:x}\"", member.id) } else { member.id.to_string() };
+    let client_urls = if hex { "clientURLS" } else { "clientURLs" };
+    let mut out = format!("{{\"ID\":{id}");
+    if !member.name.is_empty() {
+        let _ = write!(out, ",\"name\":{}", json_string(&member.name));
     }
-    out + "]}\n"
+    for (name, urls) in [("peerURLs", &member.peer_urls), (client_urls, &member.client_urls)] {
+        if !urls.is_empty() {
+            let urls: Vec<String> = urls.iter().map(|url| json_string(url)).collect();
+            let _ = write!(out, ",\"{name}\":[{}]", urls.join(","));
+        }
+    }
+    out + if member.learner { ",\"isLearner\":true}" } else { "}" }
 }
 
 /// One endpoint's answer to STATUS.

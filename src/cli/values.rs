@@ -289,9 +289,12 @@ mod tests {
                 "ETCD_MAX_WALS is accepted for compatibility and has no effect here yet",
             ]
         );
-        assert!(read("--force-new-cluster=false --discovery=", &[]).unwrap().warnings.is_empty());
-        let refusal = read("--force-new-cluster", &[]).unwrap_err();
-        assert_eq!(refusal.line, "--force-new-cluster: recovery from a lost quorum is not available yet");
+        assert!(read("--discovery=", &[]).unwrap().warnings.is_empty());
+        let refusal = read("--discovery=http://d", &[]).unwrap_err();
+        assert_eq!(
+            refusal.line,
+            "--discovery: discovery services are not available yet: use --initial-cluster"
+        );
     }
 
     #[test]

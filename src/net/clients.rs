@@ -171,8 +171,9 @@ impl Client {
 
     /// Sends what is queued, and the end of it behind a goodbye.
     pub(super) fn flush(&mut self) {
-        self.pipe.flush();
-        if self.has_parted() && self.has_answered() {
+        if !self.has_parted() || self.owed() > 0 {
+            self.pipe.flush();
+        } else if !self.pipe.flush_last() {
             self.pipe.end_output();
         }
     }

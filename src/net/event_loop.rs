@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::accept::{Accepted, Listeners};
 use super::clients::Client;
-use super::inbound::{Inbound, Said};
+use super::inbound::{Directory, Inbound, Said};
 use super::peers::Peers;
 use super::pipe::{Pipe, READ_BYTES};
 use super::slots::Slots;
@@ -236,8 +236,13 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             inbound.pipe.read(&mut self.buffer);
         }
         let (cluster, me) = (self.shell.node.cluster(), self.shell.node.id());
-        let peers = &self.shell.peers;
-        let mut more = inbound.take(cluster, me, |id| peers.knows(id), &mut self.said);
+        let node = &self.shell.node;
+        let directory = Directory {
+            members: &|| node.known_members(),
+            removed: node.removed_members(),
+            open: node.listens_to_strangers(),
+        };
+        let mut more = inbound.take(cluster, me, &directory, &mut self.said);
         more |= inbound.pipe.is_readable();
         inbound.pipe.flush();
         let from = inbound.from;
@@ -342,6 +347,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         for job in output.jobs {
             self.shell.workers.ask(Work::Job(job));
         }
+        if output.members_changed {
+            self.shell.peers.set_members(&others(&self.shell.node), now);
+        }
         for reply in output.replies {
             self.answer(reply);
         }
@@ -419,8 +427,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
 /// Peer URLs of every other member.
 pub(super) fn others<D: Disk>(node: &Node<D>) -> BTreeMap<MemberId, Vec<String>> {
-    let others = node.members().iter().filter(|member| member.id != node.id());
-    others.map(|member| (member.id, member.peer_urls.clone())).collect()
+    let others = node.known_members().into_iter().filter(|member| member.id != node.id());
+    others.map(|member| (member.id, member.peer_urls)).collect()
 }
 
 /// Names a connection for [`crate::api`].

@@ -3,13 +3,21 @@
 use log::warn;
 
 use super::pipe::Pipe;
-use crate::api::PeerCall;
+use crate::api::{Member, PeerCall};
 use crate::base::{ClusterId, MemberId, Mono};
 use crate::node::Message;
 use crate::proto::peer::{self, Frame, Hello};
 
 /// Frames taken from one connection in one turn: a peer that floods is not served before the others.
 const FRAMES_MAX: usize = 4_096;
+
+/// Who belongs to the cluster, as this member has applied it.
+pub(super) struct Directory<'a> {
+    pub(super) members: &'a dyn Fn() -> Vec<Member>,
+    pub(super) removed: &'a [MemberId],
+    /// Others may speak too.
+    pub(super) open: bool,
+}
 
 pub(super) struct Inbound {
     pub(super) pipe: Pipe,
@@ -37,7 +45,7 @@ impl Inbound {
         &mut self,
         cluster: ClusterId,
         me: MemberId,
-        knows: impl Fn(MemberId) -> bool,
+        directory: &Directory<'_>,
         said: &mut Vec<Said>,
     ) -> bool {
         for _ in 0..FRAMES_MAX {
@@ -54,7 +62,12 @@ impl Inbound {
                 }
             };
             match (frame, self.from) {
-                (Frame::Hello(hello), None) => match greeting_fault(&hello, cluster, me, &knows) {
+                // Somebody who wants to join.
+                (Frame::AskMembers, None) => {
+                    let members = (directory.members)();
+                    peer::encode(&Frame::Members { cluster, members }, &mut self.pipe.output);
+                }
+                (Frame::Hello(hello), None) => match greeting_fault(&hello, cluster, me, directory) {
                     Some(why) => {
                         self.refuse(&why);
                         return false;
@@ -92,7 +105,7 @@ fn greeting_fault(
     hello: &Hello,
     cluster: ClusterId,
     me: MemberId,
-    knows: &impl Fn(MemberId) -> bool,
+    directory: &Directory<'_>,
 ) -> Option<String> {
     if hello.version != peer::VERSION {
         return Some(format!(
@@ -107,7 +120,10 @@ fn greeting_fault(
     if hello.to != me {
         return Some(format!("you look for member {:x}; this is member {me:x}", hello.to));
     }
-    if !knows(hello.from) {
+    if directory.removed.contains(&hello.from) {
+        return Some(peer::WHY_REMOVED.into());
+    }
+    if !directory.open && !(directory.members)().iter().any(|member| member.id == hello.from) {
         return Some(format!("{:x} is not a member of this cluster", hello.from));
     }
     None

@@ -4,6 +4,7 @@ mod accept;
 mod clients;
 mod event_loop;
 mod inbound;
+mod join;
 mod layout;
 mod peers;
 mod pipe;
@@ -29,7 +30,7 @@ use crate::base::time::MS;
 use crate::base::{Error, Result, Rng};
 use crate::io::os::{OsClock, OsDisk, OsEntropy};
 use crate::io::{Clock, Disk, Entropy};
-use crate::node::{Bootstrap, Config, Node, Opened};
+use crate::node::{self, Bootstrap, Config, Node, Opened, Rules};
 use crate::proto::line::ServerInfo;
 
 use event_loop::{EventLoop, Shell};
@@ -49,14 +50,24 @@ pub fn serve(settings: &Settings) -> Result<()> {
 
     let (clock, mut entropy) = (OsClock, OsEntropy);
     let mut rng = Rng::new(entropy.seed());
-    let bootstrap = bootstrap(settings)?;
-    let config = node_config(settings);
+    let config = node_config(settings, &clock);
+    let fresh = !OsDisk.exists(&node::tree_path(&config.tree_dir)).unwrap_or(false);
+    let found = if settings.join_existing && fresh { Some(join::find(settings)?) } else { None };
+    let bootstrap = bootstrap(settings, found.as_ref())?;
     let data_dirs = vec![config.tree_dir.clone(), config.wal_dir.clone()];
     let reserve_bytes = RESERVE_BYTES;
-    let Opened { node, log_writer, notes, lock } =
+    let Opened { mut node, log_writer, notes, lock } =
         Node::open(&OsDisk, config, &bootstrap, rng.next_u64(), clock.now())?;
     for note in notes {
         warn!("recovery: {note}");
+    }
+    if node.is_blank() {
+        // On a second start the flags may be those of the first, or say no more who is there: ask again.
+        let found = found.map_or_else(|| join::find(settings), Ok)?;
+        node.acquaint(found.members);
+    }
+    if node.is_removed() {
+        return Err(Error::Refused(format!("member {:x} was removed from the cluster", node.id())));
     }
     info!(
         "member {:x} of cluster {:x} serves clients on {:?}",
@@ -66,7 +77,7 @@ pub fn serve(settings: &Settings) -> Result<()> {
     );
 
     let mut peers = Peers::new(node.cluster(), node.id(), event_loop::PEERS, rng.next_u64());
-    peers.set_members(&event_loop::others(&node));
+    peers.set_members(&event_loop::others(&node), clock.now());
     let workers = Workers::start(OsDisk, log_writer, waker)?;
     let info = Arc::new(server_info(settings, &node));
     let shell = Shell { node, clock, poll, workers, peers, info, signals, data_dirs, reserve_bytes };
@@ -104,8 +115,12 @@ fn watch_signals() -> std::io::Result<UnixStream> {
     Ok(UnixStream::from_std(reader))
 }
 
-/// Ids as etcd derives them, from the flags.
-fn bootstrap(settings: &Settings) -> Result<Bootstrap> {
+/// Ids as etcd derives them, from the flags; those of a member that joins, as it was told them.
+fn bootstrap(settings: &Settings, found: Option<&join::Found>) -> Result<Bootstrap> {
+    let trust_disk = settings.join_existing;
+    if let Some(join::Found { cluster, me, .. }) = found {
+        return Ok(Bootstrap { cluster: *cluster, member: *me, members: Vec::new(), trust_disk });
+    }
     let member = |(name, urls): &(String, Vec<String>)| Member {
         id: member_id(urls, &settings.initial_cluster_token),
         name: name.clone(),
@@ -119,10 +134,10 @@ fn bootstrap(settings: &Settings) -> Result<Bootstrap> {
     let Some(me) = members.iter().find(|member| member.name == settings.name) else {
         return Err(Error::Refused(format!("{} is not in the initial cluster", settings.name)));
     };
-    Ok(Bootstrap { cluster: cluster_id(&ids), member: me.id, members })
+    Ok(Bootstrap { cluster: cluster_id(&ids), member: me.id, members, trust_disk })
 }
 
-fn node_config(settings: &Settings) -> Config {
+fn node_config(settings: &Settings, clock: &impl Clock) -> Config {
     let Layout { member_dir, wal_dir } = Layout::new(&settings.data_dir, settings.wal_dir.as_deref());
     Config {
         name: settings.name.clone(),
@@ -137,6 +152,12 @@ fn node_config(settings: &Settings) -> Config {
         catchup_entries: settings.snapshot_catchup_entries,
         checkpoint_entries: settings.snapshot_count,
         quota_bytes: settings.quota_backend_bytes,
+        members: Rules {
+            strict: settings.strict_reconfig_check,
+            learners_max: settings.max_learners,
+            unix_ms_at_zero: clock.wall_ms().saturating_sub(clock.now().0 / MS),
+            force_new_cluster: settings.force_new_cluster,
+        },
     }
 }
 

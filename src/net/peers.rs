@@ -27,6 +27,9 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const RETRY_FIRST: Nanos = 20 * MS;
 const RETRY_LONGEST: Nanos = 500 * MS;
 
+/// A member that was removed is spoken to for this long: it learns of it, if it is there.
+const FAREWELL: Nanos = 3_000 * MS;
+
 /// A connection must be welcomed within this.
 const HANDSHAKE: Nanos = 2_000 * MS;
 
@@ -38,11 +41,15 @@ struct Peer {
     turn: usize,
     state: State,
     retry_after: Nanos,
+    /// It was removed from the cluster, and is spoken to until then: it shall learn of it.
+    leaving: Option<Mono>,
     /// The last complaint, so that a peer that stays away is named once and not twice a second.
     complained: bool,
 }
 
 enum State {
+    /// It left; its place is free.
+    Gone,
     Waiting {
         until: Mono,
     },
@@ -63,27 +70,51 @@ pub(super) struct Peers {
     first_token: usize,
     hello: Hello,
     rng: Rng,
+    /// Another member says that this one was removed.
+    told_removed: bool,
 }
 
 impl Peers {
     /// Peers are registered under `first_token ..= first_token + MEMBERS_MAX`.
     pub(super) fn new(cluster: ClusterId, me: MemberId, first_token: usize, seed: u64) -> Peers {
         let hello = Hello::new(cluster, me, 0);
-        Peers { peers: Vec::new(), first_token, hello, rng: Rng::new(seed) }
+        Peers { peers: Vec::new(), first_token, hello, rng: Rng::new(seed), told_removed: false }
     }
 
-    /// The members to talk to, this one left out.
-    pub(super) fn set_members(&mut self, members: &BTreeMap<MemberId, Vec<String>>) {
-        assert!(self.peers.is_empty(), "the membership is fixed in this version");
+    /// The members to talk to from now on, this one left out. Who is not among them any more is spoken to for a
+    /// little while.
+    pub(super) fn set_members(&mut self, members: &BTreeMap<MemberId, Vec<String>>, now: Mono) {
+        for peer in &mut self.peers {
+            if !members.contains_key(&peer.id) {
+                peer.leaving.get_or_insert(now + FAREWELL);
+            }
+        }
         for (&id, urls) in members {
-            let hosts = urls.iter().filter_map(|url| url::host_port(url)).map(String::from).collect();
-            let state = State::Waiting { until: Mono(0) };
-            self.peers.push(Peer { id, hosts, turn: 0, state, retry_after: RETRY_FIRST, complained: false });
+            let hosts: Vec<String> =
+                urls.iter().filter_map(|url| url::host_port(url)).map(String::from).collect();
+            let there = |peer: &&mut Peer| peer.id == id && !matches!(peer.state, State::Gone);
+            if let Some(peer) = self.peers.iter_mut().find(there) {
+                peer.leaving = None;
+                if peer.hosts != hosts {
+                    // A connection that works goes on; the next one goes to the new place.
+                    (peer.hosts, peer.turn, peer.retry_after) = (hosts, 0, RETRY_FIRST);
+                }
+                continue;
+            }
+            let until = if hosts.is_empty() { Mono::NEVER } else { Mono(0) };
+            let state = State::Waiting { until };
+            let (retry_after, complained, leaving) = (RETRY_FIRST, false, None);
+            let peer = Peer { id, hosts, turn: 0, state, retry_after, leaving, complained };
+            match self.peers.iter_mut().find(|peer| matches!(peer.state, State::Gone)) {
+                Some(place) => *place = peer,
+                None => self.peers.push(peer),
+            }
         }
     }
 
-    pub(super) fn knows(&self, id: MemberId) -> bool {
-        self.peers.iter().any(|peer| peer.id == id)
+    /// A member that was removed while it was away is told when it calls.
+    pub(super) fn told_removed(&self) -> bool {
+        self.told_removed
     }
 
     pub(super) fn owns(&self, token: Token) -> bool {
@@ -95,15 +126,23 @@ impl Peers {
         let due = |peer: &Peer| match &peer.state {
             State::Waiting { until } => *until,
             State::Dialled { since, .. } => *since + HANDSHAKE,
-            State::Resolving | State::Up { .. } => Mono::NEVER,
+            State::Gone | State::Resolving | State::Up { .. } => Mono::NEVER,
         };
-        self.peers.iter().map(due).min().unwrap_or(Mono::NEVER)
+        let leaving = |peer: &Peer| match &peer.state {
+            State::Gone => Mono::NEVER,
+            _ => peer.leaving.unwrap_or(Mono::NEVER),
+        };
+        self.peers.iter().map(|peer| due(peer).min(leaving(peer))).min().unwrap_or(Mono::NEVER)
     }
 
     /// Dials whoever is due. Returns the names that must be resolved first.
     pub(super) fn tick(&mut self, registry: &Registry, now: Mono) -> Vec<(MemberId, String)> {
         let mut resolve = Vec::new();
         for position in 0..self.peers.len() {
+            if self.peers[position].leaving.is_some_and(|until| until <= now) {
+                self.peers[position].state = State::Gone;
+                continue;
+            }
             match &self.peers[position].state {
                 State::Waiting { until } if *until <= now => {
                     let peer = &mut self.peers[position];
@@ -188,6 +227,10 @@ impl Peers {
             let was_up = matches!(peer.state, State::Up { .. });
             match answer {
                 Ok(Some(Frame::Welcome(_))) if !was_up && !gone => self.welcomed(position),
+                Ok(Some(Frame::Refused { why })) if why == peer::WHY_REMOVED => {
+                    self.told_removed = true;
+                    self.failed(position, &why, now);
+                }
                 Ok(Some(Frame::Refused { why })) => self.failed(position, &format!("it refuses: {why}"), now),
                 Ok(Some(_)) => self.failed(position, "it speaks out of turn", now),
                 Err(fault) => self.failed(position, &format!("it speaks another language: {fault}"), now),

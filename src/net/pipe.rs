@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use mio::net::TcpStream;
+use rustix::net::SendFlags;
 
 /// The loop reads through one buffer of this size, so that ten thousand silent connections hold none.
 pub(super) const READ_BYTES: usize = 256 << 10;
@@ -115,8 +116,20 @@ impl Pipe {
 
     /// Sends as much as the socket takes. True if some of it is left.
     pub(super) fn flush(&mut self) -> bool {
+        self.send(|stream, output| stream.write(output))
+    }
+
+    /// The same for the last that is sent: the end of it travels in the same packet, so that whoever has read it
+    /// knows. [`end_output`](Self::end_output) must follow when nothing is left.
+    pub(super) fn flush_last(&mut self) -> bool {
+        self.send(|stream, output| {
+            rustix::net::send(stream, output, SendFlags::MORE | SendFlags::NOSIGNAL).map_err(Into::into)
+        })
+    }
+
+    fn send(&mut self, write: impl Fn(&mut TcpStream, &[u8]) -> std::io::Result<usize>) -> bool {
         while !self.output.is_empty() && self.writable && !self.broken {
-            match self.stream.write(&self.output) {
+            match write(&mut self.stream, &self.output) {
                 Ok(0) => self.broken = true,
                 Ok(count) => self.output.advance(count),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,

@@ -21,6 +21,10 @@ pub struct Settings {
     pub initial_cluster_token: String,
     /// `--initial-cluster-state existing`.
     pub join_existing: bool,
+    pub force_new_cluster: bool,
+    pub strict_reconfig_check: bool,
+    /// Learners at one time.
+    pub max_learners: usize,
     pub heartbeat_interval_ms: u64,
     pub election_timeout_ms: u64,
     pub pre_vote: bool,

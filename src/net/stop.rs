@@ -68,12 +68,24 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 std::process::exit(1);
             }
             info!("a signal to stop: handing over leadership");
-            let now = self.shell.clock.now();
-            for accepted in self.listeners.close_to_clients() {
-                self.add(accepted, now);
-            }
-            self.shell.node.stop(now);
-            self.stopping = Some(Stopping::default());
+            self.begin_stop(self.shell.clock.now());
+        }
+    }
+
+    fn begin_stop(&mut self, now: Mono) {
+        for accepted in self.listeners.close_to_clients() {
+            self.add(accepted, now);
+        }
+        self.shell.node.stop(now);
+        self.stopping = Some(Stopping::default());
+    }
+
+    /// A member that was removed has nothing left to do here.
+    fn stop_if_removed(&mut self, now: Mono) {
+        let removed = self.shell.node.is_removed() || self.shell.peers.told_removed();
+        if removed && self.stopping.is_none() {
+            info!("this member was removed from the cluster: stopping for good");
+            self.begin_stop(now);
         }
     }
 
@@ -107,6 +119,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     /// One step further in a clean stop. True when the process may end.
     pub(super) fn advance_stop(&mut self, now: Mono) -> Result<bool> {
+        self.stop_if_removed(now);
         let Some(stopping) = &mut self.stopping else { return Ok(false) };
         let since = match stopping.handed_over_at {
             Some(since) => since,

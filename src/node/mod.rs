@@ -12,9 +12,10 @@
 //! - Segments of the log go only below what the *older* of the tree's two meta pages covers, so that a
 //!   damaged newest meta page still finds its log.
 //!
-//! Left out: changes of the membership (the core knows joint quorums, but nothing proposes a change yet);
+//! Left out: joint changes of the membership (the core knows them; a change here moves one voter at a time);
 //! big ranges in slices (a range is answered in one turn).
 
+mod members;
 mod reads;
 mod snapshots;
 mod startup;
@@ -28,16 +29,17 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 
 use crate::api::{
-    Body, Call, Command, ConnId, Fault, Header, Origin, PeerCall, Reply, Request, Tag, command,
+    Body, Call, Command, ConnId, Fault, Header, Member, Origin, PeerCall, Reply, Request, Tag, command,
 };
 use crate::base::planted;
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{ClusterId, Error, MemberId, Mono, Result, Term};
 use crate::io::Disk;
-use crate::raft::{Entry, HardState, MessageBody, Raft, Refused};
+use crate::raft::{Entry, HardState, MessageBody, Raft};
 use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
+use members::NotProposed;
 use reads::{Question, Read, Reads};
 use snapshots::Snapshots;
 use writes::{Asker, Writes};
@@ -45,6 +47,7 @@ use writes::{Asker, Writes};
 /// What the shell carries between its threads and members without looking inside.
 pub use crate::raft::Message;
 pub use crate::wal::{Batch, LogWriter, Written};
+pub use members::Rules;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
 
 /// The settings of one member that matter behind the sockets.
@@ -66,6 +69,7 @@ pub struct Config {
     pub checkpoint_entries: u64,
     /// Bytes in use at which puts are refused.
     pub quota_bytes: Option<u64>,
+    pub members: Rules,
 }
 
 impl Config {
@@ -77,6 +81,9 @@ impl Config {
 
 /// Dirty pages in memory at which a checkpoint is due.
 const CHECKPOINT_DIRTY_BYTES: u64 = 16 << 20;
+
+/// Dirty pages beside those that a checkpoint is writing: with so many, entries wait to be applied.
+const DIRTY_BYTES_MAX: u64 = 32 << 20;
 
 /// A checkpoint is due this long after the first change, however small: a restart then replays little.
 const CHECKPOINT_AFTER: Nanos = 5 * SECOND;
@@ -141,6 +148,8 @@ pub struct Output<D: Disk> {
     /// For the log writer, which is idle: all of these with one sync.
     pub batches: Vec<Batch>,
     pub jobs: Vec<Job<D>>,
+    /// [`Node::members`] differs from what it was.
+    pub members_changed: bool,
     /// There is more to do than one turn should: take another one at once.
     pub again: bool,
 }
@@ -191,6 +200,12 @@ pub struct Node<D: Disk> {
     /// Damage or a failed disk, found where no error could be returned: the next turn does.
     failure: Option<Error>,
     stopping: Option<Mono>,
+    movers: Vec<members::Mover>,
+    /// The last member that was to be added, as far as this member knows.
+    expected: Option<Member>,
+    second: Option<members::Second>,
+    /// Whom to talk to while the store is blank: a member that joins knows from elsewhere who is there.
+    acquaintances: Vec<Member>,
     output: Output<D>,
     /// Reused for the payloads of a turn.
     payloads: BytesMut,
@@ -212,6 +227,14 @@ impl<D: Disk> Node<D> {
             Request::MemberList { serializable: true } => self.answer_members(conn, tag),
             Request::MemberList { serializable: false } => {
                 self.wait_to_read(conn, tag, Question::Members, deadline);
+            }
+            Request::MemberAdd { .. }
+            | Request::MemberRemove { .. }
+            | Request::MemberUpdate { .. }
+            | Request::MemberPromote { .. }
+            | Request::MoveLeader { .. } => {
+                self.now = self.now.max(now);
+                self.on_member_request(conn, tag, request, deadline);
             }
             Request::Put(put) => {
                 if self.is_full() {
@@ -303,6 +326,11 @@ impl<D: Disk> Node<D> {
                     }
                 }
             }
+            PeerCall::ProposeFailed { number, request_id, fault } => {
+                if self.writes.is_sent_with(request_id, number) {
+                    self.end_write(request_id, Body::Fault(fault));
+                }
+            }
             PeerCall::ReadIndex { id } => self.read_index_for(from, id, now),
             PeerCall::ReadIndexReply { id, index } => {
                 self.reads.answered(id, index, now + READ_RETRY);
@@ -323,28 +351,14 @@ impl<D: Disk> Node<D> {
         payloads: Vec<bytes::Bytes>,
         now: Mono,
     ) {
-        let ids = |payloads: &[bytes::Bytes]| {
-            payloads.iter().filter_map(|p| command::origin(p)).map(|origin| origin.request_id).collect()
+        self.now = self.now.max(now);
+        let refused = if self.raft.standing().term == term {
+            self.propose_here(payloads)
+        } else {
+            let ids = payloads.iter().filter_map(|p| command::origin(p)).map(|origin| origin.request_id);
+            vec![NotProposed::NotNow(ids.collect())]
         };
-        let refuse = |busy, payloads: &[bytes::Bytes]| Outbound::Call {
-            to: from,
-            call: PeerCall::ProposeRefused { number, request_ids: ids(payloads), busy },
-        };
-        if self.raft.standing().term != term {
-            self.output.messages.push(refuse(false, &payloads));
-            return;
-        }
-        if self.log_is_full() {
-            self.output.messages.push(refuse(true, &payloads));
-            return;
-        }
-        match self.raft.propose(payloads.clone(), now, &self.log) {
-            Ok(()) => {}
-            Err(Refused::Busy) => self.output.messages.push(refuse(true, &payloads)),
-            Err(Refused::NotLeader { .. } | Refused::Transferring) => {
-                self.output.messages.push(refuse(false, &payloads));
-            }
-        }
+        self.tell_refusals(from, number, refused);
     }
 
     fn read_index_for(&mut self, from: MemberId, their_id: u64, now: Mono) {
@@ -371,7 +385,6 @@ impl<D: Disk> Node<D> {
     /// The connection from another member ended: its process may be dead.
     pub fn on_peer_lost(&mut self, peer: MemberId, now: Mono) {
         self.raft.peer_lost(peer, now);
-        self.proposed_by.remove(&peer);
         self.abort_snapshots_of(peer);
     }
 

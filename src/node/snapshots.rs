@@ -42,6 +42,9 @@ const CHUNKS_PER_TURN: usize = 2;
 /// A stream of which nothing was heard for so long is given up. Installing includes a sync of all that was sent.
 const PATIENCE: Nanos = 30 * SECOND;
 
+/// After one that was given up, the next is not begun before this.
+const BEGIN_RETRY: Nanos = SECOND;
+
 /// A snapshot for which the disk has no room is not tried again before this.
 const ROOM_RETRY: Nanos = 5 * SECOND;
 
@@ -50,6 +53,8 @@ pub(super) struct Snapshots<D: Disk> {
     next_stream: u64,
     sending: BTreeMap<MemberId, Sending>,
     receiving: Option<Receiving<D>>,
+    /// One was given up: none is begun before this.
+    begin_at: Mono,
     /// The disk had no room for one: none is received before this.
     receive_at: Mono,
 }
@@ -102,6 +107,7 @@ impl<D: Disk> Snapshots<D> {
             next_stream: first_stream,
             sending: BTreeMap::new(),
             receiving: None,
+            begin_at: Mono(0),
             receive_at: Mono(0),
         }
     }
@@ -132,7 +138,8 @@ impl<D: Disk> Node<D> {
         if self.snapshots.sending.contains_key(&peer) {
             return;
         }
-        if self.store.applied().index < at_least || self.snapshots.installing() {
+        let early = self.now < self.snapshots.begin_at;
+        if early || self.store.applied().index < at_least || self.snapshots.installing() {
             self.raft.report_snapshot(peer, Err(()));
             return;
         }
@@ -198,6 +205,7 @@ impl<D: Disk> Node<D> {
         if let Some(sending) = self.snapshots.sending.remove(&peer) {
             self.store.unpin(sending.snapshot);
             if outcome.is_err() {
+                self.snapshots.begin_at = self.now + BEGIN_RETRY;
                 self.call(peer, PeerCall::SnapshotAbort { stream: sending.stream });
             }
             self.raft.report_snapshot(peer, outcome);
@@ -362,12 +370,15 @@ impl<D: Disk> Node<D> {
         self.applied_term = self.applied_term.max(at.term);
         self.committed.retain(|entry| entry.id.index > at.index);
         if self.raft.wants_snapshot(at, &self.log) {
-            self.batch_number += 1;
-            self.waiting_batches.push(self.log.reset(self.batch_number, at, self.hard_state));
+            if at.index > 0 {
+                self.batch_number += 1;
+                self.waiting_batches.push(self.log.reset(self.batch_number, at, self.hard_state));
+            }
             let membership = startup::membership(self.store.members());
             self.raft.snapshot_installed(at, membership, &self.log);
         }
         self.raft.applied(at.index);
+        self.output.members_changed = true;
         let doubtful = if planted::on("node-sends-again-after-a-snapshot") {
             Vec::new()
         } else {

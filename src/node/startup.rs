@@ -19,10 +19,10 @@ use super::reads::Reads;
 use super::snapshots::Snapshots;
 use super::writes::Writes;
 use super::{Config, Node, Output};
-use crate::api::Member;
-use crate::base::{ClusterId, Error, MemberId, Mono, Result, Rng};
+use crate::api::{Command, Member, MemberChange, Origin, command};
+use crate::base::{ClusterId, EntryId, Error, MemberId, Mono, Result, Rng};
 use crate::io::Disk;
-use crate::raft::{self, LogView, Membership, Raft, Start};
+use crate::raft::{self, Entry, EntryKind, HardState, LogView, Membership, Raft, Start};
 use crate::store::{Identity, Options, Store};
 use crate::wal::{self, LogWriter};
 
@@ -31,8 +31,12 @@ use crate::wal::{self, LogWriter};
 pub struct Bootstrap {
     pub cluster: ClusterId,
     pub member: MemberId,
-    /// Sorted by id. The same on every initial member: it is part of the state at index 0.
+    /// Sorted by id. The same on every initial member: it is part of the state at index 0. Empty: the member joins
+    /// a running cluster, and gets the state from there.
     pub members: Vec<Member>,
+    /// An existing directory knows better: ids and members there are right, and `cluster` and `member` above only
+    /// what a first start would have made of the flags.
+    pub trust_disk: bool,
 }
 
 /// A member ready to run, and the other half of its log.
@@ -57,14 +61,15 @@ impl<D: Disk> Node<D> {
         let lock = lock_directory(disk, &config)?;
         let mut rng = Rng::new(seed);
         let store = open_store(disk, &config, bootstrap, rng.next_u64())?;
+        let Identity { cluster, member: id } = store.identity();
         let options = wal::Options {
             segment_bytes: config.wal_segment_bytes,
-            cluster: bootstrap.cluster,
-            member: bootstrap.member,
+            cluster,
+            member: id,
             salt: rng.next_u64() as u32,
         };
         let applied = store.applied();
-        let wal::Opened { mut log, mut writer, hard_state, notes: log_notes } =
+        let wal::Opened { mut log, mut writer, mut hard_state, notes: log_notes } =
             wal::open(disk, &config.wal_dir, options, applied.index)?;
         let mut notes = store.notes().to_vec();
         notes.extend(log_notes);
@@ -79,12 +84,23 @@ impl<D: Disk> Node<D> {
             let written = writer.write(vec![log.reset(batch_number, applied, hard_state)])?;
             log.written(written);
         }
-        let raft = start_raft(&config, bootstrap.member, &store, &log, hard_state, rng.next_u64(), now);
+        if config.members.force_new_cluster {
+            let (raised, entry) = leave_alone(id, &log, hard_state);
+            notes.push(format!("--force-new-cluster: entry {} leaves this member alone", entry.id));
+            let batch = log.append(batch_number + 1, Some(raised), vec![entry]);
+            writer.write(vec![batch])?;
+            // As any start finds it.
+            drop((log, writer));
+            wal::Opened { log, writer, hard_state, .. } =
+                wal::open(disk, &config.wal_dir, options, applied.index)?;
+            batch_number = 0;
+        }
+        let raft = start_raft(&config, id, &store, &log, hard_state, rng.next_u64(), now);
         // Ids of requests must differ from those before a restart: 62 random bits to begin with.
         let mut first_id = || rng.next_u64() >> 2;
-        let node = Node {
-            cluster: bootstrap.cluster,
-            id: bootstrap.member,
+        let mut node = Node {
+            cluster,
+            id,
             now,
             raft,
             log,
@@ -113,19 +129,47 @@ impl<D: Disk> Node<D> {
             next_publish: Mono(0),
             failure: None,
             stopping: None,
+            movers: Vec::new(),
+            expected: None,
+            second: None,
+            acquaintances: Vec::new(),
             output: Output {
                 replies: Vec::new(),
                 messages: Vec::new(),
                 batches: Vec::new(),
                 jobs: Vec::new(),
+                members_changed: false,
                 again: true,
             },
             payloads: BytesMut::new(),
             config,
         };
+        node.expect_members_of_the_log()?;
         Ok(Opened { node, log_writer: writer, notes, lock })
     }
 }
+
+impl<D: Disk> Node<D> {
+    /// Additions that the log holds and that may not be committed yet.
+    fn expect_members_of_the_log(&mut self) -> Result<()> {
+        let mut next = self.store.applied().index + 1;
+        while next <= self.log.last_index() {
+            let Ok(entries) = self.log.entries(next, self.log.last_index(), READ_BYTES) else { break };
+            next += entries.len() as u64;
+            for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
+                let unfit = |why: String| Error::Refused(format!("entry {}: {why}", entry.id));
+                let (_, context) = Membership::decode(&entry.payload).map_err(|why| unfit(why.into()))?;
+                if let Ok((_, Command::Members(change))) = command::decode(context) {
+                    self.expect_member(&change);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Payload bytes of the log that are looked through at once at the start.
+const READ_BYTES: usize = 1 << 20;
 
 fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Send>> {
     for dir in [&config.tree_dir, &config.wal_dir] {
@@ -153,7 +197,7 @@ fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, file_id
     let store = Store::open(disk, &path)?;
     let found = store.identity();
     let ours = Identity { cluster: bootstrap.cluster, member: bootstrap.member };
-    if found != ours {
+    if found != ours && !bootstrap.trust_disk && !is_known_by_name(&store, found.member, config) {
         return Err(Error::Refused(format!(
             "{} belongs to member {:x} of cluster {:x}; the flags say member {:x} of cluster {:x}",
             config.tree_dir.display(),
@@ -174,6 +218,30 @@ pub fn tree_path(tree_dir: &Path) -> PathBuf {
 /// What a running server holds locked there.
 pub fn lock_path(tree_dir: &Path) -> PathBuf {
     tree_dir.join(LOCK)
+}
+
+/// Flags may have changed since the first start, and with them the ids that would follow from them: URLs of
+/// members were updated, or members were added and removed. The directory of another member has another name in it.
+fn is_known_by_name<D: Disk>(store: &Store<D>, id: MemberId, config: &Config) -> bool {
+    store.members().iter().any(|member| member.id == id && member.name == config.name)
+        && (store.members().len() > 1 || !store.removed_members().is_empty())
+}
+
+/// What leaves a member alone in its cluster, to be written behind everything that its log holds: all of that
+/// counts as committed from now on, because nobody else can say what was.
+fn leave_alone<D: Disk>(id: MemberId, log: &wal::Log<D>, before: HardState) -> (HardState, Entry) {
+    let last = log.last();
+    let term = before.term.max(last.term) + 1;
+    let alone = Membership { voters: vec![id], ..Membership::default() };
+    let mut context = BytesMut::new();
+    let change = Command::Members(MemberChange::Alone { id });
+    command::encode(Origin { member: id, request_id: 0 }, &change, &mut context);
+    let entry = Entry {
+        id: EntryId::new(term, last.index + 1),
+        kind: EntryKind::Membership,
+        payload: alone.encode(&context),
+    };
+    (HardState { term, vote: 0 }, entry)
 }
 
 /// `file_id` is random: no other tree file has it.
@@ -198,7 +266,7 @@ fn start_raft<D: Disk>(
     id: MemberId,
     store: &Store<D>,
     log: &wal::Log<D>,
-    hard_state: raft::HardState,
+    hard_state: HardState,
     seed: u64,
     now: Mono,
 ) -> Raft {

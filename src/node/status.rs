@@ -1,7 +1,7 @@
 //! What a member says of itself.
 
 use super::Node;
-use crate::api::{Fault, Range, RangeResult, Status, VERSION};
+use crate::api::{Fault, Member, Range, RangeResult, Status, VERSION};
 use crate::base::{EntryId, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
@@ -55,8 +55,21 @@ impl<D: Disk> Node<D> {
         self.store.range(range)
     }
 
-    /// Every member and where it listens for others, as the store has it.
-    pub fn members(&self) -> &[crate::api::Member] {
-        self.store.members()
+    /// Every member and where it listens for others, as the store has it; before it has anything, as whoever
+    /// let this member join said.
+    pub fn members(&self) -> &[Member] {
+        match self.store.members() {
+            [] => &self.acquaintances,
+            members => members,
+        }
+    }
+
+    /// Blank: it joins a cluster and has not got the state yet. Then it must be told whom to talk to.
+    pub fn is_blank(&self) -> bool {
+        self.store.members().is_empty()
+    }
+
+    pub fn acquaint(&mut self, members: Vec<Member>) {
+        self.acquaintances = members;
     }
 }

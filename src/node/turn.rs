@@ -1,15 +1,15 @@
 //! The order of one turn: collect, then act.
 
 use super::{
-    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, Job, Node, Outbound, Output,
-    Question, READ_RETRY, Read,
+    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
+    Output, Question, READ_RETRY, Read,
 };
 use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::planted;
 use crate::base::time::{MS, SECOND};
-use crate::base::{Error, Mono, Result};
+use crate::base::{EntryId, Error, Mono, Result};
 use crate::io::Disk;
-use crate::raft::{Entry, EntryKind, Ready, Refused};
+use crate::raft::{Entry, EntryKind, Ready};
 
 /// The next turn's replies are given room for as many as this turn's, up to here.
 const REPLIES_EXPECTED_MAX: usize = 1_024;
@@ -31,6 +31,8 @@ impl<D: Disk> Node<D> {
         self.send_writes();
         self.take_readies()?;
         self.serve_reads();
+        self.answer_second();
+        self.answer_movers();
         self.stream_snapshots()?;
         self.keep_house()?;
         self.write_log();
@@ -52,6 +54,7 @@ impl<D: Disk> Node<D> {
             self.writes.deadline().unwrap_or(Mono::NEVER),
             self.reads.deadline(self.read_patience(), is_led),
             self.snapshots.deadline(),
+            self.movers_deadline(),
             checkpoint,
             self.checkpoint_retry_at,
             publish,
@@ -62,7 +65,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn take_output(&mut self) -> Output<D> {
-        let stalled = self.snapshots.installing();
+        let stalled = self.snapshots.installing() || self.waits_for_checkpoint();
         let again =
             self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
         let empty = Output {
@@ -71,6 +74,7 @@ impl<D: Disk> Node<D> {
             messages: Vec::new(),
             batches: Vec::new(),
             jobs: Vec::new(),
+            members_changed: false,
             again: false,
         };
         let mut output = std::mem::replace(&mut self.output, empty);
@@ -129,7 +133,13 @@ impl<D: Disk> Node<D> {
             return;
         }
         let standing = self.raft.standing();
-        if standing.leader == 0 || (self.leads() && (self.raft.transferring() || self.log_is_full())) {
+        if standing.leader == 0 || (self.leads() && self.raft.transferring()) {
+            return;
+        }
+        if self.leads() && self.log_is_full() {
+            for id in self.writes.take_unsent() {
+                self.end_write(id, Body::Fault(Fault::no_space()));
+            }
             return;
         }
         let number = self.proposal_number + 1;
@@ -143,17 +153,8 @@ impl<D: Disk> Node<D> {
             self.output.messages.push(Outbound::Call { to: standing.leader, call });
             return;
         }
-        let ids: Vec<u64> =
-            payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
-        match self.raft.propose(payloads, self.now, &self.log) {
-            Ok(()) => {}
-            Err(Refused::Busy) => {
-                for id in ids {
-                    self.end_write(id, Body::Fault(Fault::busy()));
-                }
-            }
-            Err(Refused::NotLeader { .. } | Refused::Transferring) => self.writes.refused(number, &ids),
-        }
+        let refused = self.propose_here(payloads);
+        self.take_refusals(number, refused);
     }
 
     fn ask_for_read_index(&mut self) {
@@ -224,6 +225,9 @@ impl<D: Disk> Node<D> {
         if self.snapshots.installing() {
             return Ok(()); // The store is about to be replaced by a later state.
         }
+        if self.waits_for_checkpoint() {
+            return Ok(());
+        }
         for _ in 0..APPLY_ENTRIES_MAX {
             let Some(entry) = self.committed.pop_front() else { break };
             if entry.id.index <= self.store.applied().index {
@@ -236,13 +240,24 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    /// A disk that is slower than the writers would let changed pages fill the memory: what is committed waits until
+    /// the checkpoint under way is done, and behind it all that is bounded in Raft and in front of it.
+    fn waits_for_checkpoint(&self) -> bool {
+        self.store.checkpoint_running() && self.store.dirty_bytes() >= DIRTY_BYTES_MAX
+    }
+
     fn apply_entry(&mut self, entry: Entry) -> Result<()> {
-        let Entry { id, kind, payload } = entry;
-        assert!(kind == EntryKind::Normal, "nothing proposes membership entries in this version");
         if self.checkpoint_due == Mono::NEVER {
             self.checkpoint_due = self.now + CHECKPOINT_AFTER;
         }
         self.entries_since_checkpoint += 1;
+        let id = entry.id;
+        if entry.kind == EntryKind::Membership {
+            self.apply_membership(&entry)?;
+            self.settle_term(id);
+            return Ok(());
+        }
+        let payload = entry.payload;
         if payload.is_empty() {
             self.store.apply(id, None)?;
         } else {
@@ -257,11 +272,16 @@ impl<D: Disk> Node<D> {
                 self.end_write(origin.request_id, body);
             }
         }
+        self.settle_term(id);
+        Ok(())
+    }
+
+    /// The first entry of a term settles what became of writes that were sent before.
+    fn settle_term(&mut self, id: EntryId) {
         if id.term > self.applied_term {
             self.applied_term = id.term;
             self.writes.settle(id.term);
         }
-        Ok(())
     }
 
     fn serve_reads(&mut self) {
@@ -294,7 +314,7 @@ impl<D: Disk> Node<D> {
     }
 
     pub(super) fn answer_members(&mut self, conn: ConnId, tag: Tag) {
-        let members = self.store.members().to_vec();
+        let members = self.members().to_vec();
         self.reply(conn, tag, Body::Members(members));
     }
 

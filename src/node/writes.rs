@@ -129,6 +129,11 @@ impl Writes {
         payloads
     }
 
+    /// They will not be sent: the caller ends each of them.
+    pub(super) fn take_unsent(&mut self) -> VecDeque<u64> {
+        std::mem::take(&mut self.unsent)
+    }
+
     pub(super) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }

@@ -8,6 +8,7 @@
 //! A candidate asks for votes, and counts its own, only when its term and vote are durable: a crash must not
 //! let it run twice in one term.
 
+use crate::base::limits::MEMBERS_MAX;
 use crate::base::planted;
 use crate::base::{EntryId, MemberId, Term};
 
@@ -17,14 +18,14 @@ use super::quorum::{Outcome, outcome};
 use super::types::{LogView, Message, MessageBody};
 
 /// Who answered what.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Ballots {
-    given: Vec<(MemberId, bool)>,
+    pub(super) given: Vec<(MemberId, bool)>,
 }
 
 impl Ballots {
     fn record(&mut self, id: MemberId, granted: bool) {
-        if self.of(id).is_none() {
+        if self.of(id).is_none() && self.given.len() < 2 * MEMBERS_MAX {
             self.given.push((id, granted));
         }
     }
@@ -72,7 +73,7 @@ impl Raft {
     }
 
     fn other_voters(&self) -> Vec<MemberId> {
-        let membership = &self.common.membership;
+        let membership = self.common.membership();
         let other = |id: &MemberId| *id != self.common.config.id && membership.is_voter(*id);
         membership.all().into_iter().filter(other).collect()
     }
@@ -86,8 +87,9 @@ impl Raft {
     }
 
     pub(super) fn on_pre_vote_granted(&mut self, from: MemberId, term: Term, log: &impl LogView) {
+        let counts = term == self.common.term + 1 && self.common.membership().is_voter(from);
         if let RoleState::PreCandidate(ballots) = &mut self.role
-            && term == self.common.term + 1
+            && counts
         {
             ballots.record(from, true);
             self.count(log);
@@ -112,7 +114,9 @@ impl Raft {
     fn count(&mut self, log: &impl LogView) {
         let (RoleState::PreCandidate(ballots) | RoleState::Candidate(ballots)) = &self.role else { return };
         let asking = matches!(self.role, RoleState::PreCandidate(_));
-        match outcome(&self.common.membership, |id| ballots.of(id)) {
+        let membership = self.common.membership();
+        let new_half = breaks!(self.common.config, OneHalf).then(|| membership.left());
+        match outcome(new_half.as_ref().unwrap_or(membership), |id| ballots.of(id)) {
             Outcome::Pending => {}
             Outcome::Won if asking => self.run(false),
             Outcome::Won => self.lead(log),
@@ -137,7 +141,7 @@ impl Raft {
     /// Among `n` voters a wait is one of about `2n` slots.
     pub(super) fn retry_soon(&mut self) {
         let common = &mut self.common;
-        let voters = common.membership.voters.len().max(1) as u64;
+        let voters = common.membership().voters.len().max(1) as u64;
         let slot = common.config.slot();
         let from = common.now.max(common.promise_until);
         let short = self.eager_tries.map(|tries| common.rng.between(slot, 2 * voters * slot) << tries);
@@ -158,7 +162,7 @@ impl Raft {
     /// theirs have. So nobody waits for an election timeout and two do not collide.
     pub(super) fn succeed(&mut self, lost: MemberId) {
         let voters: Vec<MemberId> =
-            self.common.membership.all().into_iter().filter(|&id| self.is_successor(id, lost)).collect();
+            self.common.membership().all().into_iter().filter(|&id| self.is_successor(id, lost)).collect();
         let Some(position) = voters.iter().position(|&id| id == self.common.config.id) else { return };
         let turn = (position as u64 + self.common.term) % voters.len() as u64;
         self.eager_tries = Some(0);
@@ -166,7 +170,7 @@ impl Raft {
     }
 
     fn is_successor(&self, id: MemberId, lost: MemberId) -> bool {
-        id != lost && self.common.membership.is_voter(id)
+        id != lost && self.common.membership().is_voter(id)
     }
 
     // ---- The voter's side
@@ -191,6 +195,9 @@ impl Raft {
             return self.common.send_now_as(from, term, MessageBody::PreVoteReply { granted: true });
         }
         self.deferred.retain(|waiting| waiting.from != from);
+        if self.deferred.len() >= MEMBERS_MAX {
+            return;
+        }
         let to = self.common.config.id;
         self.deferred.push(Message { from, to, term, body: MessageBody::PreVote { last } });
     }
@@ -220,7 +227,7 @@ impl Raft {
             self.common.vote = from;
             self.election_at = self.common.now + self.common.patience();
         }
-        if planted::on("raft-vote-before-durable") {
+        if breaks!(self.common.config, EarlyVote) || planted::on("raft-vote-before-durable") {
             return self.common.send_now(from, MessageBody::VoteReply { granted });
         }
         self.common.send_after(from, MessageBody::VoteReply { granted });

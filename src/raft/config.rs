@@ -37,6 +37,11 @@ pub struct Config {
     pub memory_bytes_max: usize,
     /// Payload bytes of committed entries in one Ready; one entry is always handed out.
     pub committed_bytes_max: usize,
+    /// A learner is promoted only if it trails the end of the log by at most this many entries.
+    pub promote_lag_max: u64,
+    /// A rule to break, so that whoever searches for broken rules can be tested.
+    #[cfg(feature = "sim")]
+    pub planted: Option<super::explore::Planted>,
     /// Of the dice that spread election timeouts. Different in every member.
     pub seed: u64,
 }
@@ -58,6 +63,9 @@ impl Config {
             uncommitted_bytes_max: 256 << 20,
             memory_bytes_max: 4 << 20,
             committed_bytes_max: 4 << 20,
+            promote_lag_max: 1_000,
+            #[cfg(feature = "sim")]
+            planted: None,
             seed,
         }
     }
@@ -107,6 +115,8 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct Start {
     pub hard_state: HardState,
+    /// The membership as of `applied`, joint or not; what the log holds behind that is found there. Empty at
+    /// `applied` zero: a member that was added to a running cluster, and is brought up by a snapshot.
     pub membership: Membership,
     /// The last entry whose effects the state machine holds durably. The log holds it, or begins right behind it.
     pub applied: EntryId,
@@ -121,6 +131,32 @@ pub enum Refused {
     Busy,
     /// Leadership is being handed over; ask the new leader, or here again after an election timeout.
     Transferring,
+}
+
+/// Why a change of the membership was not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeRefused {
+    NotLeader {
+        leader: MemberId,
+    },
+    /// Leadership is being handed over; ask the new leader.
+    Transferring,
+    /// The last change is not committed, or not left yet; ask again soon.
+    InFlight,
+    /// Nothing of the leader's term is committed yet; ask again soon. Without this rule two leaders could begin
+    /// changes from one membership that do not meet (Ongaro's correction of 2015 to the thesis's §4.1).
+    TooEarly,
+    Exists(MemberId),
+    NoMember(MemberId),
+    /// Only learners are promoted.
+    NotLearner(MemberId),
+    /// The learner trails too far behind, or does not answer.
+    Lags(MemberId),
+    /// The same member is named twice in one change.
+    Twice(MemberId),
+    NoVoterLeft,
+    /// More than [`MEMBERS_MAX`](crate::base::limits::MEMBERS_MAX).
+    TooMany,
 }
 
 /// Why a transfer did not begin.

@@ -7,22 +7,28 @@ use crate::base::time::Nanos;
 use crate::base::{EntryId, Index, MemberId, Mono, Rng, Term};
 
 use super::candidate::Ballots;
-use super::config::{Config, PeerStanding, Refused, Role, Start, TransferRefused};
+use super::config::{ChangeRefused, Config, PeerStanding, Refused, Role, Start, TransferRefused};
 use super::follower::Ack;
 use super::leader::Leader;
 use super::log::Log;
+use super::membership::{Change, History};
 use super::types::{
-    HardState, LogGap, LogView, Membership, Message, MessageBody, ReadReady, Ready, Standing,
+    Entry, EntryKind, HardState, LogGap, LogView, Membership, Message, MessageBody, ReadReady, Ready,
+    Standing,
 };
 
 /// Terms and indexes beyond this are nonsense, and refusing them keeps sums from overflowing. A million
 /// entries a second reach it in 146,000 years.
 const NUMBER_MAX: u64 = 1 << 62;
 
+/// Payload bytes of the log that are looked through at once at the start.
+const READ_BYTES: usize = 1 << 20;
+
 /// One member's consensus state. See the module's essay, and [`Ready`] for the contract with the shell.
 ///
 /// `now` must be read after the bytes of the message or request that is handed in with it: the promises of a
 /// lease are counted from it.
+#[derive(Clone)]
 pub struct Raft {
     pub(super) common: Common,
     pub(super) role: RoleState,
@@ -35,9 +41,10 @@ pub struct Raft {
 }
 
 /// What every role needs.
+#[derive(Clone)]
 pub(super) struct Common {
     pub config: Config,
-    pub membership: Membership,
+    pub history: History,
     pub term: Term,
     pub vote: MemberId,
     /// 0: none is known.
@@ -60,7 +67,7 @@ pub(super) struct Common {
 }
 
 /// What the next Ready will carry.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Outbox {
     pub now: Vec<Message>,
     pub after: Vec<Message>,
@@ -69,6 +76,7 @@ pub(super) struct Outbox {
     pub snapshots: Vec<(MemberId, Index)>,
 }
 
+#[derive(Clone)]
 pub(super) enum RoleState {
     Follower,
     PreCandidate(Ballots),
@@ -79,6 +87,33 @@ pub(super) enum RoleState {
 impl Common {
     fn advance(&mut self, now: Mono) {
         self.now = self.now.max(now);
+    }
+
+    /// The membership that counts now.
+    pub fn membership(&self) -> &Membership {
+        self.history.effective()
+    }
+
+    /// This member is a voter by a membership that is, or may still be, in force (rule 13).
+    pub fn may_campaign(&self) -> bool {
+        self.history.possible().any(|membership| membership.is_voter(self.config.id))
+    }
+
+    pub fn append(&mut self, entry: Entry) {
+        self.history.appended(&entry);
+        self.log.append(entry);
+    }
+
+    pub fn truncate(&mut self, from: Index, view: &impl LogView) {
+        self.log.truncate(from, view);
+        if !breaks!(self.config, KeptMembership) {
+            self.history.truncated(from);
+        }
+    }
+
+    pub fn commit_to(&mut self, index: Index) {
+        self.log.commit_to(index);
+        self.history.committed(self.log.commit());
     }
 
     pub fn hard_state(&self) -> HardState {
@@ -142,8 +177,9 @@ impl Raft {
             tail.last(),
             hard_state.term
         );
-        let alone = membership.is_only_voter(config.id);
-        let owes_nothing = hard_state.term == 0 || alone;
+        let history = read_history(applied.index, membership, log);
+        let alone = history.possible().all(|membership| membership.is_only_voter(config.id));
+        let owes_nothing = hard_state.term == 0 || alone || breaks!(config, ForgottenPromise);
         let common = Common {
             term: hard_state.term,
             vote: hard_state.vote,
@@ -163,7 +199,7 @@ impl Raft {
             hard_state_durable: hard_state,
             fetching: false,
             config,
-            membership,
+            history,
         };
         let mut raft = Raft {
             common,
@@ -203,6 +239,15 @@ impl Raft {
                 return self.reject_old_leader(from, previous);
             }
             _ if term < self.common.term => return,
+            // What a stranger answers may be out of a past in which it was a member.
+            MessageBody::AppendAccepted { .. }
+            | MessageBody::AppendRejected { .. }
+            | MessageBody::VoteReply { .. }
+            | MessageBody::PreVoteReply { .. }
+                if term > self.common.term && !self.common.membership().contains(from) =>
+            {
+                return;
+            }
             _ if term > self.common.term => self.adopt_term(term),
             _ => {}
         }
@@ -229,10 +274,8 @@ impl Raft {
 
     /// The gate: what passes is inside the ranges that everything behind it relies on.
     fn is_sound(&self, message: &Message) -> bool {
-        // Who is not a member is ignored: a removed member that does not know it yet would disturb us.
-        let known = message.to == self.common.config.id
-            && message.from != message.to
-            && self.common.membership.contains(message.from);
+        let addressed =
+            message.to == self.common.config.id && message.from != message.to && message.from != 0;
         let id_fits = |id: &EntryId| {
             id.index < NUMBER_MAX && id.term <= message.term && (id.index == 0) == (id.term == 0)
         };
@@ -244,7 +287,9 @@ impl Raft {
                     && entries.iter().all(|entry| {
                         let follows = entry.id.index == before.index + 1 && entry.id.term >= before.term;
                         before = entry.id;
-                        follows && id_fits(&entry.id)
+                        let readable =
+                            entry.kind == EntryKind::Normal || Membership::decode(&entry.payload).is_ok();
+                        follows && readable && id_fits(&entry.id)
                     })
             }
             MessageBody::AppendAccepted { matched, .. } => *matched < NUMBER_MAX,
@@ -252,12 +297,12 @@ impl Raft {
                 *previous < NUMBER_MAX && hint.index < NUMBER_MAX
             }
             // A member that was never in a term may say so.
-            MessageBody::PreVoteReply { granted: false } => return known && message.term < NUMBER_MAX,
+            MessageBody::PreVoteReply { granted: false } => return addressed && message.term < NUMBER_MAX,
             MessageBody::PreVoteReply { .. } | MessageBody::VoteReply { .. } | MessageBody::TimeoutNow => {
                 true
             }
         };
-        known && message.term > 0 && message.term < NUMBER_MAX && body_fits
+        addressed && message.term > 0 && message.term < NUMBER_MAX && body_fits
     }
 
     /// Time has passed. Messages that have arrived are to be stepped before: after a stall they may show that
@@ -286,11 +331,7 @@ impl Raft {
     }
 
     fn campaign_at(&self) -> Mono {
-        if self.common.membership.is_voter(self.common.config.id) {
-            self.election_at.max(self.common.promise_until)
-        } else {
-            Mono::NEVER
-        }
+        if self.common.may_campaign() { self.election_at.max(self.common.promise_until) } else { Mono::NEVER }
     }
 
     /// All of the payloads become entries, in order and next to each other, or none.
@@ -299,6 +340,22 @@ impl Raft {
         match &mut self.role {
             RoleState::Leader(leader) => leader.propose(&mut self.common, payloads),
             _ => Err(Refused::NotLeader { leader: self.common.leader }),
+        }
+    }
+
+    /// Begins a change of the membership, as an entry with `context` for whoever applies it. It counts at once, and
+    /// is done when [`Ready::committed`] brings it; a joint one when the membership after it comes. Answers
+    /// the entry, which is lost if another leader's takes its place.
+    pub fn change_membership(
+        &mut self,
+        changes: &[Change],
+        context: &[u8],
+        now: Mono,
+    ) -> Result<EntryId, ChangeRefused> {
+        self.common.advance(now);
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.change_membership(&mut self.common, changes, context),
+            _ => Err(ChangeRefused::NotLeader { leader: self.common.leader }),
         }
     }
 
@@ -335,6 +392,9 @@ impl Raft {
             && leader.dirty
         {
             leader.flush(&mut self.common, log);
+            if leader.is_done() {
+                self.become_follower(0);
+            }
         }
         self.flush_ack();
         let common = &mut self.common;
@@ -415,29 +475,33 @@ impl Raft {
     /// entry already: entries behind it may be acknowledged, and a reset would lose them. The shell asks before
     /// a stream begins and again right before it resets the log.
     pub fn wants_snapshot(&self, at: EntryId, log: &impl LogView) -> bool {
-        !matches!(self.role, RoleState::Leader(_))
-            && at.index > self.common.log.commit()
-            && at.index < NUMBER_MAX
-            && (!self.common.log.holds(at, log) || planted::on("raft-snapshot-over-a-good-log"))
+        let wanted = self.common.history.is_blank() || !self.common.log.holds(at, log);
+        self.may_reset(at) && (wanted || planted::on("raft-snapshot-over-a-good-log"))
     }
 
     /// The shell replaced the state by that of `at` and reset the log behind it; both are durable.
     pub fn snapshot_installed(&mut self, at: EntryId, membership: Membership, log: &impl LogView) {
-        assert!(self.wants_snapshot_reset(at), "a snapshot of {at} was installed though it was not wanted");
+        assert!(self.may_reset(at), "a snapshot of {at} was installed though it was not wanted");
         assert!(
             log.first_index() == at.index + 1 && log.last_index() >= at.index,
             "after a snapshot of {at} the log begins behind it"
         );
-        self.common.log.reset(at);
-        self.common.membership = membership;
+        if at.index > 0 {
+            self.common.log.reset(at);
+        }
+        // Whatever the log said of the membership is gone with it (the snapshot's may be older, and is right).
+        self.common.history = History::new(at.index, membership);
         self.common.fetching = false;
         if self.common.leader != 0 {
             self.acknowledge(self.common.leader, at.index, 0);
         }
     }
 
-    fn wants_snapshot_reset(&self, at: EntryId) -> bool {
-        !matches!(self.role, RoleState::Leader(_)) && at.index > self.common.log.commit()
+    /// A blank member also takes the state before the first entry: the sender may have nothing else, because it
+    /// commits the first one only with this member.
+    fn may_reset(&self, at: EntryId) -> bool {
+        let forward = at.index > self.common.log.commit() || self.common.history.is_blank();
+        !matches!(self.role, RoleState::Leader(_)) && forward && at.index < NUMBER_MAX
     }
 
     /// A stream of the state to `to` ended: the state of an entry is installed there, or not.
@@ -481,10 +545,12 @@ impl Raft {
     /// What a leader knows of the others; empty elsewhere.
     pub fn peers(&self) -> Vec<PeerStanding> {
         let RoleState::Leader(leader) = &self.role else { return Vec::new() };
-        let learner = |id| !self.common.membership.is_voter(id);
+        let membership = self.common.membership();
+        let learner = |id| !membership.is_voter(id);
         leader
             .peers
             .iter()
+            .filter(|peer| membership.contains(peer.id))
             .map(|peer| PeerStanding {
                 id: peer.id,
                 learner: learner(peer.id),
@@ -496,8 +562,14 @@ impl Raft {
             .collect()
     }
 
+    /// The newest membership in the log, which is the one that counts.
     pub fn membership(&self) -> &Membership {
-        &self.common.membership
+        self.common.membership()
+    }
+
+    /// The newest one that is committed as far as this member knows.
+    pub fn settled_membership(&self) -> &Membership {
+        self.common.history.settled()
     }
 
     pub fn id(&self) -> MemberId {
@@ -507,6 +579,16 @@ impl Raft {
     /// Term and vote as of now, for a shell that resets the log (a Ready brings every change of them anyway).
     pub fn hard_state(&self) -> HardState {
         self.common.hard_state()
+    }
+
+    /// Whether there is a leader that this member hears, or is.
+    pub fn hears_leader(&self, now: Mono) -> bool {
+        matches!(self.role, RoleState::Leader(_)) || now < self.common.promise_until
+    }
+
+    /// The last entry that would survive a power cut.
+    pub fn durable(&self) -> Index {
+        self.common.log.durable()
     }
 
     /// The end of the log, durable or not.
@@ -520,8 +602,24 @@ impl Raft {
     }
 }
 
+/// The memberships that the log holds behind what is applied. At the start the shell can read all of that at once.
+fn read_history(applied: Index, membership: Membership, log: &impl LogView) -> History {
+    let mut history = History::new(applied, membership);
+    let mut next = applied + 1;
+    while next <= log.last_index() {
+        let entries = log
+            .entries(next, log.last_index(), READ_BYTES)
+            .unwrap_or_else(|gap| panic!("entry {next}, behind what is applied, cannot be read: {gap:?}"));
+        for entry in &entries {
+            history.appended(entry);
+        }
+        next += entries.len() as Index;
+    }
+    history
+}
+
 impl Common {
-    fn take_committed(&mut self, view: &impl LogView) -> Vec<super::types::Entry> {
+    fn take_committed(&mut self, view: &impl LogView) -> Vec<Entry> {
         if self.fetching {
             return Vec::new();
         }

@@ -7,10 +7,11 @@ use super::core::{Raft, RoleState};
 use super::types::{Entry, LogView, MessageBody};
 
 /// The acknowledgement that a turn owes. Later ones say all that earlier ones did, so one is enough.
+#[derive(Clone)]
 pub(super) struct Ack {
-    to: MemberId,
-    matched: Index,
-    round: u64,
+    pub(super) to: MemberId,
+    pub(super) matched: Index,
+    pub(super) round: u64,
 }
 
 impl Raft {
@@ -39,6 +40,10 @@ impl Raft {
             return;
         }
         // What is committed here is in the log of every later leader, so up to there the logs are the same.
+        if self.common.history.is_blank() {
+            // It was not there when the log began: even the state before the first entry is missing.
+            return self.reject_all(from, previous, round);
+        }
         let committed = self.common.log.commit();
         if previous.index > committed && !self.common.log.holds(previous, log) {
             return self.reject(from, previous, round, log);
@@ -46,12 +51,12 @@ impl Raft {
         let heartbeat = entries.is_empty();
         let matched = (previous.index + entries.len() as u64).max(committed);
         self.take_entries(entries, log);
-        let matched_at_most = if planted::on("raft-commit-beyond-what-matches") {
+        let covered = if planted::on("raft-commit-beyond-what-matches") {
             self.common.log.last().index
         } else {
             matched
         };
-        self.common.log.commit_to(commit.min(matched_at_most));
+        self.common.commit_to(commit.min(covered));
         if round == 0 {
             return;
         }
@@ -92,17 +97,19 @@ impl Raft {
     /// off what a later one brought. Only an entry of another term proves that the rest is not the leader's.
     fn take_entries(&mut self, entries: Vec<Entry>, log: &impl LogView) {
         for entry in entries {
-            let core_log = &mut self.common.log;
-            if entry.id.index <= core_log.commit() {
+            let held = &self.common.log;
+            if entry.id.index <= held.commit() {
                 continue;
             }
-            if entry.id.index <= core_log.last().index {
-                if core_log.holds(entry.id, log) && !planted::on("raft-stale-append-cuts") {
+            if entry.id.index <= held.last().index {
+                let broken =
+                    breaks!(self.common.config, ShorterSuffix) || planted::on("raft-stale-append-cuts");
+                if held.holds(entry.id, log) && !broken {
                     continue;
                 }
-                core_log.truncate(entry.id.index, log);
+                self.common.truncate(entry.id.index, log);
             }
-            core_log.append(entry);
+            self.common.append(entry);
         }
     }
 
@@ -110,6 +117,12 @@ impl Raft {
         let last = self.common.log.last().index;
         let limit = EntryId::new(previous.term, previous.index - 1);
         let hint = self.common.log.last_possible_match(limit, log);
+        self.common
+            .send_after(from, MessageBody::AppendRejected { previous: previous.index, hint, last, round });
+    }
+
+    fn reject_all(&mut self, from: MemberId, previous: EntryId, round: u64) {
+        let (hint, last) = (EntryId::ZERO, self.common.log.last().index);
         self.common
             .send_after(from, MessageBody::AppendRejected { previous: previous.index, hint, last, round });
     }
@@ -146,7 +159,7 @@ impl Raft {
     /// stands against this election.
     pub(super) fn on_timeout_now(&mut self, from: MemberId) {
         let asked = self.common.leader == from && matches!(self.role, RoleState::Follower);
-        if asked && self.common.membership.is_voter(self.common.config.id) {
+        if asked && self.common.may_campaign() {
             self.run(true);
         }
     }

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use crate::base::planted;
 use crate::base::{EntryId, Index, MemberId, Mono};
 
-use super::config::{PeerState, Refused, TransferRefused};
+use super::config::{ChangeRefused, PeerState, Refused, TransferRefused};
 use super::core::Common;
+use super::membership::Change;
 use super::progress::Progress;
 use super::quorum::agreed;
 use super::types::{Entry, EntryKind, LogGap, LogView, MessageBody, ReadReady};
@@ -24,46 +25,53 @@ use super::types::{Entry, EntryKind, LogGap, LogView, MessageBody, ReadReady};
 /// what a leader without a quorum can gather until it steps down.
 const READS_WAITING_MAX: usize = 1 << 16;
 
+#[derive(Clone)]
 pub(super) struct Leader {
     /// Everybody else, in the order of ids.
     pub peers: Vec<Progress>,
     /// The index of the no-op that began this term here. Entries from here on are ours.
-    term_start: Index,
-    rounds: Rounds,
-    reads: VecDeque<WaitingRead>,
+    pub(super) term_start: Index,
+    pub(super) rounds: Rounds,
+    pub(super) reads: VecDeque<WaitingRead>,
     pub transfer: Option<Transfer>,
     /// Set when TimeoutNow leaves, for the rest of the term. The target's election ignores the promises on
     /// which a lease rests, and its messages may be late by any time: an aborted transfer does not bring the
     /// lease back.
-    lease_given_up: bool,
+    pub(super) lease_given_up: bool,
     uncommitted_bytes: usize,
+    /// This member is no voter any more, and that is committed: it steps down when it could hand over, then at the
+    /// latest.
+    pub(super) leave_by: Option<Mono>,
     /// Something happened since the last flush.
     pub dirty: bool,
 }
 
+#[derive(Clone)]
 pub(super) struct Transfer {
     pub to: MemberId,
     /// When it is given up.
     pub until: Mono,
-    sent: bool,
+    pub(super) sent: bool,
 }
 
-struct WaitingRead {
-    id: u64,
+#[derive(Clone)]
+pub(super) struct WaitingRead {
+    pub(super) id: u64,
     /// Leadership is confirmed by answers to this round or a later one: all of them left after the request came.
-    round: u64,
+    pub(super) round: u64,
     /// The commit index at the request; None if nothing of this term was committed then.
-    index: Option<Index>,
+    pub(super) index: Option<Index>,
 }
 
 /// When each round began.
 ///
 /// A round that is sent later than it began only makes a lease end earlier than it might. So rounds need not be
 /// finer than a small part of the lease, unless a read must tell messages that left before it from later ones.
-struct Rounds {
-    began_at: VecDeque<Mono>,
+#[derive(Clone)]
+pub(super) struct Rounds {
+    pub(super) began_at: VecDeque<Mono>,
     /// The last of them; it continues over all leaderships of this process, so no number returns.
-    last: u64,
+    pub(super) last: u64,
 }
 
 impl Rounds {
@@ -80,14 +88,14 @@ impl Leader {
     pub fn new(common: &mut Common) -> Leader {
         let next = common.log.last().index + 1;
         let peers = common
-            .membership
+            .membership()
             .all()
             .into_iter()
             .filter(|&id| id != common.config.id)
             .map(|id| Progress::new(id, next, common.now))
             .collect();
         let rounds = Rounds { began_at: VecDeque::new(), last: common.last_round };
-        common.log.append(Entry {
+        common.append(Entry {
             id: EntryId::new(common.term, next),
             kind: EntryKind::Normal,
             payload: Bytes::new(),
@@ -100,6 +108,7 @@ impl Leader {
             transfer: None,
             lease_given_up: false,
             uncommitted_bytes: 0,
+            leave_by: None,
             dirty: true,
         }
     }
@@ -111,7 +120,9 @@ impl Leader {
 
     /// What a quorum has reached, where `own` is what this member has.
     fn agreed<T: Copy + Ord + Default>(&self, common: &Common, own: T, value: impl Fn(&Progress) -> T) -> T {
-        agreed(&common.membership, |id| {
+        let membership = common.membership();
+        let new_half = breaks!(common.config, OneHalf).then(|| membership.left());
+        agreed(new_half.as_ref().unwrap_or(membership), |id| {
             if id == common.config.id {
                 return own;
             }
@@ -138,7 +149,7 @@ impl Leader {
         self.uncommitted_bytes += bytes;
         for payload in payloads {
             let id = EntryId::new(common.term, common.log.last().index + 1);
-            common.log.append(Entry { id, kind: EntryKind::Normal, payload });
+            common.append(Entry { id, kind: EntryKind::Normal, payload });
         }
         self.dirty = true;
         Ok(())
@@ -240,7 +251,10 @@ impl Leader {
             return;
         }
         match outcome {
-            Ok(at) => peer.probe_from(at.index.saturating_add(1)),
+            Ok(at) => {
+                peer.blank = false;
+                peer.probe_from(at.index.saturating_add(1));
+            }
             Err(()) => {
                 // Another attempt follows the next heartbeat's answer, so a member that fails at once is not
                 // flooded.
@@ -260,18 +274,107 @@ impl Leader {
         }
     }
 
+    // ---- Changes of the membership
+
+    pub fn change_membership(
+        &mut self,
+        common: &mut Common,
+        changes: &[Change],
+        context: &[u8],
+    ) -> Result<EntryId, ChangeRefused> {
+        if self.transfer.is_some() {
+            return Err(ChangeRefused::Transferring);
+        }
+        if !self.has_committed_own(common) && !breaks!(common.config, EarlyChange) {
+            return Err(ChangeRefused::TooEarly);
+        }
+        let in_flight = !common.history.is_settled() && !breaks!(common.config, TwoChanges);
+        if in_flight || common.membership().is_joint() {
+            return Err(ChangeRefused::InFlight);
+        }
+        let next = common.membership().with(changes)?;
+        for change in changes {
+            if let Change::Promote(id) = *change
+                && !self.has_caught_up(common, id)
+            {
+                return Err(ChangeRefused::Lags(id));
+            }
+        }
+        Ok(self.append_membership(common, next.encode(context)))
+    }
+
+    fn append_membership(&mut self, common: &mut Common, payload: Bytes) -> EntryId {
+        let id = EntryId::new(common.term, common.log.last().index + 1);
+        self.uncommitted_bytes += payload.len();
+        common.append(Entry { id, kind: EntryKind::Membership, payload });
+        for member in common.membership().all() {
+            match self.peers.binary_search_by_key(&member, |peer| peer.id) {
+                Ok(position) => self.peers[position].told_until = None,
+                Err(_) if member == common.config.id => {}
+                Err(position) => self.peers.insert(position, Progress::new(member, id.index, common.now)),
+            }
+        }
+        self.dirty = true;
+        id
+    }
+
+    fn has_caught_up(&self, common: &Common, id: MemberId) -> bool {
+        let end = common.log.last().index;
+        self.peers.iter().any(|peer| {
+            peer.id == id
+                && peer.state == PeerState::Replicate
+                && common.now.since(peer.heard_at) < common.config.election_timeout
+                && peer.matched + common.config.promote_lag_max >= end
+        })
+    }
+
+    /// What a committed membership asks of its leader: to leave a joint one, to tell those who were removed, to go
+    /// if it was removed itself.
+    fn follow_up(&mut self, common: &mut Common) {
+        if !common.history.is_settled() || !self.has_committed_own(common) {
+            return;
+        }
+        let members = common.membership();
+        let (now, timeout) = (common.now, common.config.election_timeout);
+        for peer in self.peers.iter_mut().filter(|peer| !members.contains(peer.id)) {
+            peer.told_until.get_or_insert(now + timeout);
+        }
+        self.peers.retain(|peer| peer.told_until.is_none_or(|until| now < until));
+        if members.is_joint() {
+            if self.transfer.is_none() {
+                let left = members.left().encode(&[]);
+                self.append_membership(common, left);
+            }
+            return;
+        }
+        if !members.is_voter(common.config.id) {
+            let leave_by = *self.leave_by.get_or_insert(now + timeout);
+            if self.transfer.is_none()
+                && let Some(to) = self.best_target(common)
+            {
+                self.transfer = Some(Transfer { to, until: leave_by, sent: false });
+            }
+        }
+    }
+
+    /// A leader that was removed told its successor, so nothing is left to do.
+    pub fn is_done(&self) -> bool {
+        self.leave_by.is_some() && self.transfer.as_ref().is_some_and(|transfer| transfer.sent)
+    }
+
     // ---- Time
 
     pub fn deadline(&self, common: &Common) -> Mono {
         let heartbeat = self.peers.iter().map(|peer| peer.round_sent_at).min();
         let heartbeat = heartbeat.map_or(Mono::NEVER, |at| at + common.config.heartbeat_interval);
         let transfer = self.transfer.as_ref().map_or(Mono::NEVER, |transfer| transfer.until);
-        heartbeat.min(transfer).min(self.quorum_until(common))
+        let leave = self.leave_by.unwrap_or(Mono::NEVER);
+        heartbeat.min(transfer).min(leave).min(self.quorum_until(common))
     }
 
     /// When this leader steps down unless it hears from a quorum (thesis §6.2).
     fn quorum_until(&self, common: &Common) -> Mono {
-        if common.membership.is_only_voter(common.config.id) {
+        if common.membership().is_only_voter(common.config.id) {
             return Mono::NEVER;
         }
         self.agreed(common, common.now, |peer| peer.heard_at) + common.config.election_timeout
@@ -279,7 +382,7 @@ impl Leader {
 
     /// False: the quorum is lost and so is leadership.
     pub fn tick(&mut self, common: &Common) -> bool {
-        if common.now >= self.quorum_until(common) {
+        if common.now >= self.quorum_until(common) || self.leave_by.is_some_and(|by| common.now >= by) {
             return false;
         }
         if self.transfer.as_ref().is_some_and(|transfer| common.now >= transfer.until) {
@@ -298,7 +401,7 @@ impl Leader {
             None => {}
         }
         let to = if to == 0 { self.best_target(common).ok_or(TransferRefused::NoTarget)? } else { to };
-        if to == common.config.id || !common.membership.voters.contains(&to) {
+        if to == common.config.id || !common.membership().voters.contains(&to) {
             return Err(TransferRefused::BadTarget);
         }
         let until = common.now + common.config.election_timeout;
@@ -312,7 +415,7 @@ impl Leader {
         let lately = common.config.heartbeat_interval.saturating_mul(3);
         self.peers
             .iter()
-            .filter(|peer| common.membership.voters.contains(&peer.id) && peer.round_answered > 0)
+            .filter(|peer| common.membership().voters.contains(&peer.id) && peer.round_answered > 0)
             .filter(|peer| common.now.since(peer.heard_at) <= lately)
             .max_by_key(|peer| (peer.matched, std::cmp::Reverse(peer.id)))
             .map(|peer| peer.id)
@@ -328,7 +431,9 @@ impl Leader {
             self.peers.iter().any(|peer| peer.id == to && peer.matched == common.log.last().index);
         if caught_up {
             transfer.sent = true;
-            self.lease_given_up = !planted::on("raft-lease-kept-in-transfer");
+            let kept =
+                breaks!(common.config, LeaseThroughTransfer) || planted::on("raft-lease-kept-in-transfer");
+            self.lease_given_up = !kept;
             common.send_now(to, MessageBody::TimeoutNow);
         }
     }
@@ -339,6 +444,7 @@ impl Leader {
     pub fn flush(&mut self, common: &mut Common, view: &impl LogView) {
         self.dirty = false;
         self.advance_commit(common);
+        self.follow_up(common);
         self.answer_reads(common);
         // Answers to rounds that begin now prove leadership after every read that waits.
         let round_wanted = self.reads.back().map_or(0, |read| read.round);
@@ -346,7 +452,7 @@ impl Leader {
             self.send_entries(common, position, view);
             let peer = &self.peers[position];
             let due = common.now >= peer.round_sent_at + common.config.heartbeat_interval;
-            let confirms = peer.round_sent < round_wanted && common.membership.is_voter(peer.id);
+            let confirms = peer.round_sent < round_wanted && common.membership().is_voter(peer.id);
             if due || confirms {
                 self.send_heartbeat(common, position, view);
             } else {
@@ -360,26 +466,29 @@ impl Leader {
     /// Commits by counting entries of this term only; what came before goes along (paper §5.4.2, figure 8).
     fn advance_commit(&mut self, common: &mut Common) {
         let before = common.log.commit();
-        let own = if planted::on("raft-leader-counts-itself-early") {
-            common.log.last().index
-        } else {
-            common.log.durable()
-        };
+        let early = breaks!(common.config, EarlyOwnCount) || planted::on("raft-leader-counts-itself-early");
+        let own = if early { common.log.last().index } else { common.log.durable() };
         let reached = self.agreed(common, own, |peer| peer.matched);
-        if (reached < self.term_start && !planted::on("raft-figure-8-commit")) || reached <= before {
+        let ours = self.term_start.max(before + 1);
+        let figure_8 = breaks!(common.config, EarlierTerms) || planted::on("raft-figure-8-commit");
+        if reached <= before || (reached < ours && !figure_8) {
             return;
         }
-        let ours = self.term_start.max(before + 1);
-        let bytes = if ours <= reached { common.log.bytes(ours, reached) } else { 0 };
-        self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(bytes);
-        common.log.commit_to(reached);
+        if ours <= reached {
+            self.uncommitted_bytes = self.uncommitted_bytes.saturating_sub(common.log.bytes(ours, reached));
+        }
+        common.commit_to(reached);
     }
 
     fn answer_reads(&mut self, common: &mut Common) {
-        if self.reads.is_empty() || !self.has_committed_own(common) {
+        let too_early = !self.has_committed_own(common) && !breaks!(common.config, ReadBeforeOwn);
+        if self.reads.is_empty() || too_early {
             return;
         }
-        let confirmed = self.agreed(common, u64::MAX, |peer| peer.round_answered);
+        let mut confirmed = self.agreed(common, u64::MAX, |peer| peer.round_answered);
+        if breaks!(common.config, UnconfirmedRead) {
+            confirmed = u64::MAX;
+        }
         while self.reads.front().is_some_and(|read| read.round <= confirmed) {
             let read = self.reads.pop_front().expect("the front was just seen");
             let index = Some(read.index.unwrap_or(common.log.commit()));
@@ -403,6 +512,9 @@ impl Leader {
     }
 
     fn send_entries(&mut self, common: &mut Common, position: usize, view: &impl LogView) {
+        if self.peers[position].blank && self.peers[position].may_send(&common.config) {
+            return self.request_snapshot(common, position, view);
+        }
         let last = common.log.last().index;
         while self.peers[position].next <= last && self.peers[position].may_send(&common.config) {
             let next = self.peers[position].next;
@@ -423,10 +535,13 @@ impl Leader {
         }
     }
 
-    /// A snapshot costs much, so it is only sent to a member that answers.
+    /// A snapshot costs much, so it is only sent to a member that answers, and not to one that was removed.
     fn request_snapshot(&mut self, common: &mut Common, position: usize, view: &impl LogView) {
         let peer = &mut self.peers[position];
-        if peer.round_answered == 0 || common.now.since(peer.heard_at) >= common.config.election_timeout {
+        if !common.membership().contains(peer.id)
+            || peer.round_answered == 0
+            || common.now.since(peer.heard_at) >= common.config.election_timeout
+        {
             peer.paused = true;
             return;
         }

@@ -18,26 +18,28 @@ use crate::base::{EntryId, Index, Term};
 
 use super::types::{Entry, HardState, LogGap, LogView};
 
+#[derive(Clone)]
 pub(super) struct Log {
-    tail: VecDeque<Entry>,
-    offset: Index,
-    tail_bytes: usize,
-    last: EntryId,
+    pub(super) tail: VecDeque<Entry>,
+    pub(super) offset: Index,
+    pub(super) tail_bytes: usize,
+    pub(super) last: EntryId,
     /// The first entry that the shell has not been given to write.
-    unwritten: Index,
-    durable: Index,
-    commit: Index,
-    handed: Index,
-    applied: Index,
-    writes: VecDeque<Write>,
+    pub(super) unwritten: Index,
+    pub(super) durable: Index,
+    pub(super) commit: Index,
+    pub(super) handed: Index,
+    pub(super) applied: Index,
+    pub(super) writes: VecDeque<Write>,
 }
 
 /// A write that the shell was given and has not completed.
-struct Write {
-    number: u64,
+#[derive(Clone)]
+pub(super) struct Write {
+    pub(super) number: u64,
     /// The last index that is durable once this write is, unless a later write replaced it.
-    through: Index,
-    hard_state: Option<HardState>,
+    pub(super) through: Index,
+    pub(super) hard_state: Option<HardState>,
 }
 
 /// What a completion made durable.

@@ -34,6 +34,16 @@
 //!    entry of the own term is committed. (thesis §6.4)
 //! 10. *Both halves count.* While a membership is joint, every quorum (votes, commits, leases, reads, being heard) is
 //!     one of both sets of voters. Learners are in none. (thesis §4.3)
+//! 11. *A membership counts from the moment it is in the log*, and no longer if it is replaced there. The next change
+//!     begins only when the last one is committed and left, and the leader has committed in its own term: so any
+//!     two memberships that can be in force together share a voter in all their quorums. (thesis §4.1, and Ongaro's
+//!     correction of 2015)
+//! 12. *Messages are answered whoever sends them.* A member that lags does not know yet who leads or asks; promises,
+//!     pre-vote and the log's order decide, not the own idea of the membership. Only what a stranger says of its
+//!     term is no reason to follow it, unless it leads or is elected. (thesis §4.1, §4.2.3)
+//! 13. *Who removes itself leads until that is committed*, without counting itself, and then hands over. A voter that
+//!     is left out by an entry that may still be replaced goes on asking for votes: it may hold the only copy.
+//!     (thesis §4.2.2)
 //!
 //! # Who asks when
 //!
@@ -51,35 +61,55 @@
 //! * *promise*: a member's, to elect nobody for now. *lease*: a leader's, resting on a quorum of promises.
 //! * *round*: a number on a leader's messages; answers repeat it, and so tell what they are younger than.
 //! * *own*: of the present leader's term.
+//! * *effective*: the newest membership in the log. *settled*: the newest committed one. *joint*: with two sets of voters.
+//! * *blank*: a member that was added to a running cluster and holds nothing yet; it is brought up by a snapshot, because
+//!   the first members of a cluster stand in no entry.
 //!
 //! # Where things are
 //!
 //! [`Raft`] in `core.rs` takes events, checks messages at the gate, and makes a Ready. `candidate.rs` holds elections from
 //! both sides, `follower.rs` the taking of entries, `leader.rs` replication, commit, leases, reads and hand-over,
-//! `progress.rs` what a leader knows of one member, `log.rs` the tail in memory over a [`LogView`], `quorum.rs` the
-//! arithmetic.
+//! `progress.rs` what a leader knows of one member, `log.rs` the tail in memory over a [`LogView`], `membership.rs` who
+//! is in the cluster by which entry, `quorum.rs` the arithmetic; `explore.rs` (feature `sim`) lets a search through all
+//! states see into a core.
 //!
 //! # What is left out
 //!
-//! * *Changes of the membership.* The arithmetic and the types are complete, and a snapshot may bring a new membership;
-//!   but nothing proposes or applies [`EntryKind::Membership`] yet. When it does, messages of strangers must be looked
-//!   at again: a member that lags must follow a leader that it does not know yet (thesis §4.1); now they are ignored.
+//! * *Demotion.* A voter becomes a learner by being removed and added with another id.
 //! * *Applying ahead of the own disk.* An entry that a quorum holds is handed out only when it is durable here too.
 //!   Cost: where the own disk is the slowest, its sync time. Gain: a state machine may checkpoint whatever it has.
 //! * *A lease after a hand-over that was given up.* The rest of that term asks a quorum for each read.
 //! * *Damage.* A member that lost what it had acknowledged is not a faulty member to Raft but a lying one. It must
 //!   come back with another id.
 
+/// Whether a rule is broken on purpose: a constant `false` in a build without the feature `sim`.
+macro_rules! breaks {
+    ($config:expr, $rule:ident) => {{
+        #[cfg(feature = "sim")]
+        let broken = $config.planted == Some($crate::raft::explore::Planted::$rule);
+        #[cfg(not(feature = "sim"))]
+        let broken = {
+            let _ = &$config;
+            false
+        };
+        broken
+    }};
+}
+
 mod candidate;
 mod config;
 mod core;
+#[cfg(feature = "sim")]
+pub mod explore;
 mod follower;
 mod leader;
 mod log;
+mod membership;
 mod progress;
 pub mod quorum;
 pub mod types;
 
-pub use config::{Config, PeerStanding, PeerState, Refused, Role, Start, TransferRefused};
+pub use config::{ChangeRefused, Config, PeerStanding, PeerState, Refused, Role, Start, TransferRefused};
 pub use core::Raft;
+pub use membership::Change;
 pub use types::*;

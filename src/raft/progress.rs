@@ -20,6 +20,7 @@ use crate::base::{Index, MemberId, Mono};
 
 use super::config::{Config, PeerState};
 
+#[derive(Clone)]
 pub(super) struct Progress {
     pub id: MemberId,
     /// All of our log up to here is durable there.
@@ -31,7 +32,7 @@ pub(super) struct Progress {
     /// ends the pause at the latest.
     pub paused: bool,
     /// Appends with entries that are not acknowledged: their last index and payload bytes.
-    inflight: VecDeque<(Index, usize)>,
+    pub(super) inflight: VecDeque<(Index, usize)>,
     inflight_bytes: usize,
     /// When it last answered in this term; the start of the term before that.
     pub heard_at: Mono,
@@ -44,6 +45,10 @@ pub(super) struct Progress {
     pub round_sent_at: Mono,
     /// The commit index that it can have learnt from us.
     pub commit_told: Index,
+    /// It is blank: no entry helps, only a snapshot.
+    pub blank: bool,
+    /// It was removed, and is told so until then.
+    pub told_until: Option<Mono>,
 }
 
 impl Progress {
@@ -62,6 +67,8 @@ impl Progress {
             round_sent: 0,
             round_sent_at: Mono(0),
             commit_told: 0,
+            blank: false,
+            told_until: None,
         }
     }
 
@@ -109,6 +116,7 @@ impl Progress {
     /// It holds everything up to `matched`. `first_index` is the first entry that we can still send.
     pub fn accepted(&mut self, matched: Index, first_index: Index) {
         self.matched = self.matched.max(matched);
+        self.blank = false;
         while self.inflight.front().is_some_and(|&(last, _)| last <= matched) {
             let (_, bytes) = self.inflight.pop_front().expect("the front was just seen");
             self.inflight_bytes -= bytes;
@@ -136,6 +144,7 @@ impl Progress {
             PeerState::Snapshot => false,
         };
         if current {
+            self.blank = previous == 0;
             self.probe_from(possible.saturating_add(1).min(previous));
         }
         current

@@ -275,6 +275,19 @@ impl World {
         }
     }
 
+    /// A stopping member says goodbye where nothing is owed; whether everybody is gone.
+    pub(super) fn part_from_clients(&mut self, member: usize, life: u64) -> bool {
+        let here = |connected: &mut Connected| connected.member == member && connected.life == life;
+        let mut parted = true;
+        for client in &mut self.clients.all {
+            if client.waiting.is_empty() {
+                client.connected.take_if(here);
+            }
+            parted &= !client.connected.as_mut().is_some_and(here);
+        }
+        parted
+    }
+
     /// There is a new budget: clients that had stopped go on.
     pub(super) fn wake_clients(&mut self, budget: u64) {
         self.clients.budget = budget;

@@ -268,7 +268,8 @@ impl World {
         true
     }
 
-    /// Picks the byte. Damage of the log waits until one more group is durable behind it.
+    /// Picks the byte. Damage of the log waits until one more group is durable behind it; damage of the tree until the
+    /// process starts anew: as long as it runs it reads from its page cache, and a page is verified once.
     fn damage(&mut self, member: usize, file: &str, kind: Rot, place: u64) -> bool {
         if !self.may_lose(member) {
             return false;
@@ -286,14 +287,10 @@ impl World {
         let mut at = (u128::from(total) * u128::from(place.min(999)) / 1_000) as u64;
         for (path, bytes) in parts {
             if at < bytes {
-                let in_log = path.starts_with(wal_dir());
                 let at = if kind == Rot::Flip { at } else { at / SECTOR_BYTES * SECTOR_BYTES };
                 let bytes_max = (bytes - at) as usize;
                 self.machines[member].rot.push(Rotting { path, offset: at, bytes_max, kind });
                 self.machines[member].tainted = true;
-                if !in_log {
-                    self.rot(member);
-                }
                 return true;
             }
             at -= bytes;
@@ -301,13 +298,15 @@ impl World {
         false
     }
 
-    /// Damage that is due strikes.
-    pub(super) fn rot(&mut self, member: usize) {
+    /// Damage that is due strikes: of the log after each group, of the tree before each start.
+    pub(super) fn rot(&mut self, member: usize, of_log: bool) {
         if self.machines[member].rot.is_empty() {
             return;
         }
         let machine = &mut self.machines[member];
-        for Rotting { path, offset, bytes_max, kind } in std::mem::take(&mut machine.rot) {
+        let due = |rotting: &mut Rotting| rotting.path.starts_with(wal_dir()) == of_log;
+        let due: Vec<Rotting> = machine.rot.extract_if(.., due).collect();
+        for Rotting { path, offset, bytes_max, kind } in due {
             let dice = &mut machine.power_dice;
             let damage = match kind {
                 Rot::Flip => Damage::Flip { bit: dice.below(8) as u8 },

@@ -163,6 +163,6 @@ fn happened(
             let gone = before.kvs.into_iter().filter(|kv| after.kvs.iter().all(|left| left.key != kv.key));
             Ok(gone.map(|kv| Change { revision, key: kv.key, value: None }).collect())
         }
-        Command::Publish { .. } => Ok(Vec::new()),
+        Command::Publish { .. } | Command::Members(_) => Ok(Vec::new()),
     }
 }

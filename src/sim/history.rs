@@ -143,7 +143,9 @@ impl Outcome {
             Body::Delete { revision, deleted, previous } => Answer::Delete { revision, deleted, previous },
             Body::Range(result) => Answer::Range(result),
             Body::Fault(fault) => return Outcome::from_fault(at, Some(header.revision), &fault),
-            Body::Status(_) | Body::Members(_) => return Outcome::Unknown,
+            Body::Status(_) | Body::Members(_) | Body::MemberAdded { .. } | Body::LeaderMoved => {
+                return Outcome::Unknown;
+            }
         };
         Outcome::Answered { at, header: Some(header.revision), answer }
     }
@@ -162,6 +164,9 @@ impl Outcome {
             | Code::TooLarge
             | Code::NoLease
             | Code::NoMember
+            | Code::MemberExists
+            | Code::Learner
+            | Code::Unhealthy
             | Code::NoSpace
             | Code::Loading => return Outcome::Refused { at, code: fault.code },
         };

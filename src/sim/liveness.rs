@@ -30,6 +30,10 @@ impl World {
             }
         }
         for member in members {
+            if self.machines[member].process.as_ref().is_some_and(|process| process.stopping.is_some()) {
+                // An operator's stop would be one more fault.
+                self.end_process(member, false);
+            }
             let machine = &mut self.machines[member];
             machine.slow = (0, START);
             machine.start_at = self.now;

@@ -72,9 +72,11 @@ pub struct Process {
     pub overdue_turns: u64,
 }
 
+#[derive(Default)]
 pub struct Stopping {
     pub restart: Nanos,
     pub handed_over_at: Option<Mono>,
+    pub gave_up: bool,
     pub last_checkpoint: bool,
 }
 

@@ -51,6 +51,7 @@
 //!   `add`, `remove`, `promote` and `transfer`, `faults` does them, and `may_lose` counts by the members of that time.
 
 pub mod check;
+pub mod explore;
 pub mod history;
 
 mod clients;

@@ -15,16 +15,20 @@ use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Error, Rng};
 use crate::io::Disk;
 use crate::io::sim::{Fate, Profile, SimDisk};
-use crate::node::{Bootstrap, Config, Node, Output};
+use crate::node::{Bootstrap, Config, Node, Output, Rules};
 
 /// From an event to the turn that deals with it, and from a turn to the next one that it asked for: what the
 /// loop needs for a system call and for its work.
 const TURN_DELAY: Nanos = MS / 50;
 
-/// As in the event loop: how often free space is looked at, and how long a stopping leader refuses instead of
-/// dropping what others forward to it.
+/// As in the event loop: how often free space is looked at.
 const SPACE_EVERY: Nanos = 2 * SECOND;
-const FAREWELL: Nanos = 200 * MS;
+
+/// As in `net::stop`, since the hand-over: when quiet connections are ended, when what waits is answered with what
+/// is known, and when nobody is waited for any more.
+const SILENCE: Nanos = 200 * MS;
+const PATIENCE: Nanos = 2 * SECOND;
+const END: Nanos = PATIENCE + SECOND;
 
 /// Turns in a row that may leave their deadline in the past.
 const OVERDUE_TURNS_MAX: u64 = 500;
@@ -56,6 +60,7 @@ impl World {
             catchup_entries: options.catchup,
             checkpoint_entries: options.checkpoint,
             quota_bytes: None,
+            members: Rules::default(),
         }
     }
 
@@ -67,7 +72,7 @@ impl World {
             ..Member::default()
         };
         let members = (1..=self.options.members).map(member_of).collect();
-        Bootstrap { cluster: CLUSTER, member: member as u64, members }
+        Bootstrap { cluster: CLUSTER, member: member as u64, members, trust_disk: false }
     }
 
     /// The machine has power, and its process is started.
@@ -81,6 +86,7 @@ impl World {
         if self.power_goes_again(member) {
             return;
         }
+        self.rot(member, false);
         let found = self.check_recovered(member);
         let now = self.local(member);
         let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
@@ -177,7 +183,7 @@ impl World {
 
     /// Does what a turn decided.
     pub(super) fn carry_out(&mut self, member: usize, output: Output<SimDisk>) {
-        let Output { replies, messages, batches, jobs, again } = output;
+        let Output { replies, messages, batches, jobs, again, members_changed: _ } = output;
         self.trace.mix((replies.len() + 16 * messages.len() + 256 * batches.len()) as u64);
         self.observe(member, &batches);
         let mut out = vec![BytesMut::new(); self.machines.len()];
@@ -262,7 +268,7 @@ impl World {
             Ok(written) => {
                 process.node.on_written(written);
                 self.watch.durable(member, &copy);
-                self.rot(member);
+                self.rot(member, true);
                 self.turn_soon(member);
             }
             Err(why) => {
@@ -396,7 +402,7 @@ impl World {
         let now = self.local(member);
         let Some(process) = &mut self.machines[member].process else { return };
         process.node.stop(now);
-        process.stopping = Some(Stopping { restart, handed_over_at: None, last_checkpoint: false });
+        process.stopping = Some(Stopping { restart, ..Stopping::default() });
         self.turn_soon(member);
     }
 
@@ -423,10 +429,17 @@ impl World {
             self.machines[member].start_at = self.now + restart;
             return self.after(restart, Event::Start { member });
         }
-        let settled = process.node.may_exit(now) && now >= since + FAREWELL;
-        if !settled && now < since + 2 * SECOND {
+        if now >= since + PATIENCE && !stopping.gave_up {
+            stopping.gave_up = true;
+            process.node.give_up();
+        }
+        let (life, may_exit) = (process.life, process.node.may_exit(now));
+        let parted = now >= since + SILENCE && self.part_from_clients(member, life);
+        if !(may_exit && parted) && now < since + END {
             return self.turn_after(member, 10 * MS);
         }
+        let process = self.machines[member].process.as_mut().expect("it is stopping");
+        let stopping = process.stopping.as_mut().expect("it is stopping");
         stopping.last_checkpoint = true;
         match process.node.final_checkpoint() {
             Err(why) => self.stopped(member, &why),

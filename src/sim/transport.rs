@@ -195,6 +195,7 @@ impl World {
                 Ok(Some(Frame::Hello(hello))) if !greeted => {
                     assert!(hello.from == from as u64 && hello.to == to as u64, "greetings come undamaged");
                     conn.greeted = true;
+                    self.greeted(to, from);
                     self.answer_dialler(number, Answer::Welcome);
                 }
                 Ok(Some(frame)) if greeted => {
@@ -217,6 +218,14 @@ impl World {
                 input.clear();
             }
             conn.input = input;
+        }
+    }
+
+    /// A new connection replaces whatever there was of that member.
+    fn greeted(&mut self, member: usize, from: usize) {
+        if let Some(process) = &mut self.machines[member].process {
+            process.node.on_peer_greeted(from as u64);
+            self.turn_soon(member);
         }
     }
 
@@ -315,6 +324,9 @@ impl World {
             return;
         }
         for number in self.net.between(from, to) {
+            if self.net.conns[&number].held.is_empty() {
+                continue;
+            }
             let wait = self.net.resume_delay(from, to);
             let conn = self.net.conns.get_mut(&number).expect("the key was just listed");
             conn.arrives = conn.arrives.max(self.now + wait);

@@ -305,7 +305,9 @@ impl World {
                     }
                     MessageBody::AppendAccepted { matched, .. } => {
                         let reached = last.index.max(self.watch.seen[member].installed);
-                        (matched > reached || hard_state.term < term).then_some("an acknowledgement")
+                        // Of an earlier term it is old news: a later leader may have replaced what it spoke of.
+                        let held = matched <= reached || hard_state.term > term;
+                        (!held || hard_state.term < term).then_some("an acknowledgement")
                     }
                     _ => return,
                 }

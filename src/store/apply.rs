@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::record::{self, Header};
+use super::record::Header;
 use super::walk::{Bounds, Walk, key_value, read_record};
-use super::{MEMBERS, REVISIONS, Store, VERSIONS, damaged, keys, range};
-use crate::api::{Body, Code, Command, Delete, Fault, KeyValue, Order, Put};
+use super::{REVISIONS, Store, VERSIONS, damaged, keys, range};
+use crate::api::{Body, Command, Delete, Fault, KeyValue, Order, Put};
 use crate::base::planted;
 use crate::base::{EntryId, MemberId, Result, Revision};
 use crate::btree::{Spot, View};
@@ -44,6 +44,7 @@ impl<D: Disk> Store<D> {
             Some(Command::Publish { member, name, client_urls }) => {
                 self.publish(*member, name, client_urls)?
             }
+            Some(Command::Members(change)) => self.change_members(change)?,
         };
         self.state.applied = id;
         self.broken = false;
@@ -130,12 +131,12 @@ impl<D: Disk> Store<D> {
 
     fn publish(&mut self, id: MemberId, name: &str, client_urls: &[String]) -> Result<Body> {
         let Some(member) = self.members.iter_mut().find(|member| member.id == id) else {
-            return Ok(Body::Fault(Fault::new(Code::NoMember, "etcdserver: member not found")));
+            return Ok(Body::Fault(Fault::no_member()));
         };
         member.name = name.to_string();
         member.client_urls = client_urls.to_vec();
-        let record = record::encode_member(member);
-        self.tree.insert(MEMBERS, &record::member_key(id), &[&record], false)?;
+        let member = member.clone();
+        self.put_member(&member)?;
         Ok(Body::Members(self.members.clone()))
     }
 

@@ -41,6 +41,7 @@ mod check;
 mod digest;
 mod incoming;
 mod keys;
+mod members;
 mod range;
 mod record;
 mod snapshot;
@@ -51,7 +52,7 @@ use std::path::{Path, PathBuf};
 
 use crate::api::{Fault, Member};
 use crate::base::planted;
-use crate::base::{EntryId, Error, Index, Result, Revision};
+use crate::base::{EntryId, Error, Index, MemberId, Result, Revision};
 use crate::btree::{ROOTS, Stats, Tree, View};
 use crate::io::Disk;
 
@@ -62,6 +63,7 @@ pub use snapshot::Snapshot;
 pub use state::Identity;
 
 use keys::Malformed;
+use record::Found;
 use state::{Phase, State};
 
 /// Key spaces of the tree file.
@@ -79,6 +81,7 @@ pub struct Store<D: Disk> {
     /// What the tree's application record says; brought up to `state` before a checkpoint begins.
     recorded: State,
     members: Vec<Member>,
+    removed: Vec<MemberId>,
     /// An apply has failed half-way.
     broken: bool,
 }
@@ -122,10 +125,11 @@ impl<D: Disk> Store<D> {
             state,
             recorded: state,
             members: Vec::new(),
+            removed: Vec::new(),
             broken: false,
         };
         store.refuse_unknown_roots()?;
-        store.members = store.read_members()?;
+        (store.members, store.removed) = store.read_members()?;
         Ok(store)
     }
 
@@ -164,6 +168,11 @@ impl<D: Disk> Store<D> {
     /// All members of the cluster, by id.
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// Who was a member once, by id.
+    pub fn removed_members(&self) -> &[MemberId] {
+        &self.removed
     }
 
     /// Bytes of the file, and of its pages in use.
@@ -236,18 +245,21 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    fn read_members(&self) -> Result<Vec<Member>> {
-        let mut members = Vec::new();
+    fn read_members(&self) -> Result<(Vec<Member>, Vec<MemberId>)> {
+        let (mut members, mut removed) = (Vec::new(), Vec::new());
         let mut cursor = self.tree.cursor(View::Now, MEMBERS);
         let mut there = cursor.first()?;
         while there {
             let record = cursor.value().to_vec()?;
-            let member = record::decode_member(&cursor.key()?, &record)
+            let found = record::decode_member(&cursor.key()?, &record)
                 .map_err(|bad| damaged(&self.path, "a member", bad))?;
-            members.push(member);
+            match found {
+                Found::Member(member) => members.push(member),
+                Found::Removed(id) => removed.push(id),
+            }
             there = cursor.next()?;
         }
-        Ok(members)
+        Ok((members, removed))
     }
 
     /// The revision that a read at `asked` (0 = now) sees, or why there is none.

@@ -97,6 +97,10 @@ impl Header {
 
 const LEARNER: u8 = 1;
 
+/// The whole record of a member that was removed: it stays, so that its id is never given out again and that it
+/// can be told.
+pub const REMOVED: &[u8] = &[2];
+
 /// The key of a member is its id, big-endian.
 pub fn member_key(id: MemberId) -> [u8; 8] {
     id.to_be_bytes()
@@ -118,9 +122,20 @@ pub fn encode_member(member: &Member) -> Vec<u8> {
     out
 }
 
+/// What the tree knows of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Member(Member),
+    Removed(MemberId),
+}
+
 /// The inverse of [`member_key`] and [`encode_member`].
-pub fn decode_member(key: &[u8], record: &[u8]) -> Result<Member, Malformed> {
+pub fn decode_member(key: &[u8], record: &[u8]) -> Result<Found, Malformed> {
     let id = key.try_into().map_err(|_| Malformed(format!("a member's key of {} bytes", key.len())))?;
+    let id = MemberId::from_be_bytes(id);
+    if record == REMOVED {
+        return Ok(Found::Removed(id));
+    }
     let mut reader = Reader::new(record);
     let flags = reader.u8()?;
     if flags & !LEARNER != 0 {
@@ -139,7 +154,7 @@ pub fn decode_member(key: &[u8], record: &[u8]) -> Result<Member, Malformed> {
     if !reader.is_empty() {
         return Err(Malformed(format!("{} bytes behind a member", reader.left())));
     }
-    Ok(Member { id: u64::from_be_bytes(id), name, peer_urls, client_urls, learner: flags & LEARNER != 0 })
+    Ok(Found::Member(Member { id, name, peer_urls, client_urls, learner: flags & LEARNER != 0 }))
 }
 
 fn text(bytes: &[u8]) -> Result<String, Malformed> {
@@ -178,6 +193,8 @@ mod tests {
         };
         assert_eq!(hex(&encode_member(&member)), "01020000006e3101000000010000007000000000");
         assert_eq!(hex(&member_key(7)), "0000000000000007");
+        assert_eq!(decode_member(&member_key(7), &[2]), Ok(Found::Removed(7)));
+        assert!(decode_member(&member_key(7), &[2, 0]).is_err());
     }
 
     #[test]
@@ -223,8 +240,10 @@ mod tests {
                 let (bytes, again) = header.encode();
                 prop_assert_eq!(&record[..length], &bytes[..again]);
             }
-            if let Ok(member) = decode_member(&[0; 8], &record) {
-                prop_assert_eq!(encode_member(&member), record);
+            match decode_member(&[0; 8], &record) {
+                Ok(Found::Member(member)) => prop_assert_eq!(encode_member(&member), record),
+                Ok(Found::Removed(_)) => prop_assert_eq!(record, REMOVED),
+                Err(_) => {}
             }
         }
 
@@ -237,7 +256,7 @@ mod tests {
             learner in any::<bool>(),
         ) {
             let member = Member { id, name, peer_urls, client_urls, learner };
-            prop_assert_eq!(decode_member(&member_key(id), &encode_member(&member)), Ok(member));
+            prop_assert_eq!(decode_member(&member_key(id), &encode_member(&member)), Ok(Found::Member(member)));
         }
     }
 }

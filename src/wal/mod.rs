@@ -194,7 +194,10 @@ fn tidy_spares<D: Disk>(disk: &D, dir: &Path, options: &Options, survey: &Survey
     }
     for &number in &survey.spares {
         let path = dir.join(Name::Spare(number).to_string());
-        let file = disk.open(&path, crate::io::Open::Read).map_err(|e| Error::io("open", &path, e))?;
+        let file = disk.open(&path, crate::io::Open::Write).map_err(|e| Error::io("open", &path, e))?;
+        // A sync of it may have failed in the process before: only what the disk holds counts.
+        file.sync_data().map_err(|e| Error::io("sync", &path, e))?;
+        file.drop_cache(0, options.segment_bytes).map_err(|e| Error::io("reread", &path, e))?;
         let file_bytes = file.len_bytes().map_err(|e| Error::io("measure", &path, e))?;
         if file_bytes == options.segment_bytes && kept.len() < chore::SPARES_MAX {
             kept.push(number);

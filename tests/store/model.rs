@@ -1,10 +1,11 @@
 //! etcd's semantics, written for being obviously right: every version of every key in a list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Code, Command, Delete, Fault, KeyValue, Member, Order, Put, Range, RangeResult, SortBy, Span,
+    Body, Code, Command, Delete, Fault, KeyValue, Member, MemberChange, Order, Put, Range, RangeResult,
+    SortBy, Span,
 };
 
 #[derive(Clone)]
@@ -22,12 +23,13 @@ pub struct Model {
     /// Oldest version first.
     keys: BTreeMap<Bytes, Vec<Version>>,
     pub members: BTreeMap<u64, Member>,
+    pub removed: BTreeSet<u64>,
 }
 
 impl Model {
     pub fn new(members: &[Member]) -> Model {
         let members = members.iter().map(|member| (member.id, member.clone())).collect();
-        Model { revision: 1, keys: BTreeMap::new(), members }
+        Model { revision: 1, keys: BTreeMap::new(), members, removed: BTreeSet::new() }
     }
 
     pub fn apply(&mut self, command: &Command) -> Body {
@@ -39,9 +41,62 @@ impl Model {
                 Some(member) => {
                     member.name = name.clone();
                     member.client_urls = client_urls.clone();
-                    Body::Members(self.members.values().cloned().collect())
+                    self.all_members()
                 }
             },
+            Command::Members(change) => self.change_members(change),
+        }
+    }
+
+    fn all_members(&self) -> Body {
+        Body::Members(self.members.values().cloned().collect())
+    }
+
+    fn change_members(&mut self, change: &MemberChange) -> Body {
+        let unknown = || Body::Fault(Fault::new(Code::NoMember, "etcdserver: member not found"));
+        match change {
+            MemberChange::Add { id, peer_urls, learner } => {
+                if self.members.contains_key(id) || self.removed.contains(id) {
+                    return Body::Fault(Fault::new(
+                        Code::MemberExists,
+                        "etcdserver: member ID already exist",
+                    ));
+                }
+                let member =
+                    Member { id: *id, peer_urls: peer_urls.clone(), learner: *learner, ..Member::default() };
+                self.members.insert(*id, member.clone());
+                let members = self.members.values().cloned().collect();
+                Body::MemberAdded { member: Box::new(member), members }
+            }
+            MemberChange::Remove { id } => match self.members.remove(id) {
+                None => unknown(),
+                Some(_) => {
+                    self.removed.insert(*id);
+                    self.all_members()
+                }
+            },
+            MemberChange::Update { id, peer_urls } => match self.members.get_mut(id) {
+                None => unknown(),
+                Some(member) => {
+                    member.peer_urls = peer_urls.clone();
+                    self.all_members()
+                }
+            },
+            MemberChange::Promote { id } => match self.members.get_mut(id) {
+                None => unknown(),
+                Some(member) => {
+                    member.learner = false;
+                    self.all_members()
+                }
+            },
+            MemberChange::Alone { id } => {
+                let others: Vec<u64> = self.members.keys().copied().filter(|other| other != id).collect();
+                for other in others {
+                    self.members.remove(&other);
+                    self.removed.insert(other);
+                }
+                self.change_members(&MemberChange::Promote { id: *id })
+            }
         }
     }
 

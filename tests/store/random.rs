@@ -4,7 +4,7 @@
 use super::model::Model;
 use super::snapshot::{install, send};
 use super::*;
-use pawl::api::{Order, Range, SortBy};
+use pawl::api::{MemberChange, Order, Range, SortBy};
 use pawl::base::Rng;
 use pawl::btree::Checkpoint;
 use pawl::io::sim::Damage;
@@ -161,6 +161,7 @@ impl Rig {
         let everything = Range::new(Span::Prefix(Bytes::new()));
         assert_eq!(self.store.range(&everything).unwrap(), self.model.range(&everything));
         assert_eq!(self.store.members(), self.model.members.values().cloned().collect::<Vec<_>>());
+        assert!(self.store.removed_members().iter().eq(&self.model.removed));
 
         // Determinism: the same log, other pages, another disk and no checkpoint at all.
         let other = disk();
@@ -214,7 +215,7 @@ fn random_span(rng: &mut Rng) -> Span {
 }
 
 fn random_command(rng: &mut Rng) -> Command {
-    match rng.below(20) {
+    match rng.below(21) {
         0..14 => {
             let (ignore_value, ignore_lease) = (rng.one_in(6), rng.one_in(10));
             Command::Put(Put {
@@ -233,11 +234,24 @@ fn random_command(rng: &mut Rng) -> Command {
             }
             Command::Delete(Delete { span, prev_kv: rng.one_in(2) })
         }
+        19 => Command::Members(random_change(rng)),
         _ => Command::Publish {
             member: rng.between(1, 4),
             name: format!("n{}", rng.below(10)),
             client_urls: (0..rng.below(3)).map(|port| format!("http://127.0.0.1:{port}2379")).collect(),
         },
+    }
+}
+
+fn random_change(rng: &mut Rng) -> MemberChange {
+    let id = rng.between(1, 12);
+    let peer_urls = (0..rng.between(1, 2)).map(|port| format!("http://10.0.0.{id}:{port}")).collect();
+    match rng.below(20) {
+        0..8 => MemberChange::Add { id, peer_urls, learner: rng.one_in(2) },
+        8..12 => MemberChange::Remove { id },
+        12..15 => MemberChange::Update { id, peer_urls },
+        15..19 => MemberChange::Promote { id },
+        _ => MemberChange::Alone { id },
     }
 }
 

@@ -150,15 +150,26 @@ pub fn status(reply: &Value) -> Option<Status> {
 
 pub fn members(reply: &Value) -> Option<Vec<Member>> {
     let Value::Array(items) = reply else { return None };
-    let member = |item: &Value| {
-        let map = Map::new(item)?;
-        Some(Member {
-            id: map.number("id")?,
-            name: map.text("name")?,
-            peer_urls: texts(map.value("peer_urls")?)?,
-            client_urls: texts(map.value("client_urls")?)?,
-            learner: flag(map.value("learner")?)?,
-        })
-    };
     items.iter().map(member).collect()
+}
+
+fn member(item: &Value) -> Option<Member> {
+    let map = Map::new(item)?;
+    Some(Member {
+        id: map.number("id")?,
+        name: map.text("name")?,
+        peer_urls: texts(map.value("peer_urls")?)?,
+        client_urls: texts(map.value("client_urls")?)?,
+        learner: flag(map.value("learner")?)?,
+    })
+}
+
+/// The map `member, members`.
+pub fn member_added(reply: &Value) -> Option<(Member, Vec<Member>)> {
+    let map = Map::new(reply)?;
+    Some((member(map.value("member")?)?, members(map.value("members")?)?))
+}
+
+pub fn ok(reply: &Value) -> Option<()> {
+    (text(reply)? == "OK").then_some(())
 }

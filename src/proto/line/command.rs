@@ -5,6 +5,7 @@ use super::frame::Words;
 use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
 use crate::api::{Code, Delete, Fault, Order, Put, Range, Request, SortBy, Span};
+use crate::base::MemberId;
 
 /// The greatest number that any option takes: etcd's are signed.
 const NUMBER_MAX: u64 = i64::MAX as u64;
@@ -94,6 +95,22 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
             let serializable = options(call, first)?.has(Opt::Serializable);
             (Request::MemberList { serializable }, Shape::Members)
         }
+        Run::MemberAdd => {
+            let learner = words.is(words.count() - 1, "LEARNER");
+            let end = words.count() - usize::from(learner);
+            if end == first {
+                return Err(call.fault("no URL"));
+            }
+            let peer_urls = texts(call, first, end)?;
+            (Request::MemberAdd { peer_urls, learner }, Shape::MemberAdded)
+        }
+        Run::MemberRemove => (Request::MemberRemove { id: id(call, first)? }, Shape::Members),
+        Run::MemberPromote => (Request::MemberPromote { id: id(call, first)? }, Shape::Members),
+        Run::MemberUpdate => {
+            let peer_urls = texts(call, first + 1, words.count())?;
+            (Request::MemberUpdate { id: id(call, first)?, peer_urls }, Shape::Members)
+        }
+        Run::MoveLeader => (Request::MoveLeader { to: id(call, first)? }, Shape::Ok),
         _ => return Ok(None),
     }))
 }
@@ -103,6 +120,20 @@ pub fn exists(words: &Words, word: usize) -> Request {
     let mut range = Range::new(Span::Key(words.share(word)));
     range.count_only = true;
     Request::Range(range)
+}
+
+/// An id of a member uses all 64 bits.
+fn id(call: Call<'_>, word: usize) -> Result<MemberId, Fault> {
+    let text = std::str::from_utf8(call.words.get(word)).ok();
+    let digits = text.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| call.fault_at(word, "must be an id, a decimal number"))
+}
+
+fn texts(call: Call<'_>, from: usize, to: usize) -> Result<Vec<String>, Fault> {
+    let text = |word: usize| String::from_utf8(call.words.get(word).to_vec());
+    (from..to).map(|word| text(word).map_err(|_| call.fault_at(word, "must be a text"))).collect()
 }
 
 fn put(call: Call<'_>) -> Result<(Request, Shape), Fault> {

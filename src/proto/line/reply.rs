@@ -34,6 +34,8 @@ pub enum Shape {
     Status,
     /// MEMBER LIST.
     Members,
+    /// MEMBER ADD: `member, members`.
+    MemberAdded,
     /// INFO.
     Info(Sections),
     /// `mntr` and `stat`, typed: text that is no RESP.
@@ -60,7 +62,14 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
                 None => resp.null(),
             }
         }
-        (Shape::Ok, Body::Put { .. }) => resp.simple("OK"),
+        (Shape::MemberAdded, Body::MemberAdded { member: added, members: all }) => {
+            resp.map(2);
+            resp.text("member");
+            member(added, resp);
+            resp.text("members");
+            members(all, resp);
+        }
+        (Shape::Ok, Body::Put { .. } | Body::LeaderMoved) => resp.simple("OK"),
         (Shape::Value, Body::Range(range)) => match range.kvs.first() {
             Some(kv) => resp.bulk(&kv.value),
             None => resp.null(),
@@ -78,12 +87,7 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
             key_values(previous, false, resp);
         }
         (Shape::Status, Body::Status(found)) => status(found, resp),
-        (Shape::Members, Body::Members(members)) => {
-            resp.array(members.len());
-            for one in members {
-                member(one, resp);
-            }
-        }
+        (Shape::Members, Body::Members(all)) => members(all, resp),
         (Shape::Info(sections), Body::Status(status)) => {
             resp.text(&info::info(status, info, sections));
         }
@@ -164,6 +168,13 @@ fn status(status: &Status, resp: &mut Resp<'_>) {
     resp.boolean(status.learner);
     resp.text("errors");
     texts(&status.errors, resp);
+}
+
+fn members(members: &[Member], resp: &mut Resp<'_>) {
+    resp.array(members.len());
+    for one in members {
+        member(one, resp);
+    }
 }
 
 fn member(member: &Member, resp: &mut Resp<'_>) {

@@ -34,7 +34,12 @@ pub enum Run {
     Exists,
     DbSize,
     Status,
+    MemberAdd,
     MemberList,
+    MemberPromote,
+    MemberRemove,
+    MemberUpdate,
+    MoveLeader,
     Info,
     Ping,
     Echo,
@@ -75,10 +80,11 @@ pub enum Opt {
     MaxMod,
     MinCreate,
     MaxCreate,
+    Learner,
 }
 
 /// Options there are.
-pub const OPTIONS: usize = Opt::MaxCreate as usize + 1;
+pub const OPTIONS: usize = Opt::Learner as usize + 1;
 
 /// The type of a word, as `COMMAND DOCS` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,13 +288,44 @@ pub static COMMANDS: &[Spec] = &[
         Run::Container,
         Cluster,
         "The members of the cluster.",
-        &[other(
-            "LIST",
-            Run::MemberList,
-            Cluster,
-            &[Flag(Opt::Serializable, "SERIALIZABLE")],
-            "The members of the cluster.",
-        )],
+        &[
+            other(
+                "ADD",
+                Run::MemberAdd,
+                Cluster,
+                &[Many("url", Text), Flag(Opt::Learner, "LEARNER")],
+                "Adds a member that is reached under these URLs by the others.",
+            ),
+            other(
+                "LIST",
+                Run::MemberList,
+                Cluster,
+                &[Flag(Opt::Serializable, "SERIALIZABLE")],
+                "The members of the cluster.",
+            ),
+            other(
+                "PROMOTE",
+                Run::MemberPromote,
+                Cluster,
+                &[Word("id", Integer)],
+                "Makes a voter of a learner that has caught up.",
+            ),
+            other("REMOVE", Run::MemberRemove, Cluster, &[Word("id", Integer)], "Removes a member for good."),
+            other(
+                "UPDATE",
+                Run::MemberUpdate,
+                Cluster,
+                &[Word("id", Integer), Many("url", Text)],
+                "Replaces the URLs under which the others reach a member.",
+            ),
+        ],
+    ),
+    other(
+        "MOVELEADER",
+        Run::MoveLeader,
+        Cluster,
+        &[Word("id", Integer)],
+        "Hands leadership to this member; only the leader takes it.",
     ),
     other("PING", Run::Ping, Session, &[Maybe("message", Text)], "PONG, or the message."),
     data(
@@ -358,12 +395,7 @@ pub static ABSENT: &[(&str, &str)] = &[
     ("HASHKV", NOT_YET),
     ("LEASE", NOT_YET),
     ("LOCK", NOT_YET),
-    ("MEMBER ADD", NOT_YET),
-    ("MEMBER PROMOTE", NOT_YET),
-    ("MEMBER REMOVE", NOT_YET),
-    ("MEMBER UPDATE", NOT_YET),
     ("MGET", "not in this version of Pawl: send several GET in one go, or RANGE"),
-    ("MOVELEADER", NOT_YET),
     ("MULTI", NO_MULTI),
     ("PSUBSCRIBE", NOT_YET),
     ("PUNSUBSCRIBE", NOT_YET),

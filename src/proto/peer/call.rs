@@ -4,6 +4,7 @@
 //! kind u8 | fields
 //! propose:          term u64 | number u64 | count u32 | payload blob*
 //! propose refused:  busy u8 | count u32 | request id u64*
+//! propose failed:   number u64 | request id u64 | code u8 | text blob
 //! read index:       id u64
 //! read index reply: id u64 | known u8 | index u64
 //! snapshot begin:   stream u64 | term u64 | index u64
@@ -15,7 +16,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::{Body, KIND_CALL, framed, malformed};
-use crate::api::{Fault, PeerCall};
+use crate::api::{Code, Fault, PeerCall};
 use crate::base::{EntryId, Writer};
 
 const PROPOSE: u8 = 1;
@@ -26,6 +27,11 @@ const SNAPSHOT_BEGIN: u8 = 5;
 const SNAPSHOT_CHUNK: u8 = 6;
 const SNAPSHOT_ACK: u8 = 7;
 const SNAPSHOT_ABORT: u8 = 8;
+const PROPOSE_FAILED: u8 = 9;
+
+/// The codes with which a proposal can fail, by their number on the wire.
+const CODES: &[Code] =
+    &[Code::Err, Code::Busy, Code::NoMember, Code::MemberExists, Code::Learner, Code::Unhealthy];
 
 /// Version, kind and origin, with which every logged command begins. It keeps what a frame decodes to in
 /// proportion to the frame.
@@ -57,6 +63,15 @@ fn put(call: &PeerCall, out: &mut BytesMut) {
             for id in request_ids {
                 out.put_u64_le(*id);
             }
+        }
+        PeerCall::ProposeFailed { number, request_id, fault } => {
+            out.put_u8(PROPOSE_FAILED);
+            out.put_u64_le(*number);
+            out.put_u64_le(*request_id);
+            // What a later version may say is at least an error.
+            let code = CODES.iter().position(|code| *code == fault.code).unwrap_or(0);
+            out.put_u8(u8::try_from(code).expect("a few codes"));
+            out.put_blob(fault.text.as_bytes());
         }
         PeerCall::ReadIndex { id } => {
             out.put_u8(READ_INDEX);
@@ -117,6 +132,15 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
                 request_ids.push(body.u64()?);
             }
             PeerCall::ProposeRefused { number, request_ids, busy }
+        }
+        PROPOSE_FAILED => {
+            let (number, request_id, code) = (body.u64()?, body.u64()?, body.u8()?);
+            let Some(&code) = CODES.get(usize::from(code)) else {
+                return Err(malformed(format!("a failure of kind {code}, which this version does not know")));
+            };
+            let text = String::from_utf8(body.blob()?.to_vec())
+                .map_err(|_| malformed("a failure whose text is not UTF-8".into()))?;
+            PeerCall::ProposeFailed { number, request_id, fault: Fault::new(code, text) }
         }
         READ_INDEX => PeerCall::ReadIndex { id: body.u64()? },
         READ_INDEX_REPLY => {

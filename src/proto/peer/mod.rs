@@ -14,6 +14,8 @@
 //! 16 bits let about one damaged segment in 65,536 through, and an entry that was damaged on its way would be
 //! made durable under a fresh, valid checksum of the log. Inside a body, a blob is a u32 length and its bytes.
 //!
+//! Somebody who is to join a running cluster sends `AskMembers` instead of a greeting, and gets `Members`.
+//!
 //! The first frame of each direction is `Hello` (from who dials) and `Welcome` or `Refused` (the answer).
 //! Both begin with the version of everything that follows, so that members of different releases can tell
 //! each other what is wrong. Until these are through, [`HELLO_BYTES_MAX`] bounds what a stranger can make us
@@ -28,13 +30,14 @@
 //! features (a later version of this protocol will bring it with itself: version 1 knows none).
 
 mod call;
+mod members;
 mod message;
 #[cfg(test)]
 mod tests;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::api::{Code, Fault, PeerCall};
+use crate::api::{Code, Fault, Member, PeerCall};
 use crate::base::codec::Short;
 use crate::base::crc::{crc32, crc32_from};
 use crate::base::{ClusterId, MemberId, Reader, Writer, limits};
@@ -60,6 +63,11 @@ const KIND_WELCOME: u8 = 2;
 const KIND_REFUSED: u8 = 3;
 const KIND_RAFT: u8 = 4;
 const KIND_CALL: u8 = 5;
+const KIND_ASK_MEMBERS: u8 = 6;
+const KIND_MEMBERS: u8 = 7;
+
+/// The refusal of a member that was removed; it stops when it reads this.
+pub const WHY_REMOVED: &str = "the member has been permanently removed from the cluster";
 
 /// What one member tells another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +82,12 @@ pub enum Frame {
     },
     Raft(Message),
     Call(PeerCall),
+    /// Instead of a greeting, from somebody who is to join and knows neither the cluster's id nor its own.
+    AskMembers,
+    Members {
+        cluster: ClusterId,
+        members: Vec<Member>,
+    },
 }
 
 /// Who greets whom. The receiver checks all of it against its own: a wrong cluster or member means that
@@ -109,6 +123,12 @@ pub fn encode(frame: &Frame, out: &mut BytesMut) {
         }),
         Frame::Raft(message) => encode_message(message, out),
         Frame::Call(call) => encode_call(call, out),
+        Frame::AskMembers => framed(KIND_ASK_MEMBERS, out, |out| out.put_u16_le(VERSION)),
+        Frame::Members { cluster, members } => framed(KIND_MEMBERS, out, |out| {
+            out.put_u16_le(VERSION);
+            out.put_u64_le(*cluster);
+            members::put(members, out);
+        }),
     }
 }
 
@@ -154,6 +174,14 @@ fn decode_bounded(input: &mut BytesMut, body_bytes_max: usize) -> Result<Option<
         KIND_REFUSED => Frame::Refused { why: take_why(&mut reader)? },
         KIND_RAFT => Frame::Raft(message::take(&mut reader)?),
         KIND_CALL => Frame::Call(call::take(&mut reader)?),
+        KIND_ASK_MEMBERS => {
+            take_version(&mut reader)?;
+            Frame::AskMembers
+        }
+        KIND_MEMBERS => {
+            take_version(&mut reader)?;
+            Frame::Members { cluster: reader.u64()?, members: members::take(&mut reader)? }
+        }
         other => {
             return Err(malformed(format!("frame kind {other}, which version {VERSION} does not know")));
         }
@@ -172,6 +200,11 @@ fn put_hello(hello: &Hello, out: &mut BytesMut) {
 }
 
 fn take_hello(body: &mut Body<'_>) -> Result<Hello, Fault> {
+    let version = take_version(body)?;
+    Ok(Hello { version, cluster: body.u64()?, from: body.u64()?, to: body.u64()? })
+}
+
+fn take_version(body: &mut Body<'_>) -> Result<u16, Fault> {
     let version = body.u16()?;
     if version != VERSION {
         return Err(malformed(format!(
@@ -179,7 +212,7 @@ fn take_hello(body: &mut Body<'_>) -> Result<Hello, Fault> {
              upgrade the older member"
         )));
     }
-    Ok(Hello { version, cluster: body.u64()?, from: body.u64()?, to: body.u64()? })
+    Ok(version)
 }
 
 /// It will stand in a log: one line, and no terminal is told anything by it.

@@ -43,6 +43,22 @@ fn samples() -> Vec<Frame> {
             payloads: vec![Bytes::from(vec![1; 18]), Bytes::from(vec![2; 40])],
         }),
         Frame::Call(PeerCall::ProposeRefused { number: 9, request_ids: vec![1, u64::MAX], busy: true }),
+        Frame::Call(PeerCall::ProposeFailed {
+            number: 9,
+            request_id: 3,
+            fault: Fault::new(Code::Learner, "not yet"),
+        }),
+        Frame::AskMembers,
+        Frame::Members {
+            cluster: 0xc1,
+            members: vec![Member {
+                id: u64::MAX,
+                name: "n1".into(),
+                peer_urls: vec!["http://a:1".into(), "http://b:2".into()],
+                client_urls: Vec::new(),
+                learner: true,
+            }],
+        },
         Frame::Call(PeerCall::ReadIndex { id: 17 }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: Some(0) }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: None }),

@@ -1,0 +1,401 @@
+//! Changes of the membership, and of who leads it.
+//!
+//! A change travels to the leader like a write, and becomes a membership entry there instead of a normal one: the
+//! core reads the ids that count from it, and the command that came is the entry's context, from which every
+//! member learns the rest when it applies the entry. The leader checks it first, against its store, which must
+//! hold the last change already.
+//!
+//! The strict check refuses what would leave the cluster without a quorum of members that answer now; it has
+//! etcd's rules and texts.
+
+use bytes::Bytes;
+use log::info;
+
+use super::writes::Asker;
+use super::{Node, Outbound, startup};
+use crate::api::{Body, Code, Command, ConnId, Fault, Member, MemberChange, PeerCall, Request, Tag, command};
+use crate::base::ids::member_id_at;
+use crate::base::{Error, Index, MemberId, Mono, Result};
+use crate::io::Disk;
+use crate::raft::{Change, ChangeRefused, Entry, Membership, Refused, TransferRefused, quorum::majority};
+
+/// The settings that concern changes of the membership.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// `--strict-reconfig-check`.
+    pub strict: bool,
+    pub learners_max: usize,
+    /// Milliseconds from 1970 to the zero of the clock: the time of joining is part of a new member's id.
+    pub unix_ms_at_zero: u64,
+    /// `--force-new-cluster`.
+    pub force_new_cluster: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { strict: true, learners_max: 1, unix_ms_at_zero: 0, force_new_cluster: false }
+    }
+}
+
+/// A client waits for another member to lead.
+#[derive(Debug)]
+pub(super) struct Mover {
+    conn: ConnId,
+    tag: Tag,
+    to: MemberId,
+    until: Mono,
+}
+
+/// A second voter that was added to a single one. The entry is committed when both hold it, but nobody starts the
+/// second before it is added. So the client is answered when the entry is durable here: as this member has a part
+/// in every quorum of either membership, nothing can replace it then.
+#[derive(Debug)]
+pub(super) struct Second {
+    index: Index,
+    request_id: u64,
+}
+
+/// Why payloads were not proposed.
+pub(super) enum NotProposed {
+    /// Ask again soon, or another member.
+    NotNow(Vec<u64>),
+    Busy(Vec<u64>),
+    /// Never, for this reason.
+    Failed(u64, Fault),
+}
+
+impl<D: Disk> Node<D> {
+    // ---- Requests
+
+    /// A request that concerns the membership.
+    pub(super) fn on_member_request(&mut self, conn: ConnId, tag: Tag, request: Request, deadline: Mono) {
+        let change = match request {
+            Request::MemberAdd { peer_urls, learner } => {
+                let unix_s = (self.config.members.unix_ms_at_zero + self.now.0 / 1_000_000) / 1_000;
+                MemberChange::Add { id: member_id_at(&peer_urls, unix_s), peer_urls, learner }
+            }
+            Request::MemberRemove { id } => MemberChange::Remove { id },
+            Request::MemberUpdate { id, peer_urls } => MemberChange::Update { id, peer_urls },
+            Request::MemberPromote { id } => MemberChange::Promote { id },
+            Request::MoveLeader { to } => return self.move_leader(conn, tag, to),
+            _ => unreachable!("only requests that concern the membership come here"),
+        };
+        self.write(Asker::Client { conn, tag }, &Command::Members(change), deadline);
+    }
+
+    fn move_leader(&mut self, conn: ConnId, tag: Tag, to: MemberId) {
+        let fault = match self.raft.transfer(to, self.now) {
+            Ok(()) => {
+                let until = self.now + self.config.election_timeout;
+                return self.movers.push(Mover { conn, tag, to, until });
+            }
+            Err(TransferRefused::BadTarget) if to == self.id => {
+                return self.reply(conn, tag, Body::LeaderMoved);
+            }
+            Err(TransferRefused::NotLeader { .. }) => Fault::new(Code::Err, "etcdserver: not leader"),
+            Err(TransferRefused::BadTarget) => Fault::new(Code::Err, "etcdserver: bad leader transferee"),
+            Err(TransferRefused::NoTarget | TransferRefused::Transferring) => Fault::busy(),
+        };
+        self.fail(conn, tag, fault);
+    }
+
+    /// Tells those who wait for another leader what came of it.
+    pub(super) fn answer_movers(&mut self) {
+        let leader = self.raft.standing().leader;
+        let mut waiting = std::mem::take(&mut self.movers);
+        waiting.retain(|mover| {
+            let given_up = self.now >= mover.until || (leader == self.id && !self.raft.transferring());
+            if leader == mover.to {
+                self.reply(mover.conn, mover.tag, Body::LeaderMoved);
+            } else if given_up {
+                let text = "etcdserver: request timed out, leader transfer took too long";
+                self.fail(mover.conn, mover.tag, Fault::new(Code::Timeout, text));
+            }
+            leader != mover.to && !given_up
+        });
+        self.movers = waiting;
+    }
+
+    pub(super) fn movers_deadline(&self) -> Mono {
+        self.movers.iter().map(|mover| mover.until).min().unwrap_or(Mono::NEVER)
+    }
+
+    // ---- Proposals
+
+    /// Hands commands to the core, in their order; changes of the membership one by one.
+    pub(super) fn propose_here(&mut self, payloads: Vec<Bytes>) -> Vec<NotProposed> {
+        let mut refused = Vec::new();
+        let mut rest = payloads;
+        while !rest.is_empty() {
+            let plain = rest.iter().position(|payload| command::changes_membership(payload));
+            let mut behind = rest.split_off(plain.unwrap_or(rest.len()));
+            if !rest.is_empty() {
+                refused.extend(self.propose_plain(rest).err());
+            }
+            if !behind.is_empty() {
+                refused.extend(self.propose_change(behind.remove(0)).err());
+            }
+            rest = behind;
+        }
+        refused
+    }
+
+    fn propose_plain(&mut self, payloads: Vec<Bytes>) -> Result<(), NotProposed> {
+        let ids = payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
+        if self.log_is_full() {
+            return Err(NotProposed::Busy(ids));
+        }
+        self.raft.propose(payloads, self.now, &self.log).map_err(|refused| match refused {
+            Refused::Busy => NotProposed::Busy(ids),
+            Refused::NotLeader { .. } | Refused::Transferring => NotProposed::NotNow(ids),
+        })
+    }
+
+    fn propose_change(&mut self, payload: Bytes) -> Result<(), NotProposed> {
+        let id = command::origin(&payload).map_or(0, |origin| origin.request_id);
+        let failed = |fault| NotProposed::Failed(id, fault);
+        let Ok((_, Command::Members(change))) = command::decode(payload.clone()) else {
+            return Err(failed(Fault::new(Code::Err, "not a change of the membership")));
+        };
+        if !self.leads() || self.raft.transferring() {
+            return Err(NotProposed::NotNow(vec![id]));
+        }
+        if startup::membership(self.store.members()) != *self.raft.settled_membership() {
+            return Err(NotProposed::Busy(vec![id]));
+        }
+        let step = self.checked(&change).map_err(failed)?;
+        match self.raft.change_membership(&[step], &payload, self.now) {
+            Ok(entry) => {
+                info!("proposed {change:x?} as {entry}");
+                self.expect_member(&change);
+                if matches!(change, MemberChange::Add { learner: false, .. }) && self.voters().count() == 1 {
+                    self.second = Some(Second { index: entry.index, request_id: id });
+                }
+                Ok(())
+            }
+            Err(ChangeRefused::NotLeader { .. } | ChangeRefused::Transferring) => {
+                Err(NotProposed::NotNow(vec![id]))
+            }
+            Err(ChangeRefused::InFlight | ChangeRefused::TooEarly) => Err(NotProposed::Busy(vec![id])),
+            Err(ChangeRefused::Lags(_)) => Err(failed(Fault::new(
+                Code::Learner,
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ))),
+            Err(ChangeRefused::NotLearner(_)) => Err(failed(not_a_learner())),
+            Err(ChangeRefused::NoMember(_)) => Err(failed(Fault::no_member())),
+            Err(ChangeRefused::Exists(_) | ChangeRefused::Twice(_)) => Err(failed(known_id())),
+            Err(ChangeRefused::NoVoterLeft) => Err(failed(too_few_started())),
+            Err(ChangeRefused::TooMany) => Err(failed(Fault::new(Code::Err, "too many members"))),
+        }
+    }
+
+    /// A member is to be added: it may call, and must be called, before that is committed.
+    pub(super) fn expect_member(&mut self, change: &MemberChange) {
+        if let MemberChange::Add { id, peer_urls, learner } = change {
+            let member =
+                Member { id: *id, peer_urls: peer_urls.clone(), learner: *learner, ..Member::default() };
+            self.expected = Some(member);
+            self.output.members_changed = true;
+        }
+    }
+
+    /// Everybody to talk to: the members, and one whose addition is under way. For a blank member, whoever
+    /// let it join.
+    pub fn known_members(&self) -> Vec<Member> {
+        let mut known = self.members().to_vec();
+        let expected = self.expected.iter().filter(|member| self.raft.membership().contains(member.id));
+        for member in expected {
+            if known.iter().all(|other| other.id != member.id) {
+                known.push(member.clone());
+            }
+        }
+        known.sort_by_key(|member| member.id);
+        known
+    }
+
+    /// See [`Second`].
+    pub(super) fn answer_second(&mut self) {
+        let durable = self.raft.durable();
+        if let Some(second) = self.second.take_if(|second| second.index <= durable) {
+            let members = self.known_members();
+            if let Some(member) = self.expected.clone().filter(|_| self.leads()) {
+                self.end_write(second.request_id, Body::MemberAdded { member: Box::new(member), members });
+            }
+        }
+    }
+
+    /// Whether somebody who is no member as far as is known here may speak: it may be a leader that was added
+    /// while this member was away, and this member must hear it to learn of it.
+    pub fn listens_to_strangers(&self) -> bool {
+        self.is_blank() || !self.raft.hears_leader(self.now)
+    }
+
+    /// What the store and the settings say to a change; the step for the core.
+    fn checked(&self, change: &MemberChange) -> Result<Change, Fault> {
+        let members = self.store.members();
+        let of = |id: MemberId| members.iter().find(|member| member.id == id).ok_or_else(Fault::no_member);
+        let taken = |urls: &[String], by: MemberId| {
+            let others = members.iter().filter(|member| member.id != by);
+            others.flat_map(|member| &member.peer_urls).any(|url| urls.contains(url))
+        };
+        let url_fault = || Fault::new(Code::MemberExists, "etcdserver: Peer URLs already exists");
+        match change {
+            MemberChange::Add { id, peer_urls, learner } => {
+                if of(*id).is_ok() || self.store.removed_members().contains(id) {
+                    return Err(known_id());
+                }
+                if taken(peer_urls, *id) {
+                    return Err(url_fault());
+                }
+                let learners = members.iter().filter(|member| member.learner).count();
+                if *learner && learners >= self.config.members.learners_max {
+                    return Err(Fault::new(Code::Learner, "etcdserver: too many learner members in cluster"));
+                }
+                self.may_add(*learner)?;
+                Ok(if *learner { Change::AddLearner(*id) } else { Change::AddVoter(*id) })
+            }
+            MemberChange::Remove { id } => {
+                self.may_remove(of(*id)?)?;
+                Ok(Change::Remove(*id))
+            }
+            MemberChange::Update { id, peer_urls } => {
+                of(*id)?;
+                if taken(peer_urls, *id) { Err(url_fault()) } else { Ok(Change::Update(*id)) }
+            }
+            MemberChange::Promote { id } => {
+                let member = of(*id)?;
+                if !member.learner {
+                    return Err(not_a_learner());
+                }
+                Ok(Change::Promote(*id))
+            }
+            MemberChange::Alone { .. } => Err(Fault::new(Code::Err, "a start with --force-new-cluster")),
+        }
+    }
+
+    // ---- The strict check
+
+    fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.store.members().iter().filter(|member| !member.learner)
+    }
+
+    /// Members that have told their name once.
+    fn started(&self, but: MemberId) -> usize {
+        self.voters().filter(|member| member.id != but && !member.name.is_empty()).count()
+    }
+
+    /// Whether this member, which leads, hears from the other.
+    fn hears(&self, id: MemberId) -> bool {
+        let since = |heard_at: Mono| self.now.since(heard_at) < self.config.election_timeout;
+        id == self.id || self.raft.peers().iter().any(|peer| peer.id == id && since(peer.heard_at))
+    }
+
+    fn may_add(&self, learner: bool) -> Result<(), Fault> {
+        if !self.config.members.strict {
+            return Ok(());
+        }
+        let (voters, started) = (self.voters().count(), self.started(0));
+        // A second member may be added to a single one, or nothing could ever grow.
+        if !learner && voters > 1 && started < majority(voters + 1) {
+            return Err(too_few_started());
+        }
+        if !self.voters().all(|voter| self.hears(voter.id)) {
+            return Err(Fault::new(Code::Unhealthy, "etcdserver: unhealthy cluster"));
+        }
+        Ok(())
+    }
+
+    fn may_remove(&self, member: &Member) -> Result<(), Fault> {
+        if !self.config.members.strict || member.learner {
+            return Ok(());
+        }
+        let left = self.voters().count() - 1;
+        if left == 0 || self.started(member.id) < majority(left) {
+            return Err(too_few_started());
+        }
+        let hearing = self.voters().filter(|voter| voter.id != member.id && self.hears(voter.id)).count();
+        // One that does not answer is no part of the quorum that there is.
+        if self.hears(member.id) && hearing < majority(left) {
+            return Err(Fault::new(Code::Unhealthy, "etcdserver: unhealthy cluster"));
+        }
+        Ok(())
+    }
+
+    // ---- Answers between members
+
+    pub(super) fn tell_refusals(&mut self, to: MemberId, number: u64, refused: Vec<NotProposed>) {
+        for refusal in refused {
+            let call = match refusal {
+                NotProposed::NotNow(request_ids) => {
+                    PeerCall::ProposeRefused { number, request_ids, busy: false }
+                }
+                NotProposed::Busy(request_ids) => {
+                    PeerCall::ProposeRefused { number, request_ids, busy: true }
+                }
+                NotProposed::Failed(request_id, fault) => {
+                    PeerCall::ProposeFailed { number, request_id, fault }
+                }
+            };
+            self.output.messages.push(Outbound::Call { to, call });
+        }
+    }
+
+    pub(super) fn take_refusals(&mut self, number: u64, refused: Vec<NotProposed>) {
+        for refusal in refused {
+            match refusal {
+                NotProposed::NotNow(ids) => self.writes.refused(number, &ids),
+                NotProposed::Busy(ids) => {
+                    for id in ids {
+                        self.end_write(id, Body::Fault(Fault::busy()));
+                    }
+                }
+                NotProposed::Failed(id, fault) => self.end_write(id, Body::Fault(fault)),
+            }
+        }
+    }
+
+    // ---- Applying
+
+    /// A membership entry: the core reads the ids from its head, the store the rest from its context.
+    pub(super) fn apply_membership(&mut self, entry: &Entry) -> Result<()> {
+        let unfit = |why: &str| Error::Refused(format!("entry {} cannot be applied: {why}", entry.id));
+        let (membership, context) = Membership::decode(&entry.payload).map_err(unfit)?;
+        let (origin, command) = command::decode(context).map_err(|why| unfit(&why.0))?;
+        if !matches!(command, Command::Members(_)) {
+            return Err(unfit("its context is no change of the membership"));
+        }
+        let body = self.store.apply(entry.id, Some(&command))?;
+        // Joint memberships would need a place in the store; nothing of this version begins one.
+        if startup::membership(self.store.members()) != membership {
+            return Err(unfit("it leads to another membership than its head says: upgrade this member"));
+        }
+        info!("applied {command:x?} of {}", entry.id);
+        self.output.members_changed = true;
+        if origin.member == self.id {
+            self.end_write(origin.request_id, body);
+        }
+        Ok(())
+    }
+
+    /// Whether this member was removed, as far as it has applied.
+    pub fn is_removed(&self) -> bool {
+        self.store.removed_members().contains(&self.id)
+    }
+
+    /// Who was removed: they are told so when they call.
+    pub fn removed_members(&self) -> &[MemberId] {
+        self.store.removed_members()
+    }
+}
+
+fn known_id() -> Fault {
+    Fault::new(Code::MemberExists, "etcdserver: member ID already exist")
+}
+
+fn not_a_learner() -> Fault {
+    Fault::new(Code::Learner, "etcdserver: can only promote a learner member")
+}
+
+fn too_few_started() -> Fault {
+    Fault::new(Code::Unhealthy, "etcdserver: re-configuration failed due to not enough started members")
+}

@@ -483,10 +483,12 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     /// A member that was removed has nothing left to do here.
     fn stop_if_removed(&mut self, now: Mono) {
-        let removed = self.shell.node.is_removed() || self.shell.peers.told_removed();
+        // A leader goes on until it has handed over.
+        let gone = self.shell.node.is_removed() && !self.shell.node.leads();
+        let removed = gone || self.shell.peers.told_removed();
         if removed && self.stopping.is_none() {
             info!("this member was removed from the cluster: stopping for good");
-            self.shell.node.stop(now);
+            self.shell.node.leave(now);
             self.stopping = Some(Stopping { handed_over_at: None, last_checkpoint: false });
         }
     }

@@ -68,7 +68,9 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 std::process::exit(1);
             }
             info!("a signal to stop: handing over leadership");
-            self.begin_stop(self.shell.clock.now());
+            let now = self.shell.clock.now();
+            self.begin_stop(now);
+            self.shell.node.stop(now);
         }
     }
 
@@ -76,16 +78,17 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         for accepted in self.listeners.close_to_clients() {
             self.add(accepted, now);
         }
-        self.shell.node.stop(now);
         self.stopping = Some(Stopping::default());
     }
 
     /// A member that was removed has nothing left to do here.
     fn stop_if_removed(&mut self, now: Mono) {
-        let removed = self.shell.node.is_removed() || self.shell.peers.told_removed();
-        if removed && self.stopping.is_none() {
+        // A leader goes on until it has handed over.
+        let gone = self.shell.node.is_removed() && !self.shell.node.leads();
+        if (gone || self.shell.peers.told_removed()) && self.stopping.is_none() {
             info!("this member was removed from the cluster: stopping for good");
             self.begin_stop(now);
+            self.shell.node.leave(now);
         }
     }
 

@@ -200,6 +200,8 @@ pub struct Node<D: Disk> {
     /// Damage or a failed disk, found where no error could be returned: the next turn does.
     failure: Option<Error>,
     stopping: Option<Mono>,
+    /// It was removed.
+    left: bool,
     movers: Vec<members::Mover>,
     /// The last member that was to be added, as far as this member knows.
     expected: Option<Member>,
@@ -217,6 +219,9 @@ impl<D: Disk> Node<D> {
         let Call::Request { tag, request } = call else {
             return; // A cancelled request still happens: nothing here streams yet.
         };
+        if self.left {
+            return self.fail(conn, tag, Fault::shutdown());
+        }
         let deadline = now + self.config.request_timeout();
         match request {
             Request::Status => self.reply(conn, tag, Body::Status(Box::new(self.status()))),
@@ -476,9 +481,27 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// This member was removed. Nobody will tell it what became of what it sent, and nobody takes anything from it
+    /// any more: its clients hear that at once and go elsewhere.
+    pub fn leave(&mut self, now: Mono) {
+        self.stop(now);
+        self.left = true;
+        while let Some((write, perhaps)) = self.writes.expired(Mono::NEVER) {
+            if let Asker::Client { conn, tag } = write.asker {
+                self.fail(conn, tag, if perhaps { Fault::timeout() } else { Fault::shutdown() });
+            }
+        }
+        for read in self.reads.expired(Mono::NEVER) {
+            self.fail(read.conn, read.tag, Fault::shutdown());
+        }
+    }
+
     /// Whether leadership is with another member (or nobody else could take it in time).
     pub fn handed_over(&self, now: Mono) -> bool {
         let Some(since) = self.stopping else { return false };
+        if self.left {
+            return true;
+        }
         let standing = self.raft.standing();
         let alone = self.raft.membership().voters.len() <= 1;
         alone

@@ -129,6 +129,7 @@ impl<D: Disk> Node<D> {
             next_publish: Mono(0),
             failure: None,
             stopping: None,
+            left: false,
             movers: Vec::new(),
             expected: None,
             second: None,

@@ -426,10 +426,11 @@ impl Leader {
         if transfer.sent {
             return;
         }
-        let to = transfer.to;
-        let caught_up =
-            self.peers.iter().any(|peer| peer.id == to && peer.matched == common.log.last().index);
-        if caught_up {
+        let (to, last) = (transfer.to, common.log.last().index);
+        let caught_up = self.peers.iter().any(|peer| peer.id == to && peer.matched == last);
+        // Who leaves for good will not learn any more what became of the rest, so it waits for that.
+        let settled = self.leave_by.is_none() || common.log.commit() == last;
+        if caught_up && settled {
             transfer.sent = true;
             let kept =
                 breaks!(common.config, LeaseThroughTransfer) || planted::on("raft-lease-kept-in-transfer");

@@ -349,6 +349,6 @@ mod tests {
             assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan, "seed {seed}");
             classes.extend(plan.entries.iter().map(|entry| entry.action.class()));
         }
-        assert_eq!(classes.len(), 18, "every class of faults is drawn: {classes:?}");
+        assert_eq!(classes.len(), 17, "every class of faults is drawn: {classes:?}");
     }
 }

@@ -53,8 +53,10 @@ impl LocalClock {
     }
 
     pub fn go_on(&mut self, now: Mono) {
-        self.bend(now);
-        self.stopped = false;
+        if self.stopped {
+            self.bend(now);
+            self.stopped = false;
+        }
     }
 }
 

@@ -136,19 +136,26 @@ impl Net {
         millionths > 0 && self.link(from, to).rng.below(1_000_000) < millionths
     }
 
-    /// A frame by itself: when each of its copies arrives after now; none if it is lost.
-    pub fn frame_delays(&mut self, from: usize, to: usize) -> Vec<Nanos> {
+    /// A frame by itself: when each of its copies arrives; never if it is lost. Those that nothing delays keep
+    /// their order.
+    pub fn frame_arrives(&mut self, number: ConnNo, now: Mono) -> Vec<Mono> {
+        let (from, to) = (self.conns[&number].from, self.conns[&number].to);
         if self.chance(from, to, self.loss) {
             return Vec::new();
         }
         let copies = if self.chance(from, to, self.repeat) { 2 } else { 1 };
-        (0..copies)
-            .map(|_| {
-                let late = self.chance(from, to, self.overtake);
-                let far = if late { self.link(from, to).rng.below(100 * MS) } else { 0 };
-                self.delay(from, to) + far
-            })
-            .collect()
+        let mut arrivals = Vec::with_capacity(copies);
+        for _ in 0..copies {
+            let delay = self.delay(from, to);
+            if self.chance(from, to, self.overtake) {
+                arrivals.push(now + delay + self.link(from, to).rng.below(100 * MS));
+                continue;
+            }
+            let conn = self.conns.get_mut(&number).expect("it was just looked at");
+            conn.arrives = conn.arrives.max(now + delay);
+            arrivals.push(conn.arrives);
+        }
+        arrivals
     }
 
     /// When the next piece of a stream arrives, if it leaves now.

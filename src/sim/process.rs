@@ -342,6 +342,7 @@ impl World {
     pub(super) fn end_process(&mut self, member: usize, power_lost: bool) {
         let machine = &mut self.machines[member];
         (machine.frozen, machine.unsent) = (None, None);
+        machine.clock.go_on(self.now);
         machine.deferred.clear();
         if let Some(process) = machine.process.take() {
             let Process { node, mut writer, writing, mut jobs, life, _lock, .. } = *process;

@@ -59,8 +59,8 @@ impl World {
             if !self.net.passes(from, to) {
                 return;
             }
-            for delay in self.net.frame_delays(from, to) {
-                self.after(delay, Event::Arrival { conn, piece: Piece::Bytes(frame.clone()) });
+            for at in self.net.frame_arrives(conn, self.now) {
+                self.at(at, Event::Arrival { conn, piece: Piece::Bytes(frame.clone()) });
             }
         }
     }

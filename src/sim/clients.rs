@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::history::{History, Outcome};
+use super::operator;
 use super::options::Options;
 use super::plan::Moment;
 use super::stream::{exponential, stream};
@@ -144,9 +145,9 @@ impl World {
             self.clients.all[client].busy = false;
             return;
         }
-        let members = self.options.members;
+        let machines = self.options.machines();
         let rng = &mut self.clients.all[client].rng;
-        let chosen = rng.between(1, members) as usize;
+        let chosen = rng.between(1, machines) as usize;
         let connected = match self.clients.all[client].connected {
             Some(connected) => connected,
             None => match self.connect(client, chosen) {
@@ -214,6 +215,9 @@ impl World {
     }
 
     pub(super) fn answer_arrives(&mut self, reply: Reply) {
+        if reply.tag >= operator::TAGS {
+            return self.order_answered(&reply);
+        }
         let op = reply.tag as usize;
         let (client, conn) = self.clients.asked[op];
         let holds = self.clients.all[client].connected.is_some_and(|connected| connected.conn == conn);

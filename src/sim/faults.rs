@@ -20,7 +20,7 @@ const PAGE_BYTES: u64 = 4096;
 const SECTOR_BYTES: u64 = 512;
 
 impl World {
-    fn who(&self, who: Who, subject: usize, other: usize) -> Option<usize> {
+    pub(super) fn who(&self, who: Who, subject: usize, other: usize) -> Option<usize> {
         let leads = |member: &usize| {
             self.machines[*member].process.as_ref().is_some_and(|process| process.node.leads())
         };
@@ -35,7 +35,10 @@ impl World {
 
     /// Does one thing; `subject` and `other` are those of the moment that it waited for.
     pub(super) fn act(&mut self, action: &Action, subject: usize, other: usize) {
-        let who = |who: &Who| self.who(*who, subject, other);
+        let who = |who: &Who| {
+            let invited = |member: &usize| self.machines[*member].invited;
+            self.who(*who, subject, other).filter(invited)
+        };
         let done = match action {
             Action::PowerCut { who: member, survival, restart } => {
                 who(member).is_some_and(|member| self.cut_power(member, *survival, *restart))
@@ -60,6 +63,10 @@ impl World {
             Action::Cut { links, length } => self.cut_links(links.pairs(), *length),
             Action::Lag { links, delay, length } => self.lag_links(links.pairs(), *delay, *length),
             Action::Reset { links } => self.reset_links(&links.pairs()),
+            Action::Order { step, who } => {
+                let machine = self.who(*who, subject, other);
+                machine.is_some_and(|machine| self.order(*step, machine))
+            }
         };
         if done {
             self.tally.count(action.class());
@@ -166,7 +173,7 @@ impl World {
     // ---- Links
 
     fn valid(&self, pairs: &[(u64, u64)]) -> bool {
-        pairs.iter().all(|(from, to)| (*from).max(*to) <= self.options.members)
+        pairs.iter().all(|(from, to)| (*from).max(*to) <= self.options.machines())
     }
 
     fn cut_links(&mut self, pairs: Vec<(u64, u64)>, length: Nanos) -> bool {
@@ -204,13 +211,6 @@ impl World {
     }
 
     // ---- Disks
-
-    /// Whether one more disk may be lost: a majority must stay whole.
-    fn may_lose(&self, member: usize) -> bool {
-        let lost =
-            |other: &usize| *other == member || self.machines[*other].tainted || self.machines[*other].gone;
-        self.members().filter(lost).count() <= self.options.members as usize - self.majority()
-    }
 
     fn lose_disk(&mut self, member: usize) -> bool {
         if self.machines[member].gone || !self.may_lose(member) {

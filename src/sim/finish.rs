@@ -1,11 +1,13 @@
 //! The end of a run: what the store says happened, what the clients saw, and every byte on every disk.
 
+use std::collections::BTreeMap;
+
 use super::check;
 use super::history::Change;
 use super::process::{tree_dir, wal_dir};
 use super::world::World;
 use crate::api::{Command, Range, RangeResult, Span, command};
-use crate::base::Revision;
+use crate::base::{Index, Revision};
 use crate::btree;
 use crate::{store, wal};
 
@@ -17,6 +19,9 @@ impl World {
     pub(super) fn finish(&mut self) {
         if self.sound() {
             self.check_content();
+        }
+        if self.sound() {
+            self.check_orders();
         }
         if self.sound() {
             self.read_changes();
@@ -31,21 +36,21 @@ impl World {
 
     /// Members that have applied the same hold the same.
     fn check_content(&mut self) {
-        let mut first: Option<(usize, u64, u64)> = None;
+        let mut known: BTreeMap<Index, (usize, u64)> = BTreeMap::new();
         for member in self.members() {
             let Some(process) = &self.machines[member].process else { continue };
+            if process.node.is_blank() {
+                continue;
+            }
             let index = process.node.standing().1.index;
             let hash = match process.node.content_hash() {
                 Ok(hash) => hash,
                 Err(_) if self.machines[member].tainted => continue,
                 Err(why) => return self.fail("V13", format!("member {member} cannot be read: {why}")),
             };
-            match first {
-                None => first = Some((member, index, hash)),
-                Some((other, at, known)) if at == index && known != hash => {
-                    return self.fail("V06", format!("members {other} and {member} differ at entry {index}"));
-                }
-                Some(_) => {}
+            let (other, first) = *known.entry(index).or_insert((member, hash));
+            if first != hash {
+                return self.fail("V06", format!("members {other} and {member} differ at entry {index}"));
             }
         }
     }
@@ -115,7 +120,7 @@ impl World {
     fn check_files(&mut self) {
         for member in self.members() {
             let machine = &self.machines[member];
-            if machine.tainted || machine.gone {
+            if machine.tainted || machine.gone || machine.starts == 0 {
                 continue;
             }
             let image = machine.disk.point().kill_image();

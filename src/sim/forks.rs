@@ -21,7 +21,7 @@ impl World {
         let options = wal::Options {
             segment_bytes: self.options.segment_bytes,
             cluster: super::CLUSTER,
-            member: member as u64,
+            member: self.machines[member].id,
             salt: 1,
         };
         let opened = wal::open(image, &wal_dir(), options, u64::MAX)?;

@@ -3,7 +3,7 @@
 //! and deep states would never be reached.
 
 use super::options::Options;
-use super::plan::{Action, DiskTrouble, Entry, Links, Moment, Plan, Rot, Survival, Trigger, Who};
+use super::plan::{Action, DiskTrouble, Entry, Links, Moment, Plan, Rot, Step, Survival, Trigger, Who};
 use super::plan::{ROTS, SURVIVALS};
 use super::stream::{log_uniform, stream};
 use crate::base::Rng;
@@ -35,6 +35,7 @@ pub fn generate(seed: u64, load: Load) -> Plan {
 
 fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     let members = [3, 3, 3, 3, 3, 5, 5, 5, 1, 2, 4, 7][dice.below(12) as usize];
+    let spares = if dice.one_in(3) { 0 } else { dice.between(1, 5) };
     let heartbeat = [20 * MS, 20 * MS, 50 * MS, 100 * MS][dice.below(4) as usize];
     let faults = if sparse { dice.between(120, 900) * SECOND } else { log_uniform(dice, 2_000, 16_000) * MS };
     let ops = if sparse { faults / SECOND * 4 } else { log_uniform(dice, 500, 6_000) };
@@ -46,6 +47,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     Options {
         seed,
         members,
+        spares,
         clients,
         ops,
         keys: log_uniform(dice, 1, 64),
@@ -60,6 +62,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         checkpoint: log_uniform(dice, 20, 1_000),
         lease_reads: !dice.one_in(3),
         pre_vote: !dice.one_in(8),
+        strict: !dice.one_in(3),
         frames,
         loss,
         repeat: if frames { repeat } else { 0 },
@@ -80,7 +83,7 @@ struct Faults<'a> {
 
 impl Faults<'_> {
     fn write(mut self) -> Vec<Entry> {
-        let members = self.options.members;
+        let (members, machines) = (self.options.members, self.options.machines());
         let minority = (members - 1) / 2;
         // A mean of one fault of a class for so long a time.
         let span = self.options.faults;
@@ -91,7 +94,7 @@ impl Faults<'_> {
         self.class(span / 3, Faults::disk_call);
         self.class(span / 3, Faults::slow_or_full);
         self.class(span / 2, Faults::drift);
-        if members > 1 {
+        if machines > 1 {
             self.class(span / 5, Faults::cut);
             self.class(span / 4, Faults::lag);
             self.class(span / 4, Faults::reset);
@@ -102,6 +105,9 @@ impl Faults<'_> {
                 let who = this.member();
                 this.push(Trigger::At(at), Action::LoseDisk { who });
             });
+        }
+        if self.options.spares > 0 {
+            self.changes();
         }
         if !self.dice.one_in(3) {
             for _ in 0..self.dice.between(1, 6) {
@@ -134,11 +140,16 @@ impl Faults<'_> {
         self.entries.push(Entry { trigger, action });
     }
 
+    /// Spares are machines like others once a member was added on them.
+    fn machine(&mut self) -> u64 {
+        self.dice.between(1, self.options.machines())
+    }
+
     /// Once in four whoever leads.
     fn member(&mut self) -> Who {
         match self.dice.one_in(4) {
             true => Who::Leader,
-            false => Who::Member(self.dice.between(1, self.options.members)),
+            false => Who::Member(self.machine()),
         }
     }
 
@@ -165,7 +176,7 @@ impl Faults<'_> {
         self.push(Trigger::At(at), cut);
         // All at once, now and then: then only the disks know.
         if self.dice.one_in(8) {
-            for id in 1..=self.options.members {
+            for id in 1..=self.options.machines() {
                 let cut = self.power_cut(Who::Member(id));
                 self.push(Trigger::At(at), cut);
             }
@@ -174,7 +185,7 @@ impl Faults<'_> {
 
     /// Once in three followed by a power cut, before much can be synced again.
     fn kill(&mut self, at: Nanos) {
-        let who = Who::Member(self.dice.between(1, self.options.members));
+        let who = Who::Member(self.machine());
         let restart = if self.dice.one_in(2) { self.dice.between(1, 20) * MS } else { self.away() };
         self.push(Trigger::At(at), Action::Kill { who, restart });
         if self.dice.one_in(3) {
@@ -230,13 +241,13 @@ impl Faults<'_> {
         let most = if self.options.lease_reads { 19_000 } else { 500_000 };
         let ppm = log_uniform(&mut self.dice, 10, most).cast_signed();
         let ppm = if self.dice.one_in(2) { ppm } else { -ppm };
-        let who = Who::Member(self.dice.between(1, self.options.members));
+        let who = Who::Member(self.machine());
         self.push(Trigger::At(at), Action::Drift { who, ppm });
     }
 
     /// Some of all members, never all of them; clients too, now and then.
     fn side(&mut self) -> (Vec<u64>, Vec<u64>) {
-        let members = self.options.members;
+        let members = self.options.machines();
         let first = self.dice.between(1, members);
         let (mut one, mut two) = (vec![first], Vec::new());
         for id in (1..=members).filter(|id| *id != first) {
@@ -258,7 +269,7 @@ impl Faults<'_> {
     }
 
     fn one_link(&mut self) -> Links {
-        let members = self.options.members;
+        let members = self.options.machines();
         let from = self.dice.between(1, members);
         let to = (from + self.dice.between(1, members - 1) - 1) % members + 1;
         Links { from: vec![from], to: vec![to], both: self.dice.one_in(2) }
@@ -296,6 +307,78 @@ impl Faults<'_> {
         self.push(Trigger::At(at), Action::Disk { who, trouble });
     }
 
+    // ---- Changes of the membership, and of who leads
+
+    fn changes(&mut self) {
+        let mut spares = self.options.members + 1..=self.options.machines();
+        for _ in 0..log_uniform(&mut self.dice, 2, 16) {
+            let at = self.dice.below(self.options.faults) / 1_000 * 1_000;
+            match self.dice.below(12) {
+                0..=2 => self.add(at, &mut spares),
+                3 => self.replace(at, &mut spares),
+                4..=6 => self.remove(at),
+                7 => {
+                    let who = self.member();
+                    self.order(at, Step::Update, who);
+                }
+                8 => {
+                    let who = Who::Member(self.machine());
+                    self.order(at, Step::Promote, who);
+                }
+                _ => {
+                    let who = Who::Member(self.machine());
+                    self.order(at, Step::Transfer, who);
+                }
+            }
+        }
+    }
+
+    fn order(&mut self, at: Nanos, step: Step, who: Who) {
+        self.push(Trigger::At(at), Action::Order { step, who });
+    }
+
+    /// As a voter at once, or as a learner that is promoted soon, perhaps before it has caught up.
+    fn add(&mut self, at: Nanos, spares: &mut impl Iterator<Item = u64>) {
+        let Some(who) = spares.next().map(Who::Member) else { return };
+        if self.dice.one_in(2) {
+            return self.order(at, Step::AddVoter, who);
+        }
+        self.order(at, Step::AddLearner, who);
+        let soon = log_uniform(&mut self.dice, MS, SECOND);
+        self.order(at + soon / 1_000 * 1_000, Step::Promote, who);
+    }
+
+    /// A member that is up, or has just gone down, or cannot be reached and will not learn of it.
+    fn remove(&mut self, at: Nanos) {
+        let who = self.member();
+        match (self.dice.below(4), who) {
+            (0, _) => {
+                let cut = self.power_cut(who);
+                self.push(Trigger::At(at), cut);
+            }
+            (1, Who::Member(id)) => {
+                let others = (0..=self.options.machines()).filter(|other| *other != id).collect();
+                let links = Links { from: vec![id], to: others, both: true };
+                let length = self.away();
+                self.push(Trigger::At(at), Action::Cut { links, length });
+            }
+            _ => {}
+        }
+        let soon = log_uniform(&mut self.dice, MS, SECOND);
+        self.order(at + soon / 1_000 * 1_000, Step::Remove, who);
+    }
+
+    /// A machine whose disk is lost makes room for another one.
+    fn replace(&mut self, at: Nanos, spares: &mut impl Iterator<Item = u64>) {
+        let who = Who::Member(self.machine());
+        self.push(Trigger::At(at), Action::LoseDisk { who });
+        let mut then = at;
+        for second in [false, true] {
+            then += log_uniform(&mut self.dice, MS, SECOND) / 1_000 * 1_000;
+            if second { self.add(then, spares) } else { self.order(then, Step::Remove, who) }
+        }
+    }
+
     fn rot(&mut self) -> Rot {
         ROTS[self.dice.below(4) as usize].1
     }
@@ -318,7 +401,10 @@ impl Faults<'_> {
         let nth = log_uniform(&mut self.dice, 1, most);
         let who = if self.dice.one_in(3) { Who::Other } else { Who::Subject };
         let restart = self.away();
+        let orders = self.options.spares > 0 && self.dice.one_in(4);
         let action = match self.dice.below(5) {
+            0 | 1 if orders => Action::Order { step: Step::Transfer, who },
+            2 if orders => Action::Order { step: Step::Remove, who },
             0 | 1 => self.power_cut(who),
             2 => Action::Kill { who, restart },
             3 => match self.pause_of_someone() {
@@ -349,6 +435,6 @@ mod tests {
             assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan, "seed {seed}");
             classes.extend(plan.entries.iter().map(|entry| entry.action.class()));
         }
-        assert_eq!(classes.len(), 17, "every class of faults is drawn: {classes:?}");
+        assert_eq!(classes.len(), 23, "every class of faults is drawn: {classes:?}");
     }
 }

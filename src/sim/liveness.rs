@@ -6,7 +6,10 @@
 //! - L3: new writes are acknowledged.
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
+//! - L7: after L3 the operator can change something: remove a member that is gone, or move one; and hand leadership over.
 
+use super::operator::Outcome;
+use super::plan::{Step, Who};
 use super::world::{START, World};
 use crate::base::time::{MS, Nanos, SECOND};
 
@@ -20,6 +23,7 @@ impl World {
     /// Faults end here. What was unreliable is reliable, or gone.
     fn heal(&mut self) {
         self.calm = true;
+        self.dismiss_operator();
         self.net.calm();
         let members: Vec<usize> = self.members().collect();
         let machines = self.machines.len();
@@ -51,34 +55,48 @@ impl World {
         }
     }
 
-    /// Chooses who stays: a majority at least, and everybody else is gone for good.
+    /// Chooses who stays: a majority at least, and other members are gone for good. Machines whose member was removed
+    /// stay: they must disturb nobody.
     fn choose_core(&mut self) {
         let mut dice = super::stream::stream(self.options.seed, "core", 0);
-        let mut well: Vec<usize> =
-            self.members().filter(|m| !self.machines[*m].gone && !self.machines[*m].tainted).collect();
-        let surplus = well.len().saturating_sub(self.majority());
-        let leave = dice.below(surplus as u64 + 1);
-        for _ in 0..leave {
-            well.swap_remove(dice.below(well.len() as u64) as usize);
+        let damaged: Vec<usize> = self.members().filter(|at| self.machines[*at].tainted).collect();
+        for member in damaged {
+            self.lose_for_good(member);
         }
-        for member in self.members() {
-            if !well.contains(&member) && !self.machines[member].gone {
-                self.trace.line(self.now, member as u64, || "is gone for good".into());
-                self.end_process(member, true);
-                let machine = &mut self.machines[member];
-                (machine.gone, machine.powerless) = (true, true);
+        let mut well = self.enrolled();
+        for _ in 0..dice.below(well.len() as u64 + 1) {
+            let member = well.swap_remove(dice.below(well.len() as u64) as usize);
+            if self.may_lose(member) {
+                self.lose_for_good(member);
             }
         }
     }
 
+    fn lose_for_good(&mut self, member: usize) {
+        if self.machines[member].gone {
+            return;
+        }
+        self.trace.line(self.now, member as u64, || "is gone for good".into());
+        self.end_process(member, true);
+        let machine = &mut self.machines[member];
+        (machine.gone, machine.powerless) = (true, true);
+    }
+
+    /// The members, as far as is known to be committed, that are not gone for good.
+    fn enrolled(&self) -> Vec<usize> {
+        let here = |at: &usize| self.watch.roster.is_enrolled(*at) && !self.machines[*at].gone;
+        self.members().filter(here).collect()
+    }
+
     /// Who leads, if the core agrees on it.
     fn agreed_leader(&self) -> Option<u64> {
-        let mut leaders = self.members().filter(|m| !self.machines[*m].gone).map(|member| {
+        let mut leaders = self.enrolled().into_iter().map(|member| {
             let process = self.machines[member].process.as_ref()?;
             Some(process.node.standing().0.leader).filter(|leader| *leader != 0)
         });
         let first = leaders.next()??;
-        let leads = self.machines[first as usize].process.as_ref().is_some_and(|p| p.node.leads());
+        let leader = &self.machines[self.watch.roster.machine(first)];
+        let leads = leader.process.as_ref().is_some_and(|process| process.node.leads());
         (leads && leaders.all(|leader| leader == Some(first))).then_some(first)
     }
 
@@ -117,6 +135,7 @@ impl World {
         if self.sound() && answered < wanted as usize / 2 {
             return self.fail("L3", format!("only {answered} of {wanted} new operations are answered"));
         }
+        self.change_something();
         let elections = self.watch.elections;
         let quiet = self.now + self.options.calm;
         self.run(quiet);
@@ -133,6 +152,35 @@ impl World {
         }
     }
 
+    /// L7.
+    fn change_something(&mut self) {
+        let mut dice = super::stream::stream(self.options.seed, "last orders", 0);
+        let voters = self.watch.roster.machines_of(&self.watch.roster.newest().membership.voters);
+        let (gone, here): (Vec<usize>, Vec<usize>) =
+            voters.into_iter().partition(|machine| self.machines[*machine].gone);
+        let (Some(leader), false) = (self.who(Who::Leader, 0, 0), here.is_empty()) else { return };
+        let mut last = vec![match gone.first() {
+            Some(machine) if here.len() > 1 => (Step::Remove, *machine),
+            _ => (Step::Update, here[dice.below(here.len() as u64) as usize]),
+        }];
+        let others: Vec<usize> = here.into_iter().filter(|machine| *machine != leader).collect();
+        if !others.is_empty() {
+            last.push((Step::Transfer, others[dice.below(others.len() as u64) as usize]));
+        }
+        for (step, machine) in last {
+            if !self.sound() || !self.order(step, machine) {
+                continue;
+            }
+            let due = self.now + 2 * RECONNECT + 20 * self.options.election;
+            let order = self.operator.orders.len() - 1;
+            let over = |world: &World| world.operator.orders[order].outcome != Outcome::Waiting;
+            self.run_until(due, over);
+            if self.sound() && self.operator.orders[order].outcome != Outcome::Done {
+                self.fail("L7", format!("it is not possible any more to {step} {machine}"));
+            }
+        }
+    }
+
     /// Runs until something is so, but not longer; looked at ten times in an election timeout.
     fn run_until(&mut self, due: crate::base::Mono, so: impl Fn(&World) -> bool) {
         while self.sound() && self.now < due && !so(self) {
@@ -143,8 +191,8 @@ impl World {
 
     fn converged(&self) -> bool {
         let mut applied = self
-            .members()
-            .filter(|m| !self.machines[*m].gone)
+            .enrolled()
+            .into_iter()
             .map(|member| self.machines[member].process.as_ref().map(|process| process.node.standing().1));
         let Some(Some(first)) = applied.next() else { return false };
         applied.all(|applied| applied == Some(first))

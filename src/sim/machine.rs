@@ -1,18 +1,22 @@
 //! One machine of the cluster: its disk, its clock, and the process on it, if one runs.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::clock::LocalClock;
 use super::options::Options;
 use super::stream::stream;
 use super::world::Event;
 use crate::base::time::{MS, Nanos};
-use crate::base::{Mono, Rng};
+use crate::base::{MemberId, Mono, Rng};
 use crate::io::sim::SimDisk;
 use crate::node::{Batch, Job, LogWriter, Node, Output};
 
 pub struct Machine {
+    /// The member that runs on it. 0: it has joined no cluster yet.
+    pub id: MemberId,
+    /// Whether it may run: it is of the first members, or the operator began to add it.
+    pub invited: bool,
     pub disk: SimDisk,
     pub clock: LocalClock,
     pub process: Option<Box<Process>>,
@@ -24,6 +28,10 @@ pub struct Machine {
     pub tainted: bool,
     /// Calls to the disk were made to fail since it was last healed: an I/O error has its reason.
     pub troubled: bool,
+    /// Another member told the process that it was removed.
+    pub told_removed: bool,
+    /// Whom the process talks to, and until when: members for ever, removed ones for a little while.
+    pub peers: BTreeMap<usize, Mono>,
     /// The process stands still until then.
     pub frozen: Option<Mono>,
     /// What came meanwhile.
@@ -85,6 +93,8 @@ impl Machine {
         let dice = |label| stream(options.seed, label, id);
         let mut clock_dice = dice("clock");
         Machine {
+            id: if id <= options.members { id } else { 0 },
+            invited: id <= options.members,
             disk: SimDisk::new(),
             clock: LocalClock::new(now, clock_dice.below(1_000_000_000 * MS)),
             process: None,
@@ -92,6 +102,8 @@ impl Machine {
             gone: false,
             tainted: false,
             troubled: false,
+            told_removed: false,
+            peers: BTreeMap::new(),
             frozen: None,
             deferred: VecDeque::new(),
             unsent: None,

@@ -79,6 +79,8 @@ pub struct Conn {
 pub enum Answer {
     Welcome,
     Reset,
+    /// The dialler was removed from the cluster.
+    Removed,
 }
 
 pub struct Net {
@@ -96,7 +98,7 @@ pub struct Net {
 
 impl Net {
     pub fn new(options: &Options) -> Net {
-        let machines = options.members as usize + 1;
+        let machines = options.machines() as usize + 1;
         let link = |number: usize| Link { rng: stream(options.seed, "link", number as u64), cuts: 0, lag: 0 };
         Net {
             machines,

@@ -11,6 +11,8 @@ pub struct Options {
     /// Of all dice: see [`super::stream`].
     pub seed: u64,
     pub members: u64,
+    /// Machines that run nothing until a member is added on them. They are numbered behind the members.
+    pub spares: u64,
     pub clients: u64,
     /// Operations that the clients ask for while there are faults.
     pub ops: u64,
@@ -32,6 +34,8 @@ pub struct Options {
     pub checkpoint: u64,
     pub lease_reads: bool,
     pub pre_vote: bool,
+    /// Changes of the membership that cost the quorum are refused (`--strict-reconfig-check`).
+    pub strict: bool,
     /// Frames are lost, repeated and overtaken one by one. Otherwise a connection is a stream, as TCP's is: it
     /// delays, or ends.
     pub frames: bool,
@@ -53,6 +57,7 @@ impl Default for Options {
         Options {
             seed: 1,
             members: 3,
+            spares: 0,
             clients: 6,
             ops: 1_000,
             keys: 8,
@@ -67,6 +72,7 @@ impl Default for Options {
             checkpoint: 60,
             lease_reads: true,
             pre_vote: true,
+            strict: true,
             frames: false,
             loss: 0,
             repeat: 0,
@@ -87,10 +93,16 @@ enum Field<'a> {
 }
 
 impl Options {
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 24] {
+    /// Members and spares.
+    pub fn machines(&self) -> u64 {
+        self.members + self.spares
+    }
+
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 26] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
+            ("spares", Field::Number(&mut self.spares)),
             ("clients", Field::Number(&mut self.clients)),
             ("ops", Field::Number(&mut self.ops)),
             ("keys", Field::Number(&mut self.keys)),
@@ -105,6 +117,7 @@ impl Options {
             ("checkpoint", Field::Number(&mut self.checkpoint)),
             ("lease-reads", Field::Switch(&mut self.lease_reads)),
             ("pre-vote", Field::Switch(&mut self.pre_vote)),
+            ("strict", Field::Switch(&mut self.strict)),
             ("frames", Field::Switch(&mut self.frames)),
             ("loss", Field::Number(&mut self.loss)),
             ("repeat", Field::Number(&mut self.repeat)),
@@ -137,8 +150,8 @@ impl Options {
     /// The first thing that cannot be run.
     pub fn check(&self) -> Result<(), String> {
         let wrong = |what: &str| Err(what.to_string());
-        if !(1..=9).contains(&self.members) {
-            return wrong("members: 1 to 9");
+        if !(1..=9).contains(&self.members) || self.spares > 9 {
+            return wrong("members: 1 to 9, and 9 spares at most");
         }
         if self.keys == 0 || self.forks == 0 || self.catchup == 0 || self.checkpoint == 0 {
             return wrong("keys, forks, catchup and checkpoint begin at 1");

@@ -6,6 +6,7 @@
 //! pawl plan 1
 //! seed=17 members=3 clients=6 ops=2000 keys=8 ...
 //! t=4.2s power-cut 2 profile=posix-worst restart=800ms
+//! t=4.5s add-learner 4
 //! t=5.01s disk 2 fail-sync wal
 //! when leader-elected nth=3 kill subject restart=500ms
 //! ```
@@ -73,9 +74,17 @@ pub enum Moment {
     Restarted,
     /// A member gives up: a disk failed it.
     Stopped,
+    /// A leader (subject) writes a change of the membership that concerns the other.
+    ChangeBegins,
+    /// A member (subject) is the first to apply a change that concerns the other.
+    ChangeApplied,
+    /// A leader (subject) tells another member to take over.
+    HandOver,
+    /// A process ends because its member was removed.
+    Left,
 }
 
-const MOMENTS: [(&str, Moment); 15] = [
+const MOMENTS: [(&str, Moment); 19] = [
     ("leader-elected", Moment::LeaderElected),
     ("stepped-down", Moment::SteppedDown),
     ("campaign", Moment::Campaign),
@@ -91,6 +100,10 @@ const MOMENTS: [(&str, Moment); 15] = [
     ("answered", Moment::Answered),
     ("restarted", Moment::Restarted),
     ("stopped", Moment::Stopped),
+    ("change-begins", Moment::ChangeBegins),
+    ("change-applied", Moment::ChangeApplied),
+    ("hand-over", Moment::HandOver),
+    ("left", Moment::Left),
 ];
 
 impl Moment {
@@ -179,6 +192,45 @@ pub enum Rot {
 pub const ROTS: [(&str, Rot); 4] =
     [("flip", Rot::Flip), ("zero", Rot::Zero), ("garbage", Rot::Garbage), ("misplaced", Rot::Misplaced)];
 
+/// What the operator may ask of the cluster, about a machine. Additions are of spares alone, and a machine serves one
+/// member in its life: what was removed comes back, if at all, with its old disk, and must not be listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    AddVoter,
+    AddLearner,
+    Promote,
+    Remove,
+    /// It gets another peer URL.
+    Update,
+    /// It shall lead.
+    Transfer,
+}
+
+pub const STEPS: [Step; 6] =
+    [Step::AddVoter, Step::AddLearner, Step::Promote, Step::Remove, Step::Update, Step::Transfer];
+
+impl Step {
+    /// The word in a plan, and in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::AddVoter => "add",
+            Step::AddLearner => "add-learner",
+            Step::Promote => "promote",
+            Step::Remove => "remove",
+            Step::Update => "update",
+            Step::Transfer => "transfer",
+        }
+    }
+
+    pub fn adds(self) -> bool {
+        matches!(self, Step::AddVoter | Step::AddLearner)
+    }
+
+    pub fn changes_voters(self) -> bool {
+        !matches!(self, Step::Update | Step::Transfer)
+    }
+}
+
 /// Directed links: from any of the one side to any of the other, and back if `both`. Member 0 stands for
 /// all clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,6 +294,11 @@ pub enum Action {
     /// The connections over these links are reset, in the middle of a frame.
     Reset {
         links: Links,
+    },
+    /// The operator asks for this, several times if it is refused.
+    Order {
+        step: Step,
+        who: Who,
     },
 }
 
@@ -339,6 +396,12 @@ impl fmt::Display for Who {
     }
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl Who {
     fn parse(words: &mut Words) -> Result<Who, String> {
         let word = words.next("a member")?;
@@ -417,6 +480,7 @@ impl Action {
             Action::Cut { .. } => "cut",
             Action::Lag { .. } => "lag",
             Action::Reset { .. } => "reset",
+            Action::Order { step, .. } => step.name(),
         }
     }
 
@@ -450,7 +514,10 @@ impl Action {
                 length: words.span("for")?,
             },
             "reset" => Action::Reset { links: Links::parse(words)? },
-            other => return Err(format!("`{other}` cannot be done")),
+            other => match STEPS.into_iter().find(|step| step.name() == other) {
+                Some(step) => Action::Order { step, who: Who::parse(words)? },
+                None => return Err(format!("`{other}` cannot be done")),
+            },
         })
     }
 }
@@ -477,6 +544,7 @@ impl fmt::Display for Action {
                 write!(f, "lag {links} delay={} for={}", span(*delay), span(*length))
             }
             Action::Reset { links } => write!(f, "reset {links}"),
+            Action::Order { step, who } => write!(f, "{step} {who}"),
         }
     }
 }
@@ -551,12 +619,14 @@ when snapshot-begins nth=1 pause other for=1.5s mid-turn
 t=1s cut 1,2|3,c for=2s
 t=1.000001s lag 1>2 delay=20ms for=3s
 t=9s drift 3 ppm=-20000
+t=9.5s add-learner 6
+when change-begins nth=2 remove subject
 ";
 
     #[test]
     fn a_plan_comes_back_as_it_was_written() {
         let plan = Plan::parse(TEXT).unwrap();
-        assert_eq!((plan.options.seed, plan.options.members, plan.entries.len()), (17, 5, 8));
+        assert_eq!((plan.options.seed, plan.options.members, plan.entries.len()), (17, 5, 10));
         assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan);
         assert!(plan.to_string().contains("t=1s cut 1,2|3,c for=2s\n"), "{plan}");
         let links = Links { from: vec![1, 2], to: vec![2, 3], both: true };

@@ -7,12 +7,13 @@ use bytes::BytesMut;
 
 use super::machine::{Process, Stopping};
 use super::plan::{Moment, Survival};
+use super::roster::{machine_of, url};
 use super::stream::exponential;
 use super::world::{Event, World};
 use super::{CLUSTER, DATA_DIR};
 use crate::api::Member;
 use crate::base::time::{MS, Nanos, SECOND};
-use crate::base::{Error, Rng};
+use crate::base::{Error, MemberId, Rng};
 use crate::io::Disk;
 use crate::io::sim::{Fate, Profile, SimDisk};
 use crate::node::{Bootstrap, Config, Node, Output, Rules};
@@ -32,6 +33,9 @@ const END: Nanos = PATIENCE + SECOND;
 
 /// Turns in a row that may leave their deadline in the past.
 const OVERDUE_TURNS_MAX: u64 = 500;
+
+/// A member that finds no cluster to join tries again.
+const JOIN_RETRY: Nanos = 300 * MS;
 
 /// A supervisor starts a process again that has given up.
 const SUPERVISED_AFTER: Nanos = 300 * MS;
@@ -60,7 +64,7 @@ impl World {
             catchup_entries: options.catchup,
             checkpoint_entries: options.checkpoint,
             quota_bytes: None,
-            members: Rules::default(),
+            members: Rules { strict: options.strict, ..Rules::default() },
         }
     }
 
@@ -68,26 +72,52 @@ impl World {
         let member_of = |id: u64| Member {
             id,
             name: format!("n{id}"),
-            peer_urls: vec![format!("http://10.0.0.{id}:2380")],
+            peer_urls: vec![url(id as usize, 0)],
             ..Member::default()
         };
-        let members = (1..=self.options.members).map(member_of).collect();
-        Bootstrap { cluster: CLUSTER, member: member as u64, members, trust_disk: false }
+        let members = if self.joins(member) { 0 } else { self.options.members };
+        let members = (1..=members).map(member_of).collect();
+        Bootstrap { cluster: CLUSTER, member: self.machines[member].id, members, trust_disk: false }
+    }
+
+    /// Its member is added to a running cluster.
+    fn joins(&self, member: usize) -> bool {
+        member as u64 > self.options.members
+    }
+
+    /// As `net::join`: a member that joins asks the others who it is and whom there is to talk to.
+    fn find_cluster(&self, member: usize) -> Option<(MemberId, Vec<Member>)> {
+        let speaks = |other: &usize| {
+            let heard = self.net.passes(member, *other) && self.net.passes(*other, member);
+            *other != member && heard && self.machines[*other].frozen.is_none()
+        };
+        self.members().filter(speaks).find_map(|other| {
+            let members = self.machines[other].process.as_ref()?.node.known_members();
+            let me = members.iter().find(|known| machine_of(known) == Some(member))?.id;
+            Some((me, members))
+        })
     }
 
     /// The machine has power, and its process is started.
     pub(super) fn start(&mut self, member: usize) {
         let machine = &mut self.machines[member];
-        if machine.gone || machine.process.is_some() || self.now < machine.start_at {
+        if machine.gone || !machine.invited || machine.process.is_some() || self.now < machine.start_at {
             return;
         }
-        machine.powerless = false;
+        (machine.powerless, machine.told_removed) = (false, false);
+        let found = if self.joins(member) { self.find_cluster(member) } else { None };
+        let machine = &mut self.machines[member];
+        match &found {
+            Some((id, _)) if machine.id == 0 => machine.id = *id,
+            None if machine.id == 0 => return self.after(JOIN_RETRY, Event::Start { member }),
+            _ => {}
+        }
         machine.starts += 1;
         if self.power_goes_again(member) {
             return;
         }
         self.rot(member, false);
-        let found = self.check_recovered(member);
+        let recovered = self.check_recovered(member);
         let now = self.local(member);
         let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
         let machine = &mut self.machines[member];
@@ -110,19 +140,57 @@ impl World {
             overdue_turns: 0,
         }));
         let (_, applied) = machine.process.as_ref().expect("it has just begun").node.standing();
-        self.watch.begin_life(member, found, applied);
+        self.watch.begin_life(member, recovered, applied);
         self.tally.recoveries += u64::from(machine.starts > 1);
         self.trace.line(self.now, member as u64, || match opened.notes.is_empty() {
             true => "starts".into(),
             false => format!("starts: {}", opened.notes.join("; ")),
         });
-        self.net.forget_dials(member, self.now);
-        for to in self.members().filter(|to| *to != member) {
-            self.after(0, Event::Dial { from: member, to });
+        self.check_members(member);
+        if !self.may_run(member, found) {
+            return;
         }
+        self.net.forget_dials(member, self.now);
+        self.machines[member].peers.clear();
+        self.learn_peers(member);
         self.after(SPACE_EVERY, Event::Space { member, life });
         self.turn_soon(member);
         self.moment(Moment::Restarted, member, 0);
+    }
+
+    /// As `net::serve`: who was removed does not run, and who is blank needs to be told whom to talk to.
+    fn may_run(&mut self, member: usize, found: Option<(MemberId, Vec<Member>)>) -> bool {
+        let node = &mut self.machines[member].process.as_mut().expect("it has just begun").node;
+        if node.is_removed() {
+            self.trace.line(self.now, member as u64, || "was removed: does not start".into());
+            self.end_process(member, false);
+            return false;
+        }
+        if node.is_blank() {
+            let Some((_, members)) = found else {
+                self.end_process(member, false);
+                self.after(JOIN_RETRY, Event::Start { member });
+                return false;
+            };
+            node.acquaint(members);
+        }
+        true
+    }
+
+    /// As `net::stop`: a member that was removed ends by itself. Its machine may be started again all the same.
+    fn leave_if_removed(&mut self, member: usize) {
+        let now = self.local(member);
+        let machine = &mut self.machines[member];
+        let Some(process) = &mut machine.process else { return };
+        let gone = process.node.is_removed() && !process.node.leads();
+        if (gone || machine.told_removed) && process.stopping.is_none() {
+            process.node.leave(now);
+            let restart = machine.power_dice.between(1, 20) * SECOND;
+            process.stopping = Some(Stopping { restart, ..Stopping::default() });
+            self.trace.line(self.now, member as u64, || "was removed: leaves".into());
+            self.turn_soon(member);
+            self.moment(Moment::Left, member, 0);
+        }
     }
 
     /// Power that fails again while the member recovers: recovery must be able to begin anew at any point.
@@ -183,9 +251,13 @@ impl World {
 
     /// Does what a turn decided.
     pub(super) fn carry_out(&mut self, member: usize, output: Output<SimDisk>) {
-        let Output { replies, messages, batches, jobs, again, members_changed: _ } = output;
+        let Output { replies, messages, batches, jobs, again, members_changed } = output;
         self.trace.mix((replies.len() + 16 * messages.len() + 256 * batches.len()) as u64);
         self.observe(member, &batches);
+        if members_changed {
+            self.check_members(member);
+            self.learn_peers(member);
+        }
         let mut out = vec![BytesMut::new(); self.machines.len()];
         for message in &messages {
             self.check_claim(member, message);
@@ -208,6 +280,7 @@ impl World {
                 self.begin_job(member);
             }
         }
+        self.leave_if_removed(member);
         self.advance_stop(member);
         let Some(process) = &self.machines[member].process else { return };
         if again {
@@ -370,6 +443,7 @@ impl World {
                 disk.rewind(&points[dice.below(points.len() as u64) as usize]);
             }
             self.clients_lost(member, life, power_lost);
+            self.orders_lost(member, life);
         }
         self.machines[member].disk.end_process();
         self.hang_up(member, power_lost);

@@ -33,8 +33,10 @@ pub struct Tally {
     pub unknown: u64,
     pub events: u64,
     pub nanos: Nanos,
-    /// Faults that were done, by class.
+    /// Faults that were done and orders that were given, by class.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Orders of the operator that were carried out.
+    pub changes: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
@@ -56,8 +58,10 @@ impl Tally {
         ] {
             *sum += more;
         }
-        for (class, count) in &other.faults {
-            *self.faults.entry(class).or_default() += count;
+        for (sums, counts) in [(&mut self.faults, &other.faults), (&mut self.changes, &other.changes)] {
+            for (class, count) in counts {
+                *sums.entry(class).or_default() += count;
+            }
         }
     }
 }
@@ -77,17 +81,23 @@ impl fmt::Display for Tally {
             hours % 100,
             self.events,
         )?;
-        let faults: Vec<String> =
-            self.faults.iter().map(|(class, count)| format!("{class} {count}")).collect();
         let total: u64 = self.faults.values().sum();
         write!(
             f,
-            "{total} faults: {}; {} elections, {} stops of members",
-            if faults.is_empty() { "none".into() } else { faults.join(", ") },
+            "{total} faults: {}; {} elections, {} stops of members; carried out: {}",
+            listed(&self.faults),
             self.elections,
             self.stops,
+            listed(&self.changes),
         )
     }
+}
+
+fn listed(counts: &BTreeMap<&'static str, u64>) -> String {
+    if counts.is_empty() {
+        return "none".into();
+    }
+    counts.iter().map(|(class, count)| format!("{class} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 /// What came of one run.

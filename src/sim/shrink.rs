@@ -107,11 +107,13 @@ impl Shrinker<'_> {
     }
 
     fn simpler_options(&mut self) {
-        let simpler: [fn(&mut Options); 14] = [
+        let simpler: [fn(&mut Options); 16] = [
             |o| o.calm = 0,
             |o| (o.loss, o.repeat, o.overtake) = (0, 0, 0),
             |o| o.recut = 0,
             |o| o.frames = false,
+            |o| o.spares = 0,
+            |o| o.spares = o.spares.saturating_sub(1),
             |o| o.members = 3.min(o.members),
             |o| o.members = o.members.saturating_sub(1),
             |o| o.ops /= 4,
@@ -147,9 +149,9 @@ impl Shrinker<'_> {
     }
 }
 
-/// Whether a line names a member that the cluster does not have.
+/// Whether a line names a machine that there is not.
 fn names_more_than(plan: &Plan) -> bool {
-    let members = plan.options.members;
+    let machines = plan.options.machines();
     plan.entries.iter().any(|entry| match &entry.action {
         Action::PowerCut { who, .. }
         | Action::Kill { who, .. }
@@ -157,9 +159,10 @@ fn names_more_than(plan: &Plan) -> bool {
         | Action::Pause { who, .. }
         | Action::LoseDisk { who }
         | Action::Disk { who, .. }
-        | Action::Drift { who, .. } => matches!(who, Who::Member(id) if *id > members),
+        | Action::Drift { who, .. }
+        | Action::Order { who, .. } => matches!(who, Who::Member(id) if *id > machines),
         Action::Cut { links, .. } | Action::Lag { links, .. } | Action::Reset { links } => {
-            links.from.iter().chain(&links.to).any(|id| *id > members)
+            links.from.iter().chain(&links.to).any(|id| *id > machines)
         }
     })
 }

@@ -4,8 +4,10 @@ use bytes::BytesMut;
 
 use super::net::{Answer, ConnNo, Dial, Piece, QUEUE_BYTES_MAX};
 use super::plan::Moment;
+use super::roster::machine_of;
 use super::world::{Event, World};
 use crate::api::{PeerCall, command};
+use crate::base::Mono;
 use crate::base::time::{MS, Nanos};
 use crate::node::Outbound;
 use crate::proto::peer::{self, Frame, Hello};
@@ -14,20 +16,60 @@ use crate::raft::MessageBody;
 /// A greeting must be answered within this, as in `net::peers`.
 const HANDSHAKE: Nanos = 2_000 * MS;
 
+/// How long a removed member is spoken to, as in `net::peers`.
+const FAREWELL: Nanos = 3_000 * MS;
+
 impl World {
     /// Dials whoever is due, for one member.
     pub(super) fn dial(&mut self, from: usize, to: usize) {
         let Dial::Waiting { until } = self.net.dial_state(from, to) else { return };
-        if self.now < until || self.machines[from].process.is_none() {
+        let wanted = self.machines[from].peers.get(&to).is_some_and(|until| self.now < *until);
+        if self.now < until || self.machines[from].process.is_none() || !wanted {
             return;
         }
         let conn = self.net.connect(from, to);
         self.net.set_dial(from, to, Dial::Dialled { conn, since: self.now });
         self.after(HANDSHAKE, Event::Handshake { conn });
-        let hello = Hello::new(super::CLUSTER, from as u64, to as u64);
+        let (me, peer) = (self.machines[from].id, self.watch.roster.member_on(to).unwrap_or_default());
+        let hello = Hello::new(super::CLUSTER, me, peer);
         let mut bytes = BytesMut::new();
         peer::encode(&Frame::Hello(hello), &mut bytes);
         self.put_piece(conn, Piece::Bytes(bytes));
+    }
+
+    /// As `net::peers`: a process talks to all members that it knows of; to those that were removed only for a little
+    /// while longer.
+    pub(super) fn learn_peers(&mut self, member: usize) {
+        let Some(process) = &self.machines[member].process else { return };
+        let (life, me) = (process.life, process.node.id());
+        let others = process.node.known_members().into_iter().filter(|other| other.id != me);
+        let known: Vec<usize> = others.filter_map(|other| machine_of(&other)).collect();
+        let until = self.now + FAREWELL;
+        let mut leaving = Vec::new();
+        let peers = &mut self.machines[member].peers;
+        for (&to, stays) in peers.iter_mut().filter(|(to, stays)| **stays == Mono::NEVER && !known.contains(to)) {
+            *stays = until;
+            leaving.push(to);
+        }
+        let new: Vec<usize> = known.into_iter().filter(|to| peers.insert(*to, Mono::NEVER).is_none()).collect();
+        for to in leaving {
+            self.after(FAREWELL, Event::Farewell { member, life, to });
+        }
+        for to in new {
+            self.after(0, Event::Dial { from: member, to });
+        }
+    }
+
+    pub(super) fn farewell(&mut self, member: usize, life: u64, to: usize) {
+        let over = self.machines[member].peers.get(&to).is_some_and(|until| *until <= self.now);
+        if !over || !self.lives(member, life) {
+            return;
+        }
+        self.machines[member].peers.remove(&to);
+        if let Dial::Dialled { conn, .. } | Dial::Up { conn } = self.net.dial_state(member, to) {
+            self.net.set_dial(member, to, Dial::Waiting { until: self.now });
+            self.put_piece(conn, Piece::End);
+        }
     }
 
     /// A greeting that was not answered in time.
@@ -41,7 +83,7 @@ impl World {
 
     /// Hands a message to the connection, or answers for the member that cannot be reached.
     pub(super) fn send(&mut self, from: usize, message: &Outbound, out: &mut [BytesMut]) {
-        let to = message.to() as usize;
+        let to = self.watch.roster.machine(message.to());
         let Dial::Up { conn } = self.net.dial_state(from, to) else {
             return self.unreachable(from, message);
         };
@@ -85,6 +127,7 @@ impl World {
                 MessageBody::VoteReply { granted: true } => Moment::VoteGranted,
                 MessageBody::Append { entries, .. } if !entries.is_empty() => Moment::AppendSent,
                 MessageBody::AppendAccepted { .. } => Moment::AppendAccepted,
+                MessageBody::TimeoutNow => Moment::HandOver,
                 _ => return,
             },
             Outbound::Call { call, .. } => match call {
@@ -113,7 +156,8 @@ impl World {
             }
             _ => return,
         };
-        self.told(from, *to as usize, Frame::Call(refusal));
+        let from_there = self.watch.roster.machine(*to);
+        self.told(from, from_there, Frame::Call(refusal));
     }
 
     /// A piece enters a stream.
@@ -193,8 +237,11 @@ impl World {
             let decoded = if greeted { peer::decode(&mut input) } else { peer::decode_greeting(&mut input) };
             match decoded {
                 Ok(Some(Frame::Hello(hello))) if !greeted => {
-                    assert!(hello.from == from as u64 && hello.to == to as u64, "greetings come undamaged");
-                    conn.greeted = true;
+                    if let Some(refusal) = self.greeting_fault(to, &hello) {
+                        self.net.conns.get_mut(&number).expect("it was just there").accepted_by = Some(0);
+                        return self.answer_dialler(number, refusal);
+                    }
+                    self.net.conns.get_mut(&number).expect("it was just there").greeted = true;
                     self.greeted(to, from);
                     self.answer_dialler(number, Answer::Welcome);
                 }
@@ -221,24 +268,38 @@ impl World {
         }
     }
 
+    /// As `net::inbound`.
+    fn greeting_fault(&self, member: usize, hello: &Hello) -> Option<Answer> {
+        let node = &self.machines[member].process.as_ref()?.node;
+        if hello.to != node.id() {
+            return Some(Answer::Reset);
+        }
+        if node.removed_members().contains(&hello.from) {
+            return Some(Answer::Removed);
+        }
+        let known = || node.known_members().iter().any(|known| known.id == hello.from);
+        (!node.listens_to_strangers() && !known()).then_some(Answer::Reset)
+    }
+
     /// A new connection replaces whatever there was of that member.
     fn greeted(&mut self, member: usize, from: usize) {
+        let id = self.machines[from].id;
         if let Some(process) = &mut self.machines[member].process {
-            process.node.on_peer_greeted(from as u64);
+            process.node.on_peer_greeted(id);
             self.turn_soon(member);
         }
     }
 
     /// A frame from `from` reaches the node of `member`.
     fn told(&mut self, member: usize, from: usize, frame: Frame) {
-        let now = self.local(member);
+        let (now, id) = (self.local(member), self.machines[from].id);
         let Some(process) = &mut self.machines[member].process else { return };
         let done = match frame {
             Frame::Raft(message) => {
                 process.node.on_message(message, now);
                 Ok(())
             }
-            Frame::Call(call) => process.node.on_peer_call(from as u64, call, now),
+            Frame::Call(call) => process.node.on_peer_call(id, call, now),
             other => panic!("a greeting out of turn: {other:?}"),
         };
         match done {
@@ -280,6 +341,10 @@ impl World {
             return;
         }
         self.net.conns.remove(&number);
+        if answer == Answer::Removed {
+            self.machines[from].told_removed = true;
+            self.turn_soon(from);
+        }
         let again = self.net.dial_again(from, to, self.now);
         self.at(again, Event::Dial { from, to });
         if was_up {
@@ -289,9 +354,9 @@ impl World {
     }
 
     fn lost(&mut self, member: usize, peer: usize) {
-        let now = self.local(member);
+        let (now, id) = (self.local(member), self.machines[peer].id);
         if let Some(process) = &mut self.machines[member].process {
-            process.node.on_peer_lost(peer as u64, now);
+            process.node.on_peer_lost(id, now);
             self.turn_soon(member);
         }
     }

@@ -6,8 +6,12 @@
 //! - V04: an entry is what its index and term say, everywhere; nothing applied is replaced.
 //! - V05: a new leader has everything that is committed.
 //! - V06: the entry at an index, and the revision behind it, are the same wherever they are applied.
-//! - V07: what is applied somewhere is durable on a majority.
+//! - V07: what is applied somewhere is durable on a quorum: of the membership in force at its index, or a later one.
+//! - V09: a membership follows from the one before it by its change alone, and every member that has applied it knows
+//!   the same of it. A leader begins a change when the one before is committed, and an entry of its own term; a
+//!   learner that holds nothing is not promoted.
 //! - V12: the revision never falls while applied entries grow.
+//! - V21: who has applied its own removal begins to lead no more.
 //!
 //! What is durable is known from the completed calls of the log writer. That this knowledge is right is what
 //! recovery proves, at every start and in every fork (`forks`).
@@ -16,11 +20,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::options::Options;
 use super::plan::Moment;
+use super::roster::Roster;
 use super::world::World;
-use crate::api::PeerCall;
+use crate::api::{MemberChange, PeerCall};
 use crate::base::crc::crc32;
-use crate::base::{EntryId, Index, MemberId, Revision, Term};
+use crate::base::{EntryId, Index, Revision, Term};
 use crate::node::{Batch, Outbound};
 use crate::raft::{Entry, EntryKind, HardState, MessageBody};
 
@@ -90,14 +96,17 @@ pub struct Seen {
 pub struct Committed {
     pub term: Term,
     pub crc: u32,
+    /// A client's command; empty for entries of the cluster's own.
     pub payload: Bytes,
 }
 
 pub struct Watch {
+    /// By machine.
     pub seen: Vec<Seen>,
-    leaders: BTreeMap<Term, MemberId>,
+    pub roster: Roster,
+    leaders: BTreeMap<Term, usize>,
     /// Every entry ever handed to a log writer: what it holds.
-    entries: BTreeMap<(Index, Term), (u32, Bytes)>,
+    entries: BTreeMap<(Index, Term), (EntryKind, u32, Bytes)>,
     /// By index, from 1. None: only known to be part of a snapshot.
     pub committed: Vec<Option<Committed>>,
     revisions: BTreeMap<Index, Revision>,
@@ -106,9 +115,10 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(members: usize) -> Watch {
+    pub fn new(options: &Options) -> Watch {
         Watch {
-            seen: vec![Seen::default(); members + 1],
+            seen: vec![Seen::default(); options.machines() as usize + 1],
+            roster: Roster::new(options.members),
             leaders: BTreeMap::new(),
             entries: BTreeMap::new(),
             committed: Vec::new(),
@@ -148,28 +158,46 @@ impl Watch {
     fn identify(&mut self, entry: &Entry) -> Result<(), String> {
         let Entry { id, kind, payload } = entry;
         let crc = crc32(payload) ^ u32::from(*kind != EntryKind::Normal);
-        let (known, _) = self.entries.entry((id.index, id.term)).or_insert_with(|| (crc, payload.clone()));
+        let new = || (*kind, crc, payload.clone());
+        let (_, known, _) = self.entries.entry((id.index, id.term)).or_insert_with(new);
         if *known == crc { Ok(()) } else { Err(format!("entry {id} is not the same everywhere")) }
     }
 
-    fn holders(&self, id: EntryId) -> usize {
-        let holds = |seen: &&Seen| seen.durable.covers(id) || seen.installed >= id.index;
-        self.seen[1..].iter().filter(holds).count()
+    fn holds(&self, machine: usize, id: EntryId) -> bool {
+        let seen = &self.seen[machine];
+        machine != 0 && (seen.durable.covers(id) || seen.installed >= id.index)
+    }
+
+    /// Whether a quorum holds this entry.
+    fn is_backed(&self, id: EntryId) -> bool {
+        let logs = self.seen.iter().map(|seen| &seen.handed).filter(|handed| handed.covers(id));
+        self.roster.is_quorum(id.index, |machine| self.holds(machine, id), logs)
+    }
+
+    fn is_committed(&self, id: EntryId) -> bool {
+        let known = self.committed.get((id.index as usize).wrapping_sub(1));
+        known.is_some_and(|known| known.as_ref().is_some_and(|known| known.term == id.term))
+    }
+
+    /// Whether this machine's member has led that term or a later one.
+    pub fn has_led(&self, machine: usize, term: Term) -> bool {
+        self.leaders.range(term..).any(|(_, leader)| *leader == machine)
     }
 }
 
 impl World {
     /// After a turn: what is about to be written, who leads, what was applied.
     pub(super) fn observe(&mut self, member: usize, batches: &[Batch]) {
-        for batch in batches {
-            self.observe_batch(member, batch);
-        }
         let Some(process) = &mut self.machines[member].process else { return };
         let (standing, applied) = process.node.standing();
-        let revision = process.node.revision();
-        let leads = standing.leader == member as u64;
+        let (revision, leads) = (process.node.revision(), process.node.leads());
+        let removed = process.node.is_removed();
         if leads != process.led {
             process.led = leads;
+            if leads && removed {
+                let what = format!("member {member} begins to lead term {}; it was removed", standing.term);
+                self.fail("V21", what);
+            }
             let (moment, what) = match leads {
                 true => (Moment::LeaderElected, "leads"),
                 false => (Moment::SteppedDown, "leads no more"),
@@ -179,12 +207,20 @@ impl World {
             self.moment(moment, member, 0);
         }
         if leads {
-            let leader = *self.watch.leaders.entry(standing.term).or_insert(member as u64);
-            if leader != member as u64 {
+            let leader = *self.watch.leaders.entry(standing.term).or_insert(member);
+            if leader != member {
                 self.fail("V02", format!("{leader} and {member} both lead term {}", standing.term));
             }
         }
+        for batch in batches {
+            self.observe_batch(member, batch);
+        }
         self.observe_applied(member, applied, revision);
+        for batch in batches {
+            for entry in batch.entries().iter().filter(|entry| entry.kind == EntryKind::Membership) {
+                self.check_change(member, entry.id);
+            }
+        }
     }
 
     fn observe_batch(&mut self, member: usize, batch: &Batch) {
@@ -209,10 +245,13 @@ impl World {
             if let Err(what) = self.watch.identify(entry) {
                 return self.fail("V04", format!("member {member}: {what}"));
             }
+            if entry.kind == EntryKind::Membership {
+                self.observe_change(member, entry);
+            }
         }
         // The first entry of a term stands behind everything that is committed.
         if let Some(first) = batch.entries().iter().find(|entry| entry.payload.is_empty())
-            && self.watch.leaders.get(&first.id.term) == Some(&(member as u64))
+            && self.watch.leaders.get(&first.id.term) == Some(&member)
         {
             self.check_complete(member, first.id);
         }
@@ -263,8 +302,8 @@ impl World {
 
     /// A member has applied this entry.
     fn commit(&mut self, member: usize, id: EntryId) {
-        let Some((crc, payload)) = self.watch.entries.get(&(id.index, id.term)) else { return };
-        let (crc, payload) = (*crc, payload.clone());
+        let Some((kind, crc, payload)) = self.watch.entries.get(&(id.index, id.term)) else { return };
+        let (kind, crc, payload) = (*kind, *crc, payload.clone());
         let at = id.index as usize - 1;
         match &self.watch.committed[at] {
             Some(known) if (known.term, known.crc) == (id.term, crc) => return,
@@ -272,12 +311,80 @@ impl World {
                 let what = format!("member {member} applies {id}; another applied term {} there", known.term);
                 return self.fail("V06", what);
             }
-            None => self.watch.committed[at] = Some(Committed { term: id.term, crc, payload }),
+            None => {
+                let payload = if kind == EntryKind::Normal { payload } else { Bytes::new() };
+                self.watch.committed[at] = Some(Committed { term: id.term, crc, payload });
+            }
         }
-        let holders = self.watch.holders(id);
-        if holders < self.majority() {
-            let what = format!("member {member} applies {id}, which is durable on {holders} members only");
+        if kind == EntryKind::Membership {
+            if let Err(what) = self.watch.roster.settle(id) {
+                return self.fail("V09", what);
+            }
+            let concerned = self.watch.roster.last_concerned();
+            self.moment(Moment::ChangeApplied, member, concerned);
+        }
+        if !self.watch.is_backed(id) {
+            let holders: Vec<usize> = self.members().filter(|at| self.watch.holds(*at, id)).collect();
+            let newest = &self.watch.roster.newest().membership;
+            let what = format!(
+                "member {member} applies {id}, which is durable on {holders:?} only; the members are {newest:x?}"
+            );
             self.fail("V07", what);
+        }
+    }
+
+    // ---- Changes of the membership
+
+    fn observe_change(&mut self, member: usize, entry: &Entry) {
+        let concerned = match self.watch.roster.begin(entry) {
+            Ok(concerned) => concerned,
+            Err(what) => return self.fail("V09", what),
+        };
+        if self.watch.leaders.get(&entry.id.term) == Some(&member) {
+            let change = self.watch.roster.change(entry.id);
+            self.trace.line(self.now, member as u64, || format!("begins {change:x?} at {}", entry.id));
+            self.moment(Moment::ChangeBegins, member, concerned);
+        }
+    }
+
+    /// A leader has begun the change at `id`: might it?
+    fn check_change(&mut self, member: usize, id: EntryId) {
+        if self.watch.leaders.get(&id.term) != Some(&member) {
+            return;
+        }
+        let (watch, handed) = (&self.watch, &self.watch.seen[member].handed);
+        let wrong = |what: String| Some(format!("member {member} begins the change at {id}, {what}"));
+        let before = watch.roster.change_before(id, handed);
+        let mut first = id.index;
+        while handed.term(first - 1) == Some(id.term) {
+            first -= 1;
+        }
+        let learner = match watch.roster.change(id) {
+            MemberChange::Promote { id } => watch.roster.machine(*id),
+            _ => 0,
+        };
+        let what = if let Some(before) = before.filter(|before| !watch.is_committed(*before)) {
+            wrong(format!("and that at {before} is not committed"))
+        } else if first == id.index || !watch.is_backed(EntryId::new(id.term, first)) {
+            wrong("and nothing of its own term is committed".into())
+        } else if learner != 0 && watch.seen[learner].durable.last().index.max(watch.seen[learner].installed) == 0 {
+            wrong(format!("and {learner} holds nothing"))
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            self.fail("V09", what);
+        }
+    }
+
+    /// What a member knows of the others, when that has changed and when it starts.
+    pub(super) fn check_members(&mut self, member: usize) {
+        let Some(process) = &self.machines[member].process else { return };
+        let node = &process.node;
+        let (_, applied) = node.standing();
+        if !node.is_blank() && !self.watch.roster.agrees(applied.index, node.members()) {
+            let what = format!("member {member} at {applied} knows of {:x?}", node.members());
+            self.fail("V09", what);
         }
     }
 

@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use super::clients::Clients;
 use super::machine::Machine;
 use super::net::{Answer, ConnNo, Net, Piece};
+use super::operator::Operator;
 use super::options::Options;
 use super::plan::{Action, Entry, Moment, Plan, Trigger};
 use super::report::{Failure, Tally};
@@ -86,6 +87,23 @@ pub enum Event {
     GiveUp {
         op: usize,
     },
+    /// The operator asks again.
+    Operate {
+        order: usize,
+    },
+    /// Its question reaches a member.
+    OrderArrives {
+        attempt: usize,
+    },
+    OrderGivenUp {
+        attempt: usize,
+    },
+    /// A removed member is spoken to no longer.
+    Farewell {
+        member: usize,
+        life: u64,
+        to: usize,
+    },
 }
 
 /// What ends by itself.
@@ -133,6 +151,7 @@ pub struct World {
     pub(super) lives: u64,
     pub(super) net: Net,
     pub(super) clients: Clients,
+    pub(super) operator: Operator,
     pub(super) watch: Watch,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
@@ -153,11 +172,12 @@ impl World {
             entries: plan.entries.clone(),
             armed: Vec::new(),
             moments: Moment::all().map(|moment| (moment, 0)).collect(),
-            machines: (0..=options.members).map(|id| Machine::new(&options, id, START)).collect(),
+            machines: (0..=options.machines()).map(|id| Machine::new(&options, id, START)).collect(),
             lives: 0,
             net: Net::new(&options),
             clients: Clients::new(&options),
-            watch: Watch::new(options.members as usize),
+            operator: Operator::new(options.seed),
+            watch: Watch::new(&options),
             trace,
             tally: Tally::default(),
             calm: false,
@@ -171,7 +191,7 @@ impl World {
                 Trigger::When { moment, nth } => world.armed.push((moment, nth, entry)),
             }
         }
-        for member in world.members() {
+        for member in 1..=world.options.members as usize {
             world.at(START, Event::Start { member });
         }
         for client in 0..world.options.clients as usize {
@@ -180,12 +200,9 @@ impl World {
         world
     }
 
+    /// Every machine on which a member runs, has run or may run.
     pub(super) fn members(&self) -> std::ops::RangeInclusive<usize> {
-        1..=self.options.members as usize
-    }
-
-    pub(super) fn majority(&self) -> usize {
-        self.options.members as usize / 2 + 1
+        1..=self.options.machines() as usize
     }
 
     /// What a member's clock shows.
@@ -253,7 +270,9 @@ impl World {
             | Event::Written { member, .. }
             | Event::JobDone { member, .. }
             | Event::Space { member, .. }
-            | Event::Request { member, .. } => Some(*member),
+            | Event::Request { member, .. }
+            | Event::Farewell { member, .. } => Some(*member),
+            Event::OrderArrives { attempt } => Some(self.operator.asked(*attempt)),
             Event::Dial { from, .. } => Some(*from),
             Event::Arrival { conn, .. } => self.net.conns.get(conn).map(|conn| conn.to),
             Event::Answer { conn, .. } | Event::Handshake { conn } => {
@@ -293,6 +312,10 @@ impl World {
             Event::Request { member, life, op } => self.request_arrives(member, life, op),
             Event::Answered { reply } => self.answer_arrives(*reply),
             Event::GiveUp { op } => self.give_up(op),
+            Event::Operate { order } => self.operate(order),
+            Event::OrderArrives { attempt } => self.order_arrives(attempt),
+            Event::OrderGivenUp { attempt } => self.order_given_up(attempt),
+            Event::Farewell { member, life, to } => self.farewell(member, life, to),
         }
     }
 }
@@ -317,5 +340,9 @@ fn event_number(event: &Event) -> [u64; 3] {
         Event::Request { member, op, .. } => [15, *member as u64, *op as u64],
         Event::Answered { reply } => [16, reply.tag, reply.header.revision],
         Event::GiveUp { op } => [17, *op as u64, 0],
+        Event::Operate { order } => [18, *order as u64, 0],
+        Event::OrderArrives { attempt } => [19, *attempt as u64, 0],
+        Event::OrderGivenUp { attempt } => [20, *attempt as u64, 0],
+        Event::Farewell { member, to, .. } => [21, *member as u64, *to as u64],
     }
 }

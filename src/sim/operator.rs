@@ -1,0 +1,382 @@
+//! The operator: changes who belongs to the cluster and who leads it, one order after the other, and never beyond
+//! what a cluster can bear: whatever becomes of orders whose outcome is not known, a majority of the voters has a
+//! good disk. What is refused is asked for again for a while; it may be refused for ever.
+//!
+//! - V22: a change that was acknowledged is in the log, once; one that was refused is not.
+//! - V23: leadership that is said to have moved has moved.
+
+use super::plan::{Step, Who};
+use super::roster::{subject, url};
+use super::stream::{log_uniform, stream};
+use super::world::{Event, World};
+use crate::api::{Body, Call, Code, ConnId, MemberChange, Reply, Request};
+use crate::base::time::{MS, Nanos, SECOND};
+use crate::base::{Rng, Term};
+use crate::raft::quorum::majority;
+
+/// Tags of requests from here on are the operator's.
+pub const TAGS: u64 = 1 << 62;
+
+/// Changes in doubt; with more than these, nothing is done that might cost one more voter.
+const DOUBTS_MAX: usize = 5;
+
+/// How often an order is given while there are faults.
+const TRIES_MAX: u64 = 12;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Waiting,
+    Done,
+    Refused,
+    Unknown,
+}
+
+pub struct Order {
+    step: Step,
+    machine: usize,
+    tries: u64,
+    pub outcome: Outcome,
+}
+
+/// One question to one member.
+struct Attempt {
+    order: usize,
+    asked: (usize, u64),
+    /// The asked member's term when it took the question.
+    term: Term,
+    /// Of an addition or an update; no other attempt has it.
+    url: String,
+    outcome: Outcome,
+}
+
+pub struct Operator {
+    rng: Rng,
+    pub orders: Vec<Order>,
+    attempts: Vec<Attempt>,
+    /// Connections of its own, counted down.
+    next_conn: ConnId,
+}
+
+/// Machines, as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sets {
+    voters: u32,
+    learners: u32,
+}
+
+impl Sets {
+    fn with(self, step: Step, machine: usize) -> Sets {
+        let (bit, Sets { voters, learners }) = (1 << machine, self);
+        match step {
+            Step::AddVoter | Step::Promote => Sets { voters: voters | bit, learners: learners & !bit },
+            Step::AddLearner => Sets { voters, learners: learners | bit },
+            Step::Remove => Sets { voters: voters & !bit, learners: learners & !bit },
+            Step::Update | Step::Transfer => self,
+        }
+    }
+
+    fn has_quorum_of(self, good: u32) -> bool {
+        (self.voters & good).count_ones() as usize >= majority(self.voters.count_ones() as usize)
+    }
+}
+
+fn bits(machines: impl IntoIterator<Item = usize>) -> u32 {
+    machines.into_iter().fold(0, |bits, machine| bits | 1 << machine)
+}
+
+impl Operator {
+    pub fn new(seed: u64) -> Operator {
+        let rng = stream(seed, "operator", 0);
+        Operator { rng, orders: Vec::new(), attempts: Vec::new(), next_conn: ConnId::MAX }
+    }
+
+    fn attempts_of(&self, machine: usize) -> impl Iterator<Item = (&Attempt, Step)> {
+        let order = |attempt: &Attempt| &self.orders[attempt.order];
+        self.attempts
+            .iter()
+            .filter(move |attempt| order(attempt).machine == machine)
+            .map(move |attempt| (attempt, order(attempt).step))
+    }
+
+    pub fn asked(&self, attempt: usize) -> usize {
+        self.attempts[attempt].asked.0
+    }
+
+    /// A machine is never used for two members.
+    fn is_used(&self, machine: usize) -> bool {
+        self.attempts_of(machine).any(|(attempt, step)| step.adds() && attempt.outcome != Outcome::Refused)
+    }
+}
+
+// ---- What may be asked of a cluster
+
+impl World {
+    fn is_settled(&self, attempt: &Attempt) -> bool {
+        let Order { step, machine, .. } = self.operator.orders[attempt.order];
+        self.watch.roster.changes().any(|change| {
+            self.watch.roster.machine(subject(change)) == machine
+                && match change {
+                    MemberChange::Add { .. } => step.adds(),
+                    MemberChange::Promote { .. } => step == Step::Promote,
+                    MemberChange::Remove { .. } => step == Step::Remove,
+                    MemberChange::Update { peer_urls, .. } => peer_urls.contains(&attempt.url),
+                    MemberChange::Alone { .. } => false,
+                }
+        })
+    }
+
+    /// Every membership that may be in force when all that is in doubt has come out in one way or the other. None:
+    /// too many to say.
+    fn possible(&self) -> Option<Vec<Sets>> {
+        let roster = &self.watch.roster;
+        let now = &roster.newest().membership;
+        let base = Sets {
+            voters: bits(roster.machines_of(&now.voters)),
+            learners: bits(roster.machines_of(&now.learners)),
+        };
+        let mut doubts: Vec<(Step, usize)> = Vec::new();
+        for attempt in self.operator.attempts.iter().filter(|attempt| attempt.outcome != Outcome::Refused) {
+            let Order { step, machine, .. } = self.operator.orders[attempt.order];
+            if step.changes_voters() && !doubts.contains(&(step, machine)) && !self.is_settled(attempt) {
+                doubts.push((step, machine));
+            }
+        }
+        if doubts.len() > DOUBTS_MAX {
+            return None;
+        }
+        let outcome = |chosen: u32| {
+            let happened = doubts.iter().enumerate().filter(|(at, _)| chosen & (1 << at) != 0);
+            happened.fold(base, |sets, (_, &(step, machine))| sets.with(step, machine))
+        };
+        Some((0..1 << doubts.len()).map(outcome).collect())
+    }
+
+    fn good_machines(&self) -> u32 {
+        bits(self.members().filter(|at| !self.machines[*at].gone && !self.machines[*at].tainted))
+    }
+
+    /// Whether one more disk may be lost: a majority must stay whole, whatever the membership turns out to be.
+    pub(super) fn may_lose(&self, machine: usize) -> bool {
+        let good = self.good_machines() & !(1 << machine);
+        self.possible().is_some_and(|all| all.into_iter().all(|sets| sets.has_quorum_of(good)))
+    }
+
+    /// Whether the cluster can bear it that this happens.
+    fn is_fair(&self, step: Step, machine: usize) -> bool {
+        let good = self.good_machines();
+        let wrong = match step {
+            Step::AddVoter | Step::AddLearner => good & (1 << machine) == 0 || self.operator.is_used(machine),
+            _ => self.watch.roster.member_on(machine).is_none(),
+        };
+        !wrong
+            && self.possible().is_some_and(|all| {
+                all.into_iter().all(|sets| {
+                    let sets = sets.with(step, machine);
+                    sets.voters != 0 && sets.has_quorum_of(good)
+                })
+            })
+    }
+}
+
+// ---- Orders
+
+impl World {
+    /// Something is to be changed. False: it cannot be, as things are.
+    pub(super) fn order(&mut self, step: Step, machine: usize) -> bool {
+        let spare = machine > self.options.members as usize;
+        if (step.adds() && !spare) || !self.is_fair(step, machine) {
+            return false;
+        }
+        let tries = if self.calm { u64::MAX } else { self.operator.rng.between(1, TRIES_MAX) };
+        self.operator.orders.push(Order { step, machine, tries, outcome: Outcome::Waiting });
+        let order = self.operator.orders.len() - 1;
+        self.after(0, Event::Operate { order });
+        true
+    }
+
+    /// Asks once.
+    pub(super) fn operate(&mut self, order: usize) {
+        let Order { step, machine, tries, .. } = self.operator.orders[order];
+        if tries == 0 || !self.is_fair(step, machine) {
+            return self.end_order(order, Outcome::Refused);
+        }
+        self.operator.orders[order].tries -= 1;
+        let Some(member) = self.whom_to_ask(step) else { return self.try_again(order) };
+        let life = self.machines[member].process.as_ref().expect("it was found running").life;
+        let number = self.operator.attempts_of(machine).count() as u64 + 1;
+        let url = url(machine, number % 256);
+        let (outcome, term) = (Outcome::Waiting, 0);
+        self.operator.attempts.push(Attempt { order, asked: (member, life), term, url, outcome });
+        let attempt = self.operator.attempts.len() - 1;
+        if step.adds() && !self.machines[machine].invited {
+            self.machines[machine].invited = true;
+            let soon = self.operator.rng.below(self.options.election * 4);
+            self.after(soon, Event::Start { member: machine });
+        }
+        let delay = self.net.delay(0, member);
+        self.after(delay, Event::OrderArrives { attempt });
+        self.after(self.order_patience(), Event::OrderGivenUp { attempt });
+    }
+
+    /// A little more than the member's own.
+    fn order_patience(&self) -> Nanos {
+        6 * SECOND + 2 * self.options.election
+    }
+
+    /// Who leads must be asked to hand over; for all else anybody will do.
+    fn whom_to_ask(&mut self, step: Step) -> Option<usize> {
+        let can = |at: &usize| {
+            let process = self.machines[*at].process.as_ref();
+            process.is_some_and(|process| process.stopping.is_none())
+                && self.net.passes(0, *at)
+                && self.net.passes(*at, 0)
+        };
+        let up: Vec<usize> = self.members().filter(can).collect();
+        let leader = self.who(Who::Leader, 0, 0).filter(|leader| up.contains(leader));
+        if step == Step::Transfer && (self.calm || !self.operator.rng.one_in(8)) {
+            return leader;
+        }
+        (!up.is_empty()).then(|| up[self.operator.rng.below(up.len() as u64) as usize])
+    }
+
+    pub(super) fn order_arrives(&mut self, attempt: usize) {
+        let Attempt { order, asked: (member, life), ref url, .. } = self.operator.attempts[attempt];
+        let Order { step, machine, .. } = self.operator.orders[order];
+        let Some(id) = self.watch.roster.member_on(machine).or(step.adds().then_some(0)) else { return };
+        if !self.lives(member, life) {
+            return;
+        }
+        let peer_urls = vec![url.clone()];
+        let request = match step {
+            Step::AddVoter | Step::AddLearner => {
+                Request::MemberAdd { peer_urls, learner: step == Step::AddLearner }
+            }
+            Step::Promote => Request::MemberPromote { id },
+            Step::Remove => Request::MemberRemove { id },
+            Step::Update => Request::MemberUpdate { id, peer_urls },
+            Step::Transfer => Request::MoveLeader { to: id },
+        };
+        self.operator.next_conn -= 1;
+        let (conn, tag, now) = (self.operator.next_conn, TAGS + attempt as u64, self.local(member));
+        let node = &mut self.machines[member].process.as_mut().expect("it lives").node;
+        self.operator.attempts[attempt].term = node.standing().0.term;
+        node.on_call(conn, Call::Request { tag, request }, now);
+        self.turn_soon(member);
+    }
+
+    pub(super) fn order_answered(&mut self, reply: &Reply) {
+        let attempt = (reply.tag - TAGS) as usize;
+        let Attempt { order, outcome, term, .. } = self.operator.attempts[attempt];
+        let Order { step, machine, .. } = self.operator.orders[order];
+        self.trace.line(self.now, 0, || format!("{step} {machine}: {:x?}", reply.body));
+        if outcome != Outcome::Waiting {
+            return; // It came too late.
+        }
+        let outcome = match &reply.body {
+            Body::MemberAdded { .. } | Body::Members(_) => Outcome::Done,
+            Body::LeaderMoved => {
+                if !self.watch.has_led(machine, term) {
+                    self.fail("V23", format!("{machine} is said to lead after term {term}"));
+                }
+                Outcome::Done
+            }
+            Body::Fault(fault) => match fault.code {
+                Code::Timeout | Code::Shutdown | Code::Corrupt => Outcome::Unknown,
+                _ => Outcome::Refused,
+            },
+            other => return self.fail("V22", format!("{step} {machine} is answered by {other:?}")),
+        };
+        self.attempt_ends(attempt, outcome);
+    }
+
+    pub(super) fn order_given_up(&mut self, attempt: usize) {
+        if self.operator.attempts[attempt].outcome == Outcome::Waiting {
+            self.attempt_ends(attempt, Outcome::Unknown);
+        }
+    }
+
+    /// A process has ended: what it was asked for may have happened.
+    pub(super) fn orders_lost(&mut self, member: usize, life: u64) {
+        for attempt in 0..self.operator.attempts.len() {
+            let Attempt { asked, outcome, .. } = self.operator.attempts[attempt];
+            if outcome == Outcome::Waiting && asked == (member, life) {
+                self.attempt_ends(attempt, Outcome::Unknown);
+            }
+        }
+    }
+
+    fn attempt_ends(&mut self, attempt: usize, outcome: Outcome) {
+        self.operator.attempts[attempt].outcome = outcome;
+        let order = self.operator.attempts[attempt].order;
+        let Order { step, machine, .. } = self.operator.orders[order];
+        // What was asked for twice may have been done by the first question.
+        let is_done = step == Step::Remove && !self.watch.roster.is_enrolled(machine);
+        match outcome {
+            Outcome::Done => {
+                *self.tally.changes.entry(step.name()).or_default() += 1;
+                self.end_order(order, Outcome::Done);
+            }
+            Outcome::Refused if self.calm && is_done => self.end_order(order, Outcome::Done),
+            // Nobody knows whether there is a member now; adding another one would not help.
+            Outcome::Unknown if step.adds() => self.end_order(order, Outcome::Unknown),
+            _ => self.try_again(order),
+        }
+    }
+
+    fn try_again(&mut self, order: usize) {
+        if self.operator.orders[order].tries == 0 {
+            return self.end_order(order, Outcome::Refused);
+        }
+        let longest = if self.calm { 50 * MS } else { 500 * MS };
+        let pause = log_uniform(&mut self.operator.rng, 2 * MS, longest);
+        self.after(pause, Event::Operate { order });
+    }
+
+    fn end_order(&mut self, order: usize, outcome: Outcome) {
+        self.operator.orders[order].outcome = outcome;
+    }
+
+    /// Nobody asks for anything any more.
+    pub(super) fn dismiss_operator(&mut self) {
+        self.operator.orders.iter_mut().for_each(|order| order.tries = 0);
+    }
+
+    // ---- The end
+
+    /// V22.
+    pub(super) fn check_orders(&mut self) {
+        for attempt in &self.operator.attempts {
+            let Order { step, machine, .. } = self.operator.orders[attempt.order];
+            if step == Step::Transfer {
+                continue;
+            }
+            let exact = step.adds() || step == Step::Update;
+            let same = |change: &&MemberChange| match change {
+                MemberChange::Add { peer_urls, .. } | MemberChange::Update { peer_urls, .. } => {
+                    exact && peer_urls.contains(&attempt.url)
+                }
+                MemberChange::Remove { id } => {
+                    step == Step::Remove && self.watch.roster.machine(*id) == machine
+                }
+                MemberChange::Promote { id } => {
+                    step == Step::Promote && self.watch.roster.machine(*id) == machine
+                }
+                MemberChange::Alone { .. } => false,
+            };
+            let times = self.watch.roster.changes().filter(same).count();
+            let right = match attempt.outcome {
+                // A second member is acknowledged to the first before that is committed.
+                Outcome::Done if !(step == Step::AddVoter && self.options.calm == 0) => times == 1,
+                Outcome::Refused if exact => times == 0,
+                _ => times <= 1,
+            };
+            if !right {
+                let what = format!(
+                    "{step} {machine} by {} is {:?}; the log has it {times} times",
+                    attempt.url, attempt.outcome
+                );
+                return self.fail("V22", what);
+            }
+        }
+    }
+}

@@ -167,7 +167,6 @@ impl<D: Disk> Node<D> {
         match self.raft.change_membership(&[step], &payload, self.now) {
             Ok(entry) => {
                 info!("proposed {change:x?} as {entry}");
-                self.expect_member(&change);
                 if matches!(change, MemberChange::Add { learner: false, .. }) && self.voters().count() == 1 {
                     self.second = Some(Second { index: entry.index, request_id: id });
                 }
@@ -189,17 +188,22 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// A member is to be added: it may call, and must be called, before that is committed.
-    pub(super) fn expect_member(&mut self, change: &MemberChange) {
-        if let MemberChange::Add { id, peer_urls, learner } = change {
-            let member =
-                Member { id: *id, peer_urls: peer_urls.clone(), learner: *learner, ..Member::default() };
-            self.expected = Some(member);
+    /// A membership entry enters the log. Whom it adds may call, and must be called, before that is committed: its
+    /// vote may be needed for it.
+    pub(super) fn expect_member(&mut self, entry: &Entry) -> Result<()> {
+        let unfit = |why: &str| Error::Refused(format!("entry {}: {why}", entry.id));
+        let (_, context) = Membership::decode(&entry.payload).map_err(unfit)?;
+        if let Ok((_, Command::Members(MemberChange::Add { id, peer_urls, learner }))) =
+            command::decode(context)
+        {
+            self.expected.retain(|other| other.id != id && self.raft.membership().contains(other.id));
+            self.expected.push(Member { id, peer_urls, learner, ..Member::default() });
             self.output.members_changed = true;
         }
+        Ok(())
     }
 
-    /// Everybody to talk to: the members, and one whose addition is under way. For a blank member, whoever
+    /// Everybody to talk to: the members, and those whose additions are not applied yet. For a blank member, whoever
     /// let it join.
     pub fn known_members(&self) -> Vec<Member> {
         let mut known = self.members().to_vec();
@@ -218,7 +222,7 @@ impl<D: Disk> Node<D> {
         let durable = self.raft.durable();
         if let Some(second) = self.second.take_if(|second| second.index <= durable) {
             let members = self.known_members();
-            if let Some(member) = self.expected.clone().filter(|_| self.leads()) {
+            if let Some(member) = self.expected.last().cloned().filter(|_| self.leads()) {
                 self.end_write(second.request_id, Body::MemberAdded { member: Box::new(member), members });
             }
         }

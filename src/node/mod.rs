@@ -203,8 +203,8 @@ pub struct Node<D: Disk> {
     /// It was removed.
     left: bool,
     movers: Vec<members::Mover>,
-    /// The last member that was to be added, as far as this member knows.
-    expected: Option<Member>,
+    /// Those whose additions are in the log; of no interest once these are applied.
+    expected: Vec<Member>,
     second: Option<members::Second>,
     /// Whom to talk to while the store is blank: a member that joins knows from elsewhere who is there.
     acquaintances: Vec<Member>,

@@ -276,9 +276,10 @@ impl<D: Disk> Node<D> {
         self.go_on_receiving()
     }
 
-    /// Whether the state at `at` is ahead of this member.
+    /// Whether the state at `at` is ahead of this member. A blank one also lacks the state before the first entry.
     fn wants(&self, at: EntryId) -> bool {
-        at.index > self.store.applied().index && self.raft.wants_snapshot(at, &self.log)
+        let ahead = at.index > self.store.applied().index || self.is_blank();
+        ahead && self.raft.wants_snapshot(at, &self.log)
     }
 
     fn on_chunk(&mut self, from: MemberId, stream: u64, number: u64, bytes: Bytes) -> Result<()> {

@@ -131,7 +131,7 @@ impl<D: Disk> Node<D> {
             stopping: None,
             left: false,
             movers: Vec::new(),
-            expected: None,
+            expected: Vec::new(),
             second: None,
             acquaintances: Vec::new(),
             output: Output {
@@ -158,11 +158,7 @@ impl<D: Disk> Node<D> {
             let Ok(entries) = self.log.entries(next, self.log.last_index(), READ_BYTES) else { break };
             next += entries.len() as u64;
             for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
-                let unfit = |why: String| Error::Refused(format!("entry {}: {why}", entry.id));
-                let (_, context) = Membership::decode(&entry.payload).map_err(|why| unfit(why.into()))?;
-                if let Ok((_, Command::Members(change))) = command::decode(context) {
-                    self.expect_member(&change);
-                }
+                self.expect_member(entry)?;
             }
         }
         Ok(())

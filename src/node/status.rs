@@ -5,6 +5,7 @@ use crate::api::{Fault, Member, Range, RangeResult, Status, VERSION};
 use crate::base::{EntryId, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
+use crate::wal::Batch;
 
 impl<D: Disk> Node<D> {
     pub fn status(&self) -> Status {
@@ -43,6 +44,11 @@ impl<D: Disk> Node<D> {
     /// A digest of the replicated content: equal on members that have applied the same entries. Reads all of it.
     pub fn content_hash(&self) -> Result<u64> {
         self.store.content_hash()
+    }
+
+    /// What the log writer was not given yet.
+    pub fn unwritten(&self) -> &[Batch] {
+        &self.waiting_batches
     }
 
     /// The store's revision as applied here.

@@ -184,6 +184,9 @@ impl<D: Disk> Node<D> {
         let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } =
             ready;
         self.output.messages.extend(messages_now.into_iter().map(Outbound::Raft));
+        for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
+            self.expect_member(entry)?;
+        }
         if hard_state.is_some() || !entries.is_empty() {
             self.hard_state = hard_state.unwrap_or(self.hard_state);
             self.batch_number += 1;

@@ -46,7 +46,10 @@ impl World {
                 self.compare(member, &found, "after its crash");
                 Some(found)
             }
-            Err(_) if excused => None,
+            Err(why) if excused => {
+                self.trace.line(self.now, member as u64, || format!("a copy does not recover: {why}"));
+                None
+            }
             Err(why) => {
                 self.fail("V01", format!("member {member} does not recover: {why}"));
                 None

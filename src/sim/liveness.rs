@@ -83,7 +83,7 @@ impl World {
     }
 
     /// The members, as far as is known to be committed, that are not gone for good.
-    fn enrolled(&self) -> Vec<usize> {
+    pub(super) fn enrolled(&self) -> Vec<usize> {
         let here = |at: &usize| self.watch.roster.is_enrolled(*at) && !self.machines[*at].gone;
         self.members().filter(here).collect()
     }

@@ -231,7 +231,8 @@ impl World {
                 && self.net.passes(0, *at)
                 && self.net.passes(*at, 0)
         };
-        let up: Vec<usize> = self.members().filter(can).collect();
+        let all = if self.calm { self.enrolled() } else { self.members().collect() };
+        let up: Vec<usize> = all.into_iter().filter(can).collect();
         let leader = self.who(Who::Leader, 0, 0).filter(|leader| up.contains(leader));
         if step == Step::Transfer && (self.calm || !self.operator.rng.one_in(8)) {
             return leader;

@@ -1,7 +1,7 @@
 //! Who is in the cluster, by the log as it is seen from outside, and what must hold of its changes.
 //!
-//! A membership entry counts from the moment it is in a log. So an entry is committed rightly if it is durable on a
-//! quorum of the membership that was in force at its index, or of a later one in a log that holds it.
+//! A membership entry counts from the moment it is in the leader's log, and be it in memory. So an entry is committed
+//! rightly if it is durable on a quorum of the membership that was in force at its index, or of a later one.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub struct Settled {
 
 pub struct Roster {
     machines: BTreeMap<MemberId, usize>,
-    /// Every membership entry that was ever handed to a log writer.
+    /// Every membership entry that was ever in a log.
     begun: BTreeMap<(Index, Term), (Membership, MemberChange)>,
     /// The committed ones in their order.
     settled: Vec<Settled>,
@@ -85,8 +85,8 @@ impl Roster {
         self.settled.iter().filter_map(|settled| settled.change.as_ref())
     }
 
-    /// A membership entry was handed to a log writer; the machine that it concerns.
-    pub fn begin(&mut self, entry: &Entry) -> Result<usize, String> {
+    /// A membership entry is in a log; the machine that it concerns, if that is news.
+    pub fn begin(&mut self, entry: &Entry) -> Result<Option<usize>, String> {
         let wrong = |why: &str| format!("the membership entry {}: {why}", entry.id);
         let (membership, context) = Membership::decode(&entry.payload).map_err(wrong)?;
         let (_, command) = command::decode(context).map_err(|why| wrong(&why.0))?;
@@ -97,8 +97,8 @@ impl Roster {
             self.machines.insert(*id, machine);
         }
         let concerned = self.machine(subject(&change));
-        self.begun.insert((entry.id.index, entry.id.term), (membership, change));
-        Ok(concerned)
+        let known = self.begun.insert((entry.id.index, entry.id.term), (membership, change));
+        Ok(known.is_none().then_some(concerned))
     }
 
     /// A membership entry is committed: V09, it follows from the one before it by its change alone.
@@ -144,27 +144,15 @@ impl Roster {
             })
     }
 
-    /// Those in a log behind `index`.
-    fn later<'a>(&'a self, held: &'a Held, index: Index) -> impl Iterator<Item = &'a Membership> {
-        self.begun
-            .range((index + 1, 0)..)
-            .filter(|((at, term), _)| held.term(*at) == Some(*term))
-            .map(|(_, (membership, _))| membership)
-    }
-
-    /// Whether those machines that `holds` says are a quorum for an entry at `index`, by the membership in force there
-    /// or a later one in one of these logs.
-    pub fn is_quorum<'a>(
-        &self,
-        index: Index,
-        holds: impl Fn(usize) -> bool,
-        mut logs: impl Iterator<Item = &'a Held>,
-    ) -> bool {
+    /// Whether those machines that `holds` says are a quorum for the entry `id`, by the membership in force there or a
+    /// later one.
+    pub fn is_quorum(&self, id: EntryId, holds: impl Fn(usize) -> bool) -> bool {
         let of = |ids: &[MemberId]| {
             ids.iter().filter(|id| holds(self.machine(**id))).count() >= majority(ids.len())
         };
         let by = |m: &Membership| of(&m.voters) && (m.outgoing.is_empty() || of(&m.outgoing));
-        by(&self.at(index).membership) || logs.any(|held| self.later(held, index).any(by))
+        let mut later = self.begun.range((id.index + 1, 0)..).filter(|((_, term), _)| *term >= id.term);
+        by(&self.at(id.index).membership) || later.any(|(_, (membership, _))| by(membership))
     }
 
     pub fn change(&self, id: EntryId) -> &MemberChange {
@@ -219,7 +207,7 @@ mod tests {
     fn a_membership_that_its_change_does_not_explain_is_noticed() {
         let add = MemberChange::Add { id: 90, peer_urls: vec![url(4, 7)], learner: false };
         let mut roster = Roster::new(3);
-        assert_eq!(roster.begin(&entry(5, &of(&[1, 2, 3, 90]), add.clone())), Ok(4));
+        assert_eq!(roster.begin(&entry(5, &of(&[1, 2, 3, 90]), add.clone())), Ok(Some(4)));
         assert_eq!((roster.machine(90), roster.is_enrolled(4)), (4, false));
         roster.settle(EntryId::new(1, 5)).unwrap();
         assert!(roster.is_enrolled(4));
@@ -234,10 +222,8 @@ mod tests {
         let mut roster = Roster::new(3);
         let add = MemberChange::Add { id: 90, peer_urls: vec![url(4, 0)], learner: false };
         roster.begin(&entry(5, &of(&[1, 2, 3, 90]), add)).unwrap();
-        let mut held = Held::default();
-        held.set(Default::default(), EntryId::ZERO, vec![1; 5]);
         let quorum = |index, machines: &[usize], roster: &Roster| {
-            roster.is_quorum(index, |machine| machines.contains(&machine), std::iter::once(&held))
+            roster.is_quorum(EntryId::new(1, index), |machine| machines.contains(&machine))
         };
         assert!(quorum(4, &[1, 2], &roster));
         assert!(!quorum(4, &[1, 4], &roster));

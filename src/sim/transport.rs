@@ -121,6 +121,7 @@ impl World {
     }
 
     fn sent_moment(&mut self, from: usize, to: usize, message: &Outbound) {
+        self.log_message(from, to, message);
         let moment = match message {
             Outbound::Raft(message) => match &message.body {
                 MessageBody::Vote { .. } => Moment::Campaign,
@@ -139,6 +140,35 @@ impl World {
             },
         };
         self.moment(moment, from, to);
+    }
+
+    /// Elections and snapshots, in the log; entries and their answers would drown all else.
+    fn log_message(&mut self, from: usize, to: usize, message: &Outbound) {
+        match message {
+            Outbound::Raft(message) => match &message.body {
+                MessageBody::Append { .. }
+                | MessageBody::AppendAccepted { .. }
+                | MessageBody::AppendRejected { .. } => {}
+                body => {
+                    let term = message.term;
+                    self.trace.line(self.now, from as u64, || format!("tells {to} in term {term}: {body:?}"));
+                }
+            },
+            Outbound::Call { call: PeerCall::SnapshotChunk { stream, number, .. }, .. } => {
+                self.trace.line(self.now, from as u64, || format!("sends {to} chunk {number} of {stream}"));
+            }
+            Outbound::Call { call, .. } => {
+                let snapshot = matches!(
+                    call,
+                    PeerCall::SnapshotBegin { .. }
+                        | PeerCall::SnapshotAck { .. }
+                        | PeerCall::SnapshotAbort { .. }
+                );
+                if snapshot {
+                    self.trace.line(self.now, from as u64, || format!("tells {to}: {call:?}"));
+                }
+            }
+        }
     }
 
     /// As `net::peers` does: requests that would wait for their deadline are refused at once.

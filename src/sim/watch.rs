@@ -170,8 +170,7 @@ impl Watch {
 
     /// Whether a quorum holds this entry.
     fn is_backed(&self, id: EntryId) -> bool {
-        let logs = self.seen.iter().map(|seen| &seen.handed).filter(|handed| handed.covers(id));
-        self.roster.is_quorum(id.index, |machine| self.holds(machine, id), logs)
+        self.roster.is_quorum(id, |machine| self.holds(machine, id))
     }
 
     fn is_committed(&self, id: EntryId) -> bool {
@@ -212,6 +211,7 @@ impl World {
                 self.fail("V02", format!("{leader} and {member} both lead term {}", standing.term));
             }
         }
+        self.observe_changes(member, batches);
         for batch in batches {
             self.observe_batch(member, batch);
         }
@@ -240,13 +240,15 @@ impl World {
             self.fail("V04", format!("member {member} cuts its log behind {id}; {applied} is applied"));
             return;
         }
+        let first = batch.entries().first().map(|entry| entry.id.index);
+        let next = batch.behind().map_or(seen.handed.last().index, |(id, _)| id.index) + 1;
+        if let Some(first) = first.filter(|first| *first != next) {
+            return self.fail("V04", format!("member {member} writes entry {first} where {next} belongs"));
+        }
         seen.handed.add(batch);
         for entry in batch.entries() {
             if let Err(what) = self.watch.identify(entry) {
                 return self.fail("V04", format!("member {member}: {what}"));
-            }
-            if entry.kind == EntryKind::Membership {
-                self.observe_change(member, entry);
             }
         }
         // The first entry of a term stands behind everything that is committed.
@@ -324,10 +326,16 @@ impl World {
             self.moment(Moment::ChangeApplied, member, concerned);
         }
         if !self.watch.is_backed(id) {
-            let holders: Vec<usize> = self.members().filter(|at| self.watch.holds(*at, id)).collect();
+            let last = |at: usize| (at, self.watch.holds(at, id), self.watch.seen[at].durable.last());
+            let holders: Vec<String> = self
+                .members()
+                .map(last)
+                .map(|(at, holds, last)| format!("{at} {} to {last}", if holds { "yes," } else { "no," }))
+                .collect();
             let newest = &self.watch.roster.newest().membership;
             let what = format!(
-                "member {member} applies {id}, which is durable on {holders:?} only; the members are {newest:x?}"
+                "member {member} applies {id}, which is not durable on a quorum ({}); the members are {newest:x?}",
+                holders.join("; ")
             );
             self.fail("V07", what);
         }
@@ -335,15 +343,22 @@ impl World {
 
     // ---- Changes of the membership
 
-    fn observe_change(&mut self, member: usize, entry: &Entry) {
-        let concerned = match self.watch.roster.begin(entry) {
-            Ok(concerned) => concerned,
-            Err(what) => return self.fail("V09", what),
-        };
-        if self.watch.leaders.get(&entry.id.term) == Some(&member) {
-            let change = self.watch.roster.change(entry.id);
-            self.trace.line(self.now, member as u64, || format!("begins {change:x?} at {}", entry.id));
-            self.moment(Moment::ChangeBegins, member, concerned);
+    /// Those that are in this member's log now, and be it in memory.
+    fn observe_changes(&mut self, member: usize, batches: &[Batch]) {
+        let process = self.machines[member].process.as_ref().expect("it was just looked at");
+        let entries = batches.iter().chain(process.node.unwritten()).flat_map(Batch::entries);
+        let new: Vec<Entry> =
+            entries.filter(|entry| entry.kind == EntryKind::Membership).cloned().collect();
+        for entry in new {
+            match self.watch.roster.begin(&entry) {
+                Ok(Some(concerned)) => {
+                    let change = self.watch.roster.change(entry.id);
+                    self.trace.line(self.now, member as u64, || format!("begins {change:x?} at {}", entry.id));
+                    self.moment(Moment::ChangeBegins, member, concerned);
+                }
+                Ok(None) => {}
+                Err(what) => self.fail("V09", what),
+            }
         }
     }
 

@@ -99,6 +99,10 @@ impl<D: Disk> Tree<D> {
     pub fn open(disk: &D, path: &Path) -> Result<Tree<D>> {
         let file = disk.open(path, Open::Write).map_err(|e| Error::io("opening", path, e))?;
         settle(&file, path)?;
+        if !planted::on("tree-name-not-settled") {
+            // A process that was killed may have renamed the file and not synced that, and whoever opens it relies on it.
+            sync_name(disk, path)?;
+        }
         let tree = Tree::load(disk, path, file)?;
         tree.wipe_unkept_slot()?;
         Ok(tree)
@@ -663,10 +667,14 @@ impl<D: Disk> Tree<D> {
         file.write_at(0, &blank).map_err(|e| Error::io("writing", &draft, e))?;
         file.sync_data().map_err(|e| Error::io("syncing", &draft, e))?;
         disk.rename(&draft, path).map_err(|e| Error::io("renaming", &draft, e))?;
-        let dir = path.parent().unwrap_or(Path::new(""));
-        disk.sync_dir(dir).map_err(|e| Error::io("syncing", dir, e))?;
+        sync_name(disk, path)?;
         Tree::load(disk, path, file)
     }
+}
+
+fn sync_name<D: Disk>(disk: &D, path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new(""));
+    disk.sync_dir(dir).map_err(|e| Error::io("syncing", dir, e))
 }
 
 const _: () = assert!(META_AREA_BYTES as u64 >= META_OFFSETS[1] + META_BYTES as u64);

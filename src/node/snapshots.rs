@@ -72,6 +72,8 @@ struct Sending {
 }
 
 struct Receiving<D: Disk> {
+    /// Its jobs are known by it: a stream that begins twice has two.
+    attempt: u64,
     from: MemberId,
     stream: u64,
     at: EntryId,
@@ -82,21 +84,21 @@ struct Receiving<D: Disk> {
     installing: bool,
 }
 
-/// What the housekeeper does for a snapshot. `stream` is None for the removal of what was given up.
+/// What the housekeeper does for a snapshot. `attempt` is None for the removal of what was given up.
 pub struct Work<D: Disk> {
     job: store::Job<D>,
-    stream: Option<u64>,
+    attempt: Option<u64>,
 }
 
 /// And what comes of it.
 pub struct WorkDone {
     done: Result<store::JobDone>,
-    stream: Option<u64>,
+    attempt: Option<u64>,
 }
 
 impl<D: Disk> Work<D> {
     pub(super) fn run(self) -> WorkDone {
-        WorkDone { done: self.job.run(), stream: self.stream }
+        WorkDone { done: self.job.run(), attempt: self.attempt }
     }
 }
 
@@ -267,18 +269,28 @@ impl<D: Disk> Node<D> {
             self.abort_receiving("a newer one begins");
         }
         info!("receiving a snapshot at {at} from {from:x}");
-        let options = startup::tree_options(self.snapshots.next_stream);
+        let attempt = self.snapshots.next_stream;
         self.snapshots.next_stream += 1;
+        let options = startup::tree_options(attempt);
         let path = startup::tree_path(&self.config.tree_dir);
         let incoming = Incoming::begin(&self.snapshots.disk, &path, self.store.identity(), options);
-        self.snapshots.receiving =
-            Some(Receiving { from, stream, at, incoming, acked: 0, heard_at: self.now, installing: false });
+        self.snapshots.receiving = Some(Receiving {
+            attempt,
+            from,
+            stream,
+            at,
+            incoming,
+            acked: 0,
+            heard_at: self.now,
+            installing: false,
+        });
         self.go_on_receiving()
     }
 
     /// Whether the state at `at` is ahead of this member. A blank one also lacks the state before the first entry.
     fn wants(&self, at: EntryId) -> bool {
-        let ahead = at.index > self.store.applied().index || self.is_blank();
+        let ahead = at.index > self.store.applied().index
+            || (self.is_blank() && !planted::on("node-blank-refuses-the-first-state"));
         ahead && self.raft.wants_snapshot(at, &self.log)
     }
 
@@ -327,8 +339,9 @@ impl<D: Disk> Node<D> {
         }
         let Some(receiving) = &mut self.snapshots.receiving else { return Ok(()) };
         receiving.installing = receiving.incoming.is_whole();
+        let attempt = Some(receiving.attempt);
         match receiving.incoming.job() {
-            Ok(Some(job)) => self.output.jobs.push(Job::Snapshot(Work { job, stream: Some(stream) })),
+            Ok(Some(job)) => self.output.jobs.push(Job::Snapshot(Work { job, attempt })),
             Ok(None) => {}
             Err(failure) => return self.receiving_failed(failure),
         }
@@ -343,7 +356,7 @@ impl<D: Disk> Node<D> {
     /// The housekeeper is done with a step.
     pub(super) fn on_snapshot_work(&mut self, done: WorkDone, now: Mono) -> Result<()> {
         self.now = self.now.max(now);
-        let current = self.snapshots.receiving.as_mut().filter(|r| Some(r.stream) == done.stream);
+        let current = self.snapshots.receiving.as_mut().filter(|r| Some(r.attempt) == done.attempt);
         let Some(receiving) = current else {
             // Of a stream that was given up meanwhile. The next attempt makes its file anew.
             return Ok(());
@@ -410,7 +423,7 @@ impl<D: Disk> Node<D> {
         if let Some(Receiving { from, stream, incoming, .. }) = self.snapshots.receiving.take() {
             warn!("the snapshot from {from:x} is given up: {why}");
             self.call(from, PeerCall::SnapshotAbort { stream });
-            self.output.jobs.push(Job::Snapshot(Work { job: incoming.abandon(), stream: None }));
+            self.output.jobs.push(Job::Snapshot(Work { job: incoming.abandon(), attempt: None }));
         }
     }
 

@@ -185,7 +185,9 @@ impl<D: Disk> Node<D> {
             ready;
         self.output.messages.extend(messages_now.into_iter().map(Outbound::Raft));
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
-            self.expect_member(entry)?;
+            if self.leads() || !planted::on("node-follower-expects-nobody") {
+                self.expect_member(entry)?;
+            }
         }
         if hard_state.is_some() || !entries.is_empty() {
             self.hard_state = hard_state.unwrap_or(self.hard_state);

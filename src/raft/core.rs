@@ -106,7 +106,7 @@ impl Common {
 
     pub fn truncate(&mut self, from: Index, view: &impl LogView) {
         self.log.truncate(from, view);
-        if !breaks!(self.config, KeptMembership) {
+        if !breaks!(self.config, KeptMembership) && !planted::on("raft-replaced-membership-kept") {
             self.history.truncated(from);
         }
     }
@@ -490,7 +490,9 @@ impl Raft {
             self.common.log.reset(at);
         }
         // Whatever the log said of the membership is gone with it (the snapshot's may be older, and is right).
-        self.common.history = History::new(at.index, membership);
+        if self.common.history.is_blank() || !planted::on("raft-snapshot-keeps-old-membership") {
+            self.common.history = History::new(at.index, membership);
+        }
         self.common.fetching = false;
         if self.common.leader != 0 {
             self.acknowledge(self.common.leader, at.index, 0);

@@ -19,7 +19,7 @@ use super::core::Common;
 use super::membership::Change;
 use super::progress::Progress;
 use super::quorum::agreed;
-use super::types::{Entry, EntryKind, LogGap, LogView, MessageBody, ReadReady};
+use super::types::{Entry, EntryKind, LogGap, LogView, Membership, MessageBody, ReadReady};
 
 /// Reads that wait for a confirmed round. The shell gives up on what is older than its deadline; this bounds
 /// what a leader without a quorum can gather until it steps down.
@@ -122,6 +122,8 @@ impl Leader {
     fn agreed<T: Copy + Ord + Default>(&self, common: &Common, own: T, value: impl Fn(&Progress) -> T) -> T {
         let membership = common.membership();
         let new_half = breaks!(common.config, OneHalf).then(|| membership.left());
+        let everybody = || Membership { voters: membership.all(), ..Membership::default() };
+        let new_half = new_half.or_else(|| planted::on("raft-learner-counts").then(everybody));
         agreed(new_half.as_ref().unwrap_or(membership), |id| {
             if id == common.config.id {
                 return own;
@@ -285,17 +287,19 @@ impl Leader {
         if self.transfer.is_some() {
             return Err(ChangeRefused::Transferring);
         }
-        if !self.has_committed_own(common) && !breaks!(common.config, EarlyChange) {
+        let early = breaks!(common.config, EarlyChange) || planted::on("raft-change-before-own-commit");
+        if !self.has_committed_own(common) && !early {
             return Err(ChangeRefused::TooEarly);
         }
-        let in_flight = !common.history.is_settled() && !breaks!(common.config, TwoChanges);
-        if in_flight || common.membership().is_joint() {
+        let both = breaks!(common.config, TwoChanges) || planted::on("raft-two-changes-at-once");
+        if (!common.history.is_settled() && !both) || common.membership().is_joint() {
             return Err(ChangeRefused::InFlight);
         }
         let next = common.membership().with(changes)?;
         for change in changes {
             if let Change::Promote(id) = *change
                 && !self.has_caught_up(common, id)
+                && !planted::on("raft-promote-without-catch-up")
             {
                 return Err(ChangeRefused::Lags(id));
             }

@@ -19,6 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::base::codec::{Reader, Short};
 use crate::base::limits::MEMBERS_MAX;
+use crate::base::planted;
 use crate::base::{Index, MemberId};
 
 use super::config::ChangeRefused;
@@ -185,6 +186,9 @@ impl History {
 
     /// The newest in the log, which is the one that counts.
     pub fn effective(&self) -> &Membership {
+        if planted::on("raft-membership-counts-when-committed") {
+            return self.settled();
+        }
         &self.ahead.back().unwrap_or(&self.settled).1
     }
 

@@ -166,7 +166,9 @@ impl World {
     }
 
     fn connect(&mut self, client: usize, member: usize) -> Option<Connected> {
-        let open = self.net.passes(0, member) && self.net.passes(member, 0);
+        // In the end everybody has heard who was removed.
+        let serves = !self.calm || self.watch.roster.is_enrolled(member);
+        let open = serves && self.net.passes(0, member) && self.net.passes(member, 0);
         let process = self.machines[member].process.as_ref();
         let process = process.filter(|process| open && process.stopping.is_none())?;
         let conn = self.clients.next_conn;

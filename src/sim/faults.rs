@@ -1,7 +1,8 @@
 //! What the lines of a plan do to the world.
 //!
 //! A line that cannot be done when it is due is passed over. So is one that would break what nobody promises to
-//! survive: damage or loss beyond a minority of disks, clocks beyond their bound while leases are trusted.
+//! survive: damage or loss beyond a minority of the disks of any membership that may turn out to be in force (`operator`),
+//! clocks beyond their bound while leases are trusted.
 
 use super::machine::Rotting;
 use super::plan::{Action, DiskTrouble, Rot, Who};

@@ -155,7 +155,11 @@ fn happened(
     let (_, decoded) = command::decode(payload.clone()).map_err(|why| why.0)?;
     match decoded {
         Command::Put(put) => {
-            let found = ask(&Span::Key(put.key), revision)?;
+            let key = Span::Key(put.key);
+            if put.ignore_value && ask(&key, revision - 1)?.kvs.is_empty() {
+                return Ok(Vec::new()); // It kept the value of a key that was not there.
+            }
+            let found = ask(&key, revision)?;
             let new = found.kvs.into_iter().filter(|kv| kv.mod_revision == revision);
             Ok(new.map(|kv| Change { revision, key: kv.key, value: Some(kv.value) }).collect())
         }

@@ -11,6 +11,9 @@ use crate::node::Node;
 use crate::raft::LogView;
 use crate::wal;
 
+/// One in so many jobs of the housekeeper is cut off on copies.
+const JOBS_PER_FORK: u64 = 32;
+
 impl World {
     /// Opens the log on a copy of the disk; what it holds. The disk itself stays as it is.
     fn recover_log(&self, member: usize, image: &SimDisk) -> Result<Option<Held>> {
@@ -84,18 +87,47 @@ impl World {
         let random = point.random_survivors(Profile::PosixWorst, &mut dice);
         machine.fork_dice = dice;
         for (survivors, whole) in [(worst, true), (random, self.watch.claims.is_multiple_of(4))] {
-            let image = point.image(&survivors);
-            match self.recover_log(member, &image) {
-                Ok(Some(found)) => self.compare(member, &found, "after a power cut now"),
-                Ok(None) => {}
-                Err(why) => {
-                    let what = format!("member {member} would not recover from a power cut now: {why}");
-                    self.fail("V01", what);
-                }
-            }
-            self.tally.forks += 1;
+            self.recover(member, &point.image(&survivors));
             if whole {
                 self.open_whole(member, &point.image(&survivors));
+            }
+        }
+    }
+
+    fn recover(&mut self, member: usize, image: &SimDisk) {
+        match self.recover_log(member, image) {
+            Ok(Some(found)) => self.compare(member, &found, "after a power cut now"),
+            Ok(None) => {}
+            Err(why) => {
+                let what = format!("member {member} would not recover from a power cut now: {why}");
+                self.fail("V01", what);
+            }
+        }
+        self.tally.forks += 1;
+    }
+
+    /// Whether power is to be cut in the middle of the job that begins.
+    pub(super) fn forks_within(&mut self, member: usize) -> bool {
+        let machine = &mut self.machines[member];
+        let forks = machine.fork_dice.one_in(JOBS_PER_FORK) && !machine.tainted;
+        if forks {
+            machine.disk.record();
+        }
+        forks
+    }
+
+    /// Cuts the power of copies at some operations of the job that has just ended.
+    pub(super) fn fork_within(&mut self, member: usize) {
+        let points = self.machines[member].disk.points();
+        for _ in 0..2 {
+            let dice = &mut self.machines[member].fork_dice;
+            let point = &points[dice.below(points.len() as u64) as usize];
+            let survivors = point.random_survivors(Profile::PosixWorst, dice);
+            let images = [point.image(&survivors), point.image(&survivors)];
+            self.recover(member, &images[0]);
+            self.open_whole(member, &images[1]);
+            if !self.sound() {
+                return;
             }
         }
     }

@@ -6,7 +6,7 @@
 //! - L3: new writes are acknowledged.
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
-//! - L7: after L3 the operator can change something: remove a member that is gone, or move one; and hand leadership over.
+//! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over.
 
 use super::operator::Outcome;
 use super::plan::{Step, Who};

@@ -8,7 +8,7 @@ use super::options::Options;
 use super::stream::stream;
 use super::world::Event;
 use crate::base::time::{MS, Nanos};
-use crate::base::{MemberId, Mono, Rng};
+use crate::base::{Index, MemberId, Mono, Rng};
 use crate::io::sim::SimDisk;
 use crate::node::{Batch, Job, LogWriter, Node, Output};
 
@@ -77,6 +77,8 @@ pub struct Process {
     /// A clean stop was asked for: when, and how long the machine then rests.
     pub stopping: Option<Stopping>,
     pub led: bool,
+    /// What was committed when it began to lead.
+    pub led_from: Index,
     pub overdue_turns: u64,
 }
 

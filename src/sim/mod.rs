@@ -9,7 +9,8 @@
 //!                                           +--> net, transport: links, connections, pieces of streams
 //!                                           +--> clients: ask, wait, give up; write down what they saw
 //!                                           +--> faults: what the plan's lines do
-//!                                           +--> watch, forks: what must hold at every event
+//!                                           +--> operator: who belongs to the cluster, and who leads it
+//!                                           +--> watch, roster, forks: what must hold at every event
 //! ```
 //!
 //! # How to think about it
@@ -31,13 +32,21 @@
 //! a minority of the members at most, and of a log only where a later group proves that it had been durable. A
 //! member that finds damage must say so and stop; it stays down.
 //!
+//! *Members come and go.* Beside the first members there are spare machines. The operator adds members on them, as
+//! voters or as learners that it promotes, removes whoever the plan says (the leader, one that is down, one that
+//! cannot hear of it), moves them to other URLs, and has leadership handed over. It asks as any client does, several
+//! orders at once, and may be refused; it never asks for what would leave some outcome of what is in doubt without a
+//! majority of good disks. A machine serves one member in its life: with a lost disk it is replaced by another one,
+//! and one whose member was removed is started again with its old disk, and must disturb nobody.
+//!
 //! *After the faults* a core of the cluster is healed, everybody else is gone for good, and the core must be back
 //! within bounds and stay quiet ([`liveness`]).
 //!
 //! # What is checked
 //!
-//! During the run, at every turn, message and answer: [`watch`] and [`forks`] have the list (V01 to V17, S1, L6). At the
-//! end: what the clients saw ([`check`], two judges), equal content everywhere, every byte of every file (V13, V15).
+//! During the run, at every turn, message and answer: [`watch`] and [`forks`] have the list (V01 to V21, S1, L6). At the
+//! end: what the clients and the operator were told ([`check`], two judges; [`operator`], V22 and V23), equal content
+//! everywhere, every byte of every file (V13, V15).
 //! An assertion of the node that fails is caught and is a failure with its place as a name.
 //!
 //! # What is left out
@@ -47,8 +56,8 @@
 //!   calls that both end are executed one after the other.
 //! - A disk that lies about syncs of the log. Nothing can tell such a lie from a write that was torn.
 //! - Byzantine members, and damage to a majority.
-//! - Changes of the membership and hand-over on command: when the node has them, [`plan::Action`] gets the lines
-//!   `add`, `remove`, `promote` and `transfer`, `faults` does them, and `may_lose` counts by the members of that time.
+//! - Joint changes of the membership: the node begins none (`raft_shuffle` and the explorer have them). A machine that
+//!   joins anew under the URL that a removed member had.
 
 pub mod check;
 pub mod explore;

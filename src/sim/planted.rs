@@ -45,7 +45,7 @@ const TREE_MODEL: &str = "btree_model::";
 const TREE_UNIT: &str = "btree::";
 const STORE: &str = "store::";
 
-/// All of them, by the way that a write takes. Membership has none yet: it does not change.
+/// All of them, by the way that a write takes.
 pub const BUGS: &[Bug] = &[
     // The log.
     bug("wal-ack-before-sync", "a batch is answered before it is synced", &[WAL_CRASH, CLUSTER]),
@@ -84,6 +84,7 @@ pub const BUGS: &[Bug] = &[
     ),
     bug("tree-checksum-unchecked", "a page's checksum is not looked at", &[TREE_CRASH]),
     bug("tree-lost-write-unseen", "a link does not say which checkpoint's page it means", &[TREE_CRASH]),
+    bug("tree-name-not-settled", "opening relies on a name that is not durable", &[CLUSTER]),
     bug("tree-counts-not-kept", "the sums along a path are not kept", &[TREE_MODEL, STORE]),
     bug("tree-split-keeps-count", "a split leaves the whole sum on its left half", &[TREE_MODEL, STORE]),
     bug("tree-chain-page-leaks", "a replaced long value leaves a page behind", &[TREE_MODEL, TREE_CRASH]),
@@ -177,6 +178,25 @@ pub const BUGS: &[Bug] = &[
         "an old attempt's answer confirms a later read",
         &[NODE_UNIT, CLUSTER],
     ),
+    // Changes of the membership.
+    bug(
+        "raft-membership-counts-when-committed",
+        "a membership counts when it is committed",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug("raft-replaced-membership-kept", "a membership outlives its entry", &[SHUFFLE, RAFT_UNIT]),
+    bug(
+        "raft-snapshot-keeps-old-membership",
+        "a snapshot leaves the membership as it was",
+        &[SHUFFLE, GOLDEN],
+    ),
+    bug("raft-learner-counts", "a learner counts in quorums", &[SHUFFLE, GOLDEN]),
+    bug("raft-change-before-own-commit", "a new leader changes the membership at once", &[SHUFFLE, GOLDEN]),
+    bug("raft-two-changes-at-once", "a change begins before the last one is committed", &[SHUFFLE, GOLDEN]),
+    bug("raft-promote-without-catch-up", "a learner that lags is promoted", &[GOLDEN, SHUFFLE]),
+    bug("node-expects-the-last-addition-only", "of several new members one is spoken to", &[CLUSTER]),
+    bug("node-follower-expects-nobody", "a follower learns of a member by applying it", &[CLUSTER]),
+    bug("node-blank-refuses-the-first-state", "a blank member needs no state at index 0", &[CLUSTER]),
     // Writes on their way.
     bug("node-unknown-told-as-refused", "a write that may have happened is told as refused", &[CLUSTER]),
     bug("node-sends-again-in-the-same-term", "writes are sent twice within a term", &[CLUSTER, NODE_UNIT]),

@@ -137,6 +137,7 @@ impl World {
             jobs: Default::default(),
             stopping: None,
             led: false,
+            led_from: 0,
             overdue_turns: 0,
         }));
         let (_, applied) = machine.process.as_ref().expect("it has just begun").node.standing();
@@ -365,7 +366,13 @@ impl World {
         let now = self.local(member);
         let process = self.machines[member].process.as_mut().expect("it lives");
         let job = process.jobs.pop_front().expect("a job that ends has begun");
-        match job.run().and_then(|done| process.node.on_done(done, now)) {
+        let forks = self.forks_within(member);
+        let done = job.run();
+        if forks {
+            self.fork_within(member);
+        }
+        let process = self.machines[member].process.as_mut().expect("it lives");
+        match done.and_then(|done| process.node.on_done(done, now)) {
             Ok(()) => {
                 if !process.jobs.is_empty() {
                     self.begin_job(member);

@@ -139,9 +139,9 @@ impl Roster {
     pub fn agrees(&self, index: Index, members: &[Member]) -> bool {
         let known = &self.at(index).members;
         known.len() == members.len()
-            && members.iter().all(|m| {
-                known.get(&m.id).is_some_and(|k| k.0 == m.learner && k.1 == m.peer_urls)
-            })
+            && members
+                .iter()
+                .all(|m| known.get(&m.id).is_some_and(|k| k.0 == m.learner && k.1 == m.peer_urls))
     }
 
     /// Whether those machines that `holds` says are a quorum for the entry `id`, by the membership in force there or a

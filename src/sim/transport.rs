@@ -47,11 +47,14 @@ impl World {
         let until = self.now + FAREWELL;
         let mut leaving = Vec::new();
         let peers = &mut self.machines[member].peers;
-        for (&to, stays) in peers.iter_mut().filter(|(to, stays)| **stays == Mono::NEVER && !known.contains(to)) {
+        for (&to, stays) in
+            peers.iter_mut().filter(|(to, stays)| **stays == Mono::NEVER && !known.contains(to))
+        {
             *stays = until;
             leaving.push(to);
         }
-        let new: Vec<usize> = known.into_iter().filter(|to| peers.insert(*to, Mono::NEVER).is_none()).collect();
+        let new: Vec<usize> =
+            known.into_iter().filter(|to| peers.insert(*to, Mono::NEVER).is_none()).collect();
         for to in leaving {
             self.after(FAREWELL, Event::Farewell { member, life, to });
         }

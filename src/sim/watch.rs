@@ -3,13 +3,16 @@
 //!
 //! - V01: a vote, an acknowledgement, a client's OK claims what is durable at that instant.
 //! - V02: one leader in a term. V03: term and vote never go back, over crashes too.
-//! - V04: an entry is what its index and term say, everywhere; nothing applied is replaced.
+//! - V04: an entry is what its index and term say, everywhere; nothing applied is replaced, and no log by a snapshot of
+//!   what it holds.
 //! - V05: a new leader has everything that is committed.
 //! - V06: the entry at an index, and the revision behind it, are the same wherever they are applied.
-//! - V07: what is applied somewhere is durable on a quorum: of the membership in force at its index, or a later one.
+//! - V07: what is applied somewhere is durable on a quorum: of the membership in force at its index, or a later one. A
+//!   leader commits what earlier terms left with an entry of its own term.
 //! - V09: a membership follows from the one before it by its change alone, and every member that has applied it knows
 //!   the same of it. A leader begins a change when the one before is committed, and an entry of its own term; a
 //!   learner that holds nothing is not promoted.
+//! - V10: nobody begins to lead as long as another member may serve reads by its lease, by the clock of that member.
 //! - V12: the revision never falls while applied entries grow.
 //! - V21: who has applied its own removal begins to lead no more.
 //!
@@ -52,6 +55,13 @@ impl Held {
         }
         let at = usize::try_from(index.checked_sub(self.base.index + 1)?).ok()?;
         self.terms.get(at).copied()
+    }
+
+    /// The first entry of this term.
+    pub fn first_of(&self, term: Term) -> Option<EntryId> {
+        let at = self.terms.partition_point(|other| *other < term);
+        let index = self.base.index + 1 + at as u64;
+        (self.terms.get(at) == Some(&term)).then(|| EntryId::new(term, index))
     }
 
     /// Whether the entry is held, or something behind it stands for it.
@@ -190,9 +200,10 @@ impl World {
         let Some(process) = &mut self.machines[member].process else { return };
         let (standing, applied) = process.node.standing();
         let (revision, leads) = (process.node.revision(), process.node.leads());
-        let removed = process.node.is_removed();
+        let (removed, led_from) = (process.node.is_removed(), process.led_from);
         if leads != process.led {
             process.led = leads;
+            process.led_from = standing.commit;
             if leads && removed {
                 let what = format!("member {member} begins to lead term {}; it was removed", standing.term);
                 self.fail("V21", what);
@@ -203,6 +214,9 @@ impl World {
             };
             self.trace.line(self.now, member as u64, || format!("{what} in term {}", standing.term));
             self.watch.elections += u64::from(leads);
+            if leads {
+                self.check_leases(member);
+            }
             self.moment(moment, member, 0);
         }
         if leads {
@@ -216,10 +230,25 @@ impl World {
             self.observe_batch(member, batch);
         }
         self.observe_applied(member, applied, revision);
+        let own = self.watch.seen[member].handed.first_of(standing.term).filter(|_| leads);
+        if own.is_some_and(|own| (led_from + 1..own.index).contains(&standing.commit)) {
+            let what = format!("member {member} commits {} without an entry of its term", standing.commit);
+            self.fail("V07", what);
+        }
         for batch in batches {
             for entry in batch.entries().iter().filter(|entry| entry.kind == EntryKind::Membership) {
                 self.check_change(member, entry.id);
             }
+        }
+    }
+
+    fn check_leases(&mut self, member: usize) {
+        let leased = |other: &usize| {
+            let process = self.machines[*other].process.as_ref();
+            process.is_some_and(|process| process.node.standing().0.lease_until > self.local(*other))
+        };
+        if let Some(other) = self.members().find(|other| *other != member && leased(other)) {
+            self.fail("V10", format!("member {member} begins to lead while {other} serves by its lease"));
         }
     }
 
@@ -244,6 +273,14 @@ impl World {
         let next = batch.behind().map_or(seen.handed.last().index, |(id, _)| id.index) + 1;
         if let Some(first) = first.filter(|first| *first != next) {
             return self.fail("V04", format!("member {member} writes entry {first} where {next} belongs"));
+        }
+        if let Some((id, true)) = batch.behind()
+            && seen.handed.term(id.index) == Some(id.term)
+            && seen.handed.last().index > id.index
+        {
+            let last = seen.handed.last();
+            let what = format!("member {member} replaces its log up to {last} by a snapshot of {id}");
+            return self.fail("V04", what);
         }
         seen.handed.add(batch);
         for entry in batch.entries() {
@@ -347,13 +384,13 @@ impl World {
     fn observe_changes(&mut self, member: usize, batches: &[Batch]) {
         let process = self.machines[member].process.as_ref().expect("it was just looked at");
         let entries = batches.iter().chain(process.node.unwritten()).flat_map(Batch::entries);
-        let new: Vec<Entry> =
-            entries.filter(|entry| entry.kind == EntryKind::Membership).cloned().collect();
+        let new: Vec<Entry> = entries.filter(|entry| entry.kind == EntryKind::Membership).cloned().collect();
         for entry in new {
             match self.watch.roster.begin(&entry) {
                 Ok(Some(concerned)) => {
                     let change = self.watch.roster.change(entry.id);
-                    self.trace.line(self.now, member as u64, || format!("begins {change:x?} at {}", entry.id));
+                    self.trace
+                        .line(self.now, member as u64, || format!("begins {change:x?} at {}", entry.id));
                     self.moment(Moment::ChangeBegins, member, concerned);
                 }
                 Ok(None) => {}
@@ -370,19 +407,18 @@ impl World {
         let (watch, handed) = (&self.watch, &self.watch.seen[member].handed);
         let wrong = |what: String| Some(format!("member {member} begins the change at {id}, {what}"));
         let before = watch.roster.change_before(id, handed);
-        let mut first = id.index;
-        while handed.term(first - 1) == Some(id.term) {
-            first -= 1;
-        }
+        let own = handed.first_of(id.term).filter(|own| own.index < id.index);
         let learner = match watch.roster.change(id) {
             MemberChange::Promote { id } => watch.roster.machine(*id),
             _ => 0,
         };
         let what = if let Some(before) = before.filter(|before| !watch.is_committed(*before)) {
             wrong(format!("and that at {before} is not committed"))
-        } else if first == id.index || !watch.is_backed(EntryId::new(id.term, first)) {
+        } else if own.is_none_or(|own| !watch.is_backed(own)) {
             wrong("and nothing of its own term is committed".into())
-        } else if learner != 0 && watch.seen[learner].durable.last().index.max(watch.seen[learner].installed) == 0 {
+        } else if learner != 0
+            && watch.seen[learner].durable.last().index.max(watch.seen[learner].installed) == 0
+        {
             wrong(format!("and {learner} holds nothing"))
         } else {
             None

@@ -269,7 +269,8 @@ impl<D: Disk> Node<D> {
             self.abort_receiving("a newer one begins");
         }
         info!("receiving a snapshot at {at} from {from:x}");
-        let attempt = self.snapshots.next_stream;
+        let fresh = self.snapshots.next_stream;
+        let attempt = if planted::on("node-snapshot-jobs-by-stream") { stream } else { fresh };
         self.snapshots.next_stream += 1;
         let options = startup::tree_options(attempt);
         let path = startup::tree_path(&self.config.tree_dir);

@@ -16,6 +16,9 @@ use crate::base::time::{MS, Nanos, SECOND};
 /// A connection that was being made while its link was cut is noticed and made again after this; as in `net::peers`.
 const RECONNECT: Nanos = 2_750 * MS;
 
+/// As in `node::snapshots`, and the pause before the next attempt.
+const STREAM_PATIENCE: Nanos = 31 * SECOND;
+
 /// How long an entry of a backlog may take to be caught up.
 const BACKLOG_ENTRY: Nanos = MS / 2;
 
@@ -144,7 +147,9 @@ impl World {
             self.fail("L4", format!("{more} elections though nothing happened"));
         }
         self.clients.budget = 0;
-        let due = self.now + 10 * election;
+        // Where frames are lost one by one, a stream may be waited for until it is given up.
+        let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
+        let due = self.now + 10 * election + stream;
         self.run_until(due, World::converged);
         if self.sound() && !self.converged() {
             let who: Vec<String> = self.members().map(|member| self.describe(member)).collect();

@@ -112,6 +112,7 @@ pub const BUGS: &[Bug] = &[
     ),
     bug("snapshot-complete-too-early", "an incomplete checkpoint counts as the complete one", &[STORE]),
     bug("raft-snapshot-over-a-good-log", "a snapshot resets a log that holds more", &[SHUFFLE, GOLDEN]),
+    bug("node-snapshot-jobs-by-stream", "a job belongs to any stream of its number", &[CLUSTER]),
     bug("node-sends-again-after-a-snapshot", "writes that a snapshot may hold are sent again", &[CLUSTER]),
     // Consensus.
     bug("raft-vote-before-durable", "a vote leaves before it is durable", &[SHUFFLE, GOLDEN]),

@@ -200,7 +200,7 @@ impl World {
         let Some(process) = &mut self.machines[member].process else { return };
         let (standing, applied) = process.node.standing();
         let (revision, leads) = (process.node.revision(), process.node.leads());
-        let (removed, led_from) = (process.node.is_removed(), process.led_from);
+        let removed = process.node.is_removed();
         if leads != process.led {
             process.led = leads;
             process.led_from = standing.commit;
@@ -219,6 +219,7 @@ impl World {
             }
             self.moment(moment, member, 0);
         }
+        let led_from = self.machines[member].process.as_ref().map_or(0, |process| process.led_from);
         if leads {
             let leader = *self.watch.leaders.entry(standing.term).or_insert(member);
             if leader != member {

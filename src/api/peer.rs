@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::Fault;
+use super::{Fault, Member};
 use crate::base::{EntryId, Index, Term};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,4 +32,7 @@ pub enum PeerCall {
     SnapshotAck { stream: u64, next: u64, installed: bool },
     /// Either side gives the stream up; the sender may begin another one.
     SnapshotAbort { stream: u64 },
+    /// From a candidate, and from a leader that hears nothing: everybody that it knows of, itself included. Who is
+    /// asked may lag so far behind that it knows no way to answer.
+    Introduce { members: Vec<Member> },
 }

@@ -18,7 +18,10 @@ use crate::base::ids::member_id_at;
 use crate::base::planted;
 use crate::base::{Error, Index, MemberId, Mono, Result};
 use crate::io::Disk;
-use crate::raft::{Change, ChangeRefused, Entry, Membership, Refused, TransferRefused, quorum::majority};
+use crate::raft::{
+    Change, ChangeRefused, Entry, Membership, Message, MessageBody, Refused, TransferRefused,
+    quorum::majority,
+};
 
 /// The settings that concern changes of the membership.
 #[derive(Clone, Debug)]
@@ -205,12 +208,38 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    /// Who asks for a vote says whom it knows, and so does a leader to whoever is silent: a member that lags may know
+    /// no way to answer them, and would be of no use to the cluster for ever.
+    pub(super) fn introduce_to<'a>(&mut self, messages: impl Iterator<Item = &'a Message>) {
+        for Message { to, body, .. } in messages {
+            let wanted = match body {
+                MessageBody::PreVote { .. } | MessageBody::Vote { .. } => true,
+                MessageBody::Append { entries, .. } => entries.is_empty() && self.raft.misses(*to),
+                _ => false,
+            };
+            if wanted && !planted::on("node-candidate-is-a-stranger") {
+                let call = PeerCall::Introduce { members: self.known_members() };
+                self.output.messages.push(Outbound::Call { to: *to, call });
+            }
+        }
+    }
+
+    pub(super) fn on_introduction(&mut self, members: Vec<Member>) {
+        self.output.members_changed |= self.introduced != members;
+        self.introduced = members;
+    }
+
     /// Everybody to talk to: the members, and those whose additions are not applied yet. For a blank member, whoever
-    /// let it join.
+    /// let it join. As long as no leader is heard that is a member here, also whoever was introduced.
     pub fn known_members(&self) -> Vec<Member> {
         let mut known = self.members().to_vec();
         let expected = self.expected.iter().filter(|member| self.raft.membership().contains(member.id));
-        for member in expected {
+        let leader = self.raft.standing().leader;
+        let led = self.raft.hears_leader(self.now) && known.iter().any(|member| member.id == leader);
+        let strangers = self.introduced.iter().filter(|member| {
+            !led && !member.peer_urls.is_empty() && !self.store.removed_members().contains(&member.id)
+        });
+        for member in expected.chain(strangers) {
             if known.iter().all(|other| other.id != member.id) {
                 known.push(member.clone());
             }

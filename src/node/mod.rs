@@ -206,6 +206,8 @@ pub struct Node<D: Disk> {
     /// Those whose additions are in the log; of no interest once these are applied.
     expected: Vec<Member>,
     second: Option<members::Second>,
+    /// Whom the last candidate or leader knew that introduced itself; some are strangers here.
+    introduced: Vec<Member>,
     /// Whom to talk to while the store is blank: a member that joins knows from elsewhere who is there.
     acquaintances: Vec<Member>,
     output: Output<D>,
@@ -340,6 +342,7 @@ impl<D: Disk> Node<D> {
             PeerCall::ReadIndexReply { id, index } => {
                 self.reads.answered(id, index, now + READ_RETRY);
             }
+            PeerCall::Introduce { members } => self.on_introduction(members),
             PeerCall::SnapshotBegin { .. }
             | PeerCall::SnapshotChunk { .. }
             | PeerCall::SnapshotAck { .. }

@@ -133,6 +133,7 @@ impl<D: Disk> Node<D> {
             movers: Vec::new(),
             expected: Vec::new(),
             second: None,
+            introduced: Vec::new(),
             acquaintances: Vec::new(),
             output: Output {
                 replies: Vec::new(),

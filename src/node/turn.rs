@@ -183,6 +183,7 @@ impl<D: Disk> Node<D> {
     fn take_ready(&mut self, ready: Ready) -> Result<()> {
         let Ready { number, hard_state, entries, messages_now, messages_after, committed, reads, snapshots } =
             ready;
+        self.introduce_to(messages_now.iter().chain(&messages_after));
         self.output.messages.extend(messages_now.into_iter().map(Outbound::Raft));
         for entry in entries.iter().filter(|entry| entry.kind == EntryKind::Membership) {
             if self.leads() || !planted::on("node-follower-expects-nobody") {

@@ -544,6 +544,13 @@ impl Raft {
         }
     }
 
+    /// Whether this member leads and has not heard from the other for an election timeout.
+    pub fn misses(&self, id: MemberId) -> bool {
+        let RoleState::Leader(leader) = &self.role else { return false };
+        let silent = |heard_at| self.common.now.since(heard_at) >= self.common.config.election_timeout;
+        leader.peers.iter().any(|peer| peer.id == id && silent(peer.heard_at))
+    }
+
     /// What a leader knows of the others; empty elsewhere.
     pub fn peers(&self) -> Vec<PeerStanding> {
         let RoleState::Leader(leader) = &self.role else { return Vec::new() };

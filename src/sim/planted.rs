@@ -197,6 +197,7 @@ pub const BUGS: &[Bug] = &[
     bug("raft-promote-without-catch-up", "a learner that lags is promoted", &[GOLDEN, SHUFFLE]),
     bug("node-expects-the-last-addition-only", "of several new members one is spoken to", &[CLUSTER]),
     bug("node-follower-expects-nobody", "a follower learns of a member by applying it", &[CLUSTER]),
+    bug("node-candidate-is-a-stranger", "who lags knows no way to answer a candidate", &[CLUSTER]),
     bug("node-blank-refuses-the-first-state", "a blank member needs no state at index 0", &[CLUSTER]),
     // Writes on their way.
     bug("node-unknown-told-as-refused", "a write that may have happened is told as refused", &[CLUSTER]),

@@ -11,11 +11,12 @@
 //! snapshot chunk:   stream u64 | number u64 | bytes blob
 //! snapshot ack:     stream u64 | next u64 | installed u8
 //! snapshot abort:   stream u64
+//! introduce:        members, as for somebody who is to join
 //! ```
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Body, KIND_CALL, framed, malformed};
+use super::{Body, KIND_CALL, framed, malformed, members};
 use crate::api::{Code, Fault, PeerCall};
 use crate::base::{EntryId, Writer};
 
@@ -28,6 +29,7 @@ const SNAPSHOT_CHUNK: u8 = 6;
 const SNAPSHOT_ACK: u8 = 7;
 const SNAPSHOT_ABORT: u8 = 8;
 const PROPOSE_FAILED: u8 = 9;
+const INTRODUCE: u8 = 10;
 
 /// The codes with which a proposal can fail, by their number on the wire.
 const CODES: &[Code] =
@@ -105,6 +107,10 @@ fn put(call: &PeerCall, out: &mut BytesMut) {
             out.put_u8(SNAPSHOT_ABORT);
             out.put_u64_le(*stream);
         }
+        PeerCall::Introduce { members } => {
+            out.put_u8(INTRODUCE);
+            members::put(members, out);
+        }
     }
 }
 
@@ -161,6 +167,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
             PeerCall::SnapshotAck { stream: body.u64()?, next: body.u64()?, installed: body.bool()? }
         }
         SNAPSHOT_ABORT => PeerCall::SnapshotAbort { stream: body.u64()? },
+        INTRODUCE => PeerCall::Introduce { members: members::take(body)? },
         other => return Err(malformed(format!("call kind {other}, which this version does not know"))),
     })
 }

@@ -66,6 +66,9 @@ fn samples() -> Vec<Frame> {
         Frame::Call(PeerCall::SnapshotChunk { stream: 1, number: 2, bytes: Bytes::from_static(b"chunk") }),
         Frame::Call(PeerCall::SnapshotAck { stream: 1, next: 2, installed: false }),
         Frame::Call(PeerCall::SnapshotAbort { stream: 1 }),
+        Frame::Call(PeerCall::Introduce {
+            members: vec![Member { id: 7, peer_urls: vec!["http://h:1".into()], ..Member::default() }],
+        }),
     ]
 }
 

@@ -48,11 +48,12 @@ fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default
 	fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: planted
-planted: ## Switch on each planted bug and see that a test finds it (BUG=name for one); writes sim/planted.md
-	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --lib --test tests --no-run
-	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --test tests every_planted_bug -- --nocapture
-	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) build --profile sim --locked --features sim
-	target/planted/sim/pawld sim planted $(if $(BUG),--bug $(BUG))
+planted: export RUSTFLAGS := --cfg planted
+planted: export CARGO_TARGET_DIR := target/planted
+planted: ## Switch on each planted bug and see who finds it (BUG=name for one); writes sim/planted.md
+	$(CARGO) test --locked --lib --test tests --no-run
+	$(CARGO) build --profile sim --locked --features sim
+	PAWL_SIM=$(CURDIR)/target/planted/sim/pawld $(CARGO) test --locked --test tests every_planted_bug -- --nocapture
 
 .PHONY: sim
 sim: ## Simulate fresh seeds for SIM_SECONDS of CPU time (default 60); failing plans go to sim/found

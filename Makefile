@@ -60,6 +60,14 @@ sim: ## Simulate fresh seeds for SIM_SECONDS of CPU time (default 60); failing p
 	$(CARGO) build --profile sim --locked --features sim
 	target/sim/pawld sim --seeds 1000000 --cpu $(SIM_SECONDS) --out sim/found
 
+.PHONY: sim-check
+sim-check: ## Plans that failed once, fresh seeds, small worlds, some planted bugs: the simulator's part of CI
+	scripts/sim-check
+
+.PHONY: soak
+soak: ## Simulate for SIM_SECONDS of CPU time and add a row to sim/LEDGER.md
+	scripts/soak $(SIM_SECONDS)
+
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)
 	install -d $(BINDIR)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use pawl::base::time::MS;
 use pawl::base::{EntryId, MemberId, Mono};
 use pawl::raft::{
-    Change, Config, Entry, EntryKind, HardState, Membership, Message, MessageBody, PeerStanding, Role,
+    Change, Config, Entry, EntryKind, HardState, Membership, Memory, Message, MessageBody, PeerStanding, Role,
 };
 
 use crate::raft_world::{Image, Member, Turn};
@@ -97,6 +97,12 @@ fn tell(message: &Message) -> String {
             format!("no entry {previous}, perhaps {hint}, last {last}, round {round}")
         }
         MessageBody::TimeoutNow => "take over".into(),
+        MessageBody::Inquire { .. } => "which term is yours? I lost my memory".into(),
+        MessageBody::Inquired { whole, last, .. } => {
+            let whole = if *whole { "" } else { ", and I lost mine" };
+            format!("this one is mine{whole}, last {last}")
+        }
+        MessageBody::Forgot => "I lost my memory, lead on in a later term".into(),
     };
     format!("{} -> {} (term {}) {said}", name(message.from), name(message.to), message.term)
 }
@@ -265,6 +271,31 @@ impl Stage {
                 self.members.push(Member::new(id(first), Membership::default()));
                 self.roles.push(Role::Follower);
                 self.start(id(first));
+            }
+            // forget n2: its disk is lost; it knows that when it starts. `fresh`: it may be its first start
+            "forget" => {
+                let membership = self.membership.clone();
+                let member = self.member(id(first));
+                let life = member.life;
+                *member = Member::new(id(first), membership);
+                member.life = life;
+                member.memory = if words.contains(&"fresh") { Memory::Fresh } else { Memory::Lost };
+            }
+            // remember n2: if it holds everything again, it is told
+            "remember" => {
+                let member = self.member(id(first));
+                let applied = member.applied.term;
+                let raft = member.raft.as_mut().expect("it runs");
+                let whole = raft.holds_all_again(applied);
+                if whole {
+                    raft.recovered();
+                }
+                self.line(format!("{first} {}", if whole { "is whole" } else { "lacks something" }));
+            }
+            // recovery n2: how far it is
+            "recovery" => {
+                let recovering = self.member(id(first)).raft().0.recovering();
+                self.line(format!("{first}: {recovering:?}"));
             }
             // members: who is in the cluster, as each member's log says; `settled` where that is not committed
             "members" => self.tell_members(),
@@ -641,4 +672,5 @@ macro_rules! conversations {
 conversations! {
     election pre_vote divergence durability snapshot transfer lease reads
     membership joint learner removal
+    recovery
 }

@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use pawl::base::{EntryId, Index, MemberId, Mono, Term};
 use pawl::raft::{
-    Config, Entry, EntryKind, HardState, LogGap, LogView, Membership, Message, Raft, ReadReady, Ready, Start,
+    Config, Entry, EntryKind, HardState, LogGap, LogView, Membership, Memory, Message, Raft, ReadReady,
+    Ready, Start,
 };
 
 /// A log as bytes on a disk would hold it: entries behind a base, and the hard state.
@@ -118,6 +119,8 @@ pub struct Member {
     pub checkpoint: EntryId,
     /// How often it was started.
     pub life: u32,
+    /// What it is told of its memory when it starts.
+    pub memory: Memory,
 }
 
 /// What a member did in one turn.
@@ -144,6 +147,7 @@ impl Member {
             applied: EntryId::ZERO,
             checkpoint: EntryId::ZERO,
             life: 0,
+            memory: Memory::Whole,
         }
     }
 
@@ -158,6 +162,7 @@ impl Member {
             hard_state: self.durable.hard_state,
             membership: self.checkpoint_membership.clone(),
             applied: self.checkpoint,
+            memory: self.memory,
         };
         self.raft = Some(Raft::new(config, start, &self.log, now));
     }

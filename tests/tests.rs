@@ -21,6 +21,7 @@ mod raft_golden;
 mod raft_nonsense;
 mod raft_shuffle;
 mod raft_world;
+mod repair;
 mod resp;
 mod stop;
 mod store;

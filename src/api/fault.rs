@@ -35,7 +35,7 @@ pub enum Code {
     Corrupt,
     /// This member is stopping; nothing happened: another member.
     Shutdown,
-    /// This member is still replaying its log: another member.
+    /// This member lost data and is getting it back from the others; nothing happened: another member.
     Loading,
 }
 
@@ -118,6 +118,14 @@ impl Fault {
 
     pub fn no_space() -> Fault {
         Fault::new(Code::NoSpace, "etcdserver: mvcc: database space exceeded")
+    }
+
+    pub fn corrupt() -> Fault {
+        Fault::new(Code::Corrupt, "etcdserver: corrupt cluster")
+    }
+
+    pub fn recovering() -> Fault {
+        Fault::new(Code::Loading, "etcdserver: this member is being repaired; ask another one")
     }
 
     pub fn shutdown() -> Fault {

@@ -55,6 +55,14 @@ pub(super) struct Shell<D: Disk, C: Clock> {
     pub(super) reserve_bytes: u64,
 }
 
+/// How a member's run came to its end.
+pub(super) enum Ended {
+    Stopped,
+    /// The next start repairs it.
+    Damaged(Error),
+    Failed(Error),
+}
+
 /// The running loop.
 pub(super) struct EventLoop<D: Disk, C: Clock> {
     pub(super) shell: Shell<D, C>,
@@ -102,8 +110,21 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         })
     }
 
-    /// Runs until the member is stopped (Ok) or must not go on (Err).
-    pub(super) fn run(&mut self) -> Result<()> {
+    /// Runs until the member is stopped or must not go on, and ends its threads.
+    pub(super) fn run(mut self) -> Ended {
+        let ended = match self.run_until_stopped() {
+            Ok(()) => Ended::Stopped,
+            Err(error) => match self.shell.node.condemn(&error) {
+                Ok(true) => Ended::Damaged(error),
+                Ok(false) => Ended::Failed(error),
+                Err(worse) => Ended::Failed(worse),
+            },
+        };
+        self.shell.workers.end();
+        ended
+    }
+
+    fn run_until_stopped(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(4_096);
         let mut again = true;
         loop {

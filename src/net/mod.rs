@@ -33,13 +33,24 @@ use crate::io::{Clock, Disk, Entropy};
 use crate::node::{self, Bootstrap, Config, Node, Opened, Rules};
 use crate::proto::line::ServerInfo;
 
-use event_loop::{EventLoop, Shell};
+use event_loop::{Ended, EventLoop, Shell};
 use peers::Peers;
 use workers::Workers;
 
-/// Runs a member until a signal stops it (Ok) or it must not go on (Err). Sockets are bound before any file
-/// is made: a port in use leaves the directory untouched.
+/// Runs a member until a signal stops it (Ok) or it must not go on (Err). One whose files are damaged, and whose
+/// state the others have, starts again by itself: perhaps there is nobody who would restart it.
 pub fn serve(settings: &Settings) -> Result<()> {
+    loop {
+        match serve_once(settings)? {
+            Ended::Stopped => return Ok(()),
+            Ended::Failed(error) => return Err(error),
+            Ended::Damaged(damage) => warn!("{damage}: starting again, to be repaired from the others"),
+        }
+    }
+}
+
+/// One life. Sockets are bound before any file is made: a port in use leaves the directory untouched.
+fn serve_once(settings: &Settings) -> Result<Ended> {
     let client_listeners = listen(&settings.listen_client)?;
     let peer_listeners = listen(&settings.listen_peer)?;
     raise_file_limit();
@@ -63,8 +74,12 @@ pub fn serve(settings: &Settings) -> Result<()> {
     }
     if node.is_blank() {
         // On a second start the flags may be those of the first, or say no more who is there: ask again.
-        let found = found.map_or_else(|| join::find(settings), Ok)?;
-        node.acquaint(found.members);
+        match found.map_or_else(|| join::find(settings), Ok) {
+            Ok(found) => node.acquaint(found.members),
+            // One of the first members knows the others by its flags.
+            Err(why) if node.is_recovering() && !settings.join_existing => warn!("{why}"),
+            Err(why) => return Err(why),
+        }
     }
     if node.is_removed() {
         return Err(Error::Refused(format!("member {:x} was removed from the cluster", node.id())));
@@ -83,7 +98,7 @@ pub fn serve(settings: &Settings) -> Result<()> {
     let shell = Shell { node, clock, poll, workers, peers, info, signals, data_dirs, reserve_bytes };
     let ended = EventLoop::new(shell, client_listeners, peer_listeners)?.run();
     drop(lock);
-    ended
+    Ok(ended)
 }
 
 /// With less room than this, puts are refused: what is under way, and deletes, still fit.

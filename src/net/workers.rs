@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 
@@ -50,6 +50,7 @@ pub(super) struct Workers<D: Disk> {
     housekeeper: Sender<Work<D>>,
     finished: Receiver<Finished>,
     doorbell: Doorbell,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// Wakes the loop, but only if it sleeps or is about to.
@@ -75,10 +76,21 @@ impl<D: Disk> Workers<D> {
         let (log_writer, batches) = channel();
         let (housekeeper, work) = channel();
         let (bell, out) = (doorbell.clone(), results.clone());
-        spawn("log-writer", move || write_log(writer, &batches, &out, &bell))?;
+        let log_thread = spawn("log-writer", move || write_log(writer, &batches, &out, &bell))?;
         let bell = doorbell.clone();
-        spawn("housekeeper", move || keep_house(&disk, &work, &results, &bell))?;
-        Ok(Workers { log_writer, housekeeper, finished, doorbell })
+        let housekeeping = spawn("housekeeper", move || keep_house(&disk, &work, &results, &bell))?;
+        let threads = vec![log_thread, housekeeping];
+        Ok(Workers { log_writer, housekeeper, finished, doorbell, threads })
+    }
+
+    /// Ends the threads; when this returns nothing writes to the files any more.
+    pub(super) fn end(self) {
+        let Workers { log_writer, housekeeper, finished, threads, .. } = self;
+        drop((log_writer, housekeeper, finished));
+        for thread in threads {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
     }
 
     pub(super) fn write(&self, batches: Vec<Batch>) {
@@ -104,9 +116,9 @@ impl<D: Disk> Workers<D> {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let spawned = thread::Builder::new().name(name.into()).spawn(body);
-    spawned.map(drop).map_err(|e| Error::io("cannot start the thread", name.as_ref(), e))
+    spawned.map_err(|e| Error::io("cannot start the thread", name.as_ref(), e))
 }
 
 fn write_log<D: Disk>(

@@ -17,6 +17,7 @@
 
 mod members;
 mod reads;
+mod repair;
 mod snapshots;
 mod startup;
 mod status;
@@ -41,6 +42,7 @@ use crate::wal::{Chore, ChoreDone, Log};
 
 use members::NotProposed;
 use reads::{Question, Read, Reads};
+use repair::Repair;
 use snapshots::Snapshots;
 use writes::{Asker, Writes};
 
@@ -101,6 +103,8 @@ pub enum Job<D: Disk> {
     Chore(Chore<D>),
     Checkpoint(Checkpoint<D>),
     Snapshot(snapshots::Work<D>),
+    /// A repair is over.
+    Unmark(repair::Unmark<D>),
 }
 
 /// Its results.
@@ -110,6 +114,7 @@ pub enum Done {
     /// Nothing is lost: the log has what the checkpoint would have made durable.
     CheckpointLacksRoom(Error),
     Snapshot(snapshots::WorkDone),
+    Unmarked,
 }
 
 impl<D: Disk> Job<D> {
@@ -122,6 +127,7 @@ impl<D: Disk> Job<D> {
                 ended => ended.map(Done::Checkpoint),
             },
             Job::Snapshot(work) => Ok(Done::Snapshot(work.run())),
+            Job::Unmark(unmark) => unmark.run().map(|()| Done::Unmarked),
         }
     }
 }
@@ -200,9 +206,13 @@ pub struct Node<D: Disk> {
     next_publish: Mono,
     /// Damage or a failed disk, found where no error could be returned: the next turn does.
     failure: Option<Error>,
+    /// The tree is damaged, and this member led: it stops when it has handed over.
+    damage: Option<Error>,
     stopping: Option<Mono>,
     /// It was removed.
     left: bool,
+    /// It lost its memory and is not whole yet.
+    repair: Option<Repair<D>>,
     movers: Vec<members::Mover>,
     /// Those whose additions are in the log; of no interest once these are applied.
     expected: Vec<Member>,
@@ -224,6 +234,12 @@ impl<D: Disk> Node<D> {
         };
         if self.left {
             return self.fail(conn, tag, Fault::shutdown());
+        }
+        if self.damage.is_some() {
+            return self.fail(conn, tag, Fault::corrupt());
+        }
+        if self.is_recovering() && !matches!(request, Request::Status) {
+            return self.fail(conn, tag, Fault::recovering());
         }
         let deadline = now + self.config.request_timeout();
         match request {
@@ -432,6 +448,10 @@ impl<D: Disk> Node<D> {
             }
             Done::CheckpointLacksRoom(failure) => Err(failure),
             Done::Snapshot(done) => self.on_snapshot_work(done, now),
+            Done::Unmarked => {
+                self.repaired();
+                Ok(())
+            }
         }
     }
 

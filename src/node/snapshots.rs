@@ -114,6 +114,10 @@ impl<D: Disk> Snapshots<D> {
         }
     }
 
+    pub(super) fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// The store is about to be replaced: nothing may be applied to it, and nothing read from it.
     pub(super) fn installing(&self) -> bool {
         self.receiving.as_ref().is_some_and(|receiving| receiving.installing)

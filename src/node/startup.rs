@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use bytes::BytesMut;
 
 use super::reads::Reads;
+use super::repair::{self, Mark, Repair, Stage};
 use super::snapshots::Snapshots;
 use super::writes::Writes;
 use super::{Config, Node, Output};
 use crate::api::{Command, Member, MemberChange, Origin, command};
 use crate::base::{ClusterId, EntryId, Error, MemberId, Mono, Result, Rng};
 use crate::io::Disk;
-use crate::raft::{self, Entry, EntryKind, HardState, LogView, Membership, Raft, Start};
+use crate::raft::{self, Entry, EntryKind, HardState, LogView, Membership, Memory, Raft, Start};
 use crate::store::{Identity, Options, Store};
 use crate::wal::{self, LogWriter};
 
@@ -60,18 +61,12 @@ impl<D: Disk> Node<D> {
     pub fn open(disk: &D, config: Config, bootstrap: &Bootstrap, seed: u64, now: Mono) -> Result<Opened<D>> {
         let lock = lock_directory(disk, &config)?;
         let mut rng = Rng::new(seed);
-        let store = open_store(disk, &config, bootstrap, rng.next_u64())?;
+        let Files { store, opened, options, mark, mut notes } =
+            open_files(disk, &config, bootstrap, &mut rng)?;
+        let wal::Opened { mut log, mut writer, mut hard_state, notes: log_notes } = opened;
         let Identity { cluster, member: id } = store.identity();
-        let options = wal::Options {
-            segment_bytes: config.wal_segment_bytes,
-            cluster,
-            member: id,
-            salt: rng.next_u64() as u32,
-        };
         let applied = store.applied();
-        let wal::Opened { mut log, mut writer, mut hard_state, notes: log_notes } =
-            wal::open(disk, &config.wal_dir, options, applied.index)?;
-        let mut notes = store.notes().to_vec();
+        notes.extend_from_slice(store.notes());
         notes.extend(log_notes);
         let mut batch_number = 0;
         if log.term(applied.index) != Some(applied.term) {
@@ -95,7 +90,11 @@ impl<D: Disk> Node<D> {
                 wal::open(disk, &config.wal_dir, options, applied.index)?;
             batch_number = 0;
         }
-        let raft = start_raft(&config, id, &store, &log, hard_state, rng.next_u64(), now);
+        let memory = mark.as_ref().map_or(Memory::Whole, Mark::memory);
+        let start =
+            Start { hard_state, membership: membership(store.members()), applied: store.applied(), memory };
+        let raft = Raft::new(raft_config(&config, id, rng.next_u64()), start, &log, now);
+        let repair = mark.map(|mark| Repair::new(disk, mark, now));
         // Ids of requests must differ from those before a restart: 62 random bits to begin with.
         let mut first_id = || rng.next_u64() >> 2;
         let mut node = Node {
@@ -128,8 +127,10 @@ impl<D: Disk> Node<D> {
             checkpoint_retry_at: Mono::NEVER,
             next_publish: Mono(0),
             failure: None,
+            damage: None,
             stopping: None,
             left: false,
+            repair,
             movers: Vec::new(),
             expected: Vec::new(),
             second: None,
@@ -147,6 +148,10 @@ impl<D: Disk> Node<D> {
             config,
         };
         node.expect_members_of_the_log()?;
+        if node.is_recovering() && node.is_blank() {
+            // Until somebody says more.
+            node.acquaint(bootstrap.members.clone());
+        }
         Ok(Opened { node, log_writer: writer, notes, lock })
     }
 }
@@ -169,6 +174,90 @@ impl<D: Disk> Node<D> {
 /// Payload bytes of the log that are looked through at once at the start.
 const READ_BYTES: usize = 1 << 20;
 
+/// What a member's directory holds, ready for use.
+struct Files<D: Disk> {
+    store: Store<D>,
+    opened: wal::Opened<D>,
+    options: wal::Options,
+    mark: Option<Mark>,
+    notes: Vec<String>,
+}
+
+/// Opens tree and log. What is damaged is set aside if the others can bring it back.
+fn open_files<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, rng: &mut Rng) -> Result<Files<D>> {
+    let mut notes = Vec::new();
+    loop {
+        let mark = match repair::resume(disk, config)? {
+            None => repair::mark_first_start(disk, config, bootstrap)?,
+            mark => mark,
+        };
+        // What was just made is not damaged: a directory where it is has no use of a second repair.
+        let may_repair = |voters| notes.len() < REPAIRS_MAX && repair::is_possible(config, voters);
+        let store = match open_store(disk, config, bootstrap, mark.as_ref(), rng.next_u64()) {
+            Err(Error::Corrupt(damage)) if may_repair(initial_voters(bootstrap)) => {
+                let identity = identity_of_log(disk, config, bootstrap);
+                if !bootstrap.trust_disk && identity != own_identity(bootstrap) {
+                    return Err(Error::Corrupt(damage));
+                }
+                notes.push(format!("{damage}; log and tree are set aside, the others have the state"));
+                repair::condemn(disk, config, identity, &damage.to_string())?;
+                continue;
+            }
+            other => other?,
+        };
+        let identity = store.identity();
+        let options = wal::Options {
+            segment_bytes: config.wal_segment_bytes,
+            cluster: identity.cluster,
+            member: identity.member,
+            salt: rng.next_u64() as u32,
+        };
+        let voters = store.members().iter().filter(|member| !member.learner).count();
+        let is_blank = store.members().is_empty();
+        match open_log(disk, config, options, store.applied(), mark.is_some()) {
+            Err(Error::Corrupt(damage)) if may_repair(if is_blank { usize::MAX } else { voters }) => {
+                notes.push(format!("{damage}; the log is set aside, the others have its entries"));
+                let why = damage.to_string();
+                repair::begin(disk, config, &Mark { identity, stage: Stage::AsideLog, why })?;
+            }
+            opened => return Ok(Files { store, opened: opened?, options, mark, notes }),
+        }
+    }
+}
+
+/// Once for the tree, once for the log.
+const REPAIRS_MAX: usize = 2;
+
+/// A member without a log goes on behind its tree if it knows that its log was lost.
+fn open_log<D: Disk>(
+    disk: &D,
+    config: &Config,
+    options: wal::Options,
+    applied: EntryId,
+    is_marked: bool,
+) -> Result<wal::Opened<D>> {
+    if is_marked && applied.index > 0 && !holds_log(disk, config)? {
+        let hard_state = HardState { term: applied.term, vote: 0 };
+        wal::create(disk, &config.wal_dir, options, applied, hard_state)?;
+    }
+    wal::open(disk, &config.wal_dir, options, applied.index)
+}
+
+fn own_identity(bootstrap: &Bootstrap) -> Identity {
+    Identity { cluster: bootstrap.cluster, member: bootstrap.member }
+}
+
+/// Whose log it is, if it can still be told.
+fn identity_of_log<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap) -> Identity {
+    let owner = wal::check(disk, &config.wal_dir).ok().and_then(|report| report.owner);
+    owner.map_or(own_identity(bootstrap), |(cluster, member)| Identity { cluster, member })
+}
+
+/// How many vote, as far as the flags say; a member that joined does not know.
+fn initial_voters(bootstrap: &Bootstrap) -> usize {
+    if bootstrap.members.is_empty() { usize::MAX } else { bootstrap.members.len() }
+}
+
 fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Send>> {
     for dir in [&config.tree_dir, &config.wal_dir] {
         disk.create_dir_all(dir).map_err(|e| Error::io("cannot make the directory", dir, e))?;
@@ -184,18 +273,33 @@ fn lock_directory<D: Disk>(disk: &D, config: &Config) -> Result<Box<dyn Any + Se
     })
 }
 
-fn open_store<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, file_id: u64) -> Result<Store<D>> {
+fn open_store<D: Disk>(
+    disk: &D,
+    config: &Config,
+    bootstrap: &Bootstrap,
+    mark: Option<&Mark>,
+    file_id: u64,
+) -> Result<Store<D>> {
     let path = tree_path(&config.tree_dir);
     let failed = |e| Error::io("cannot look for", &path, e);
+    let ours = own_identity(bootstrap);
     if !disk.exists(&path).map_err(failed)? {
-        refuse_orphaned_log(disk, config)?;
-        let identity = Identity { cluster: bootstrap.cluster, member: bootstrap.member };
-        return Store::create(disk, &path, identity, &bootstrap.members, tree_options(file_id));
+        if holds_log(disk, config)? {
+            let what = "the tree that belongs to the log";
+            return Err(Error::corrupt(&path, 0, what, "no file", "it, or an empty directory"));
+        }
+        let (identity, members) = match mark {
+            // It was there, and was set aside.
+            Some(mark) if mark.stage == Stage::Rebuilding => (mark.identity, &[][..]),
+            _ => (ours, &bootstrap.members[..]),
+        };
+        return Store::create(disk, &path, identity, members, tree_options(file_id));
     }
     let store = Store::open(disk, &path)?;
     let found = store.identity();
-    let ours = Identity { cluster: bootstrap.cluster, member: bootstrap.member };
-    if found != ours && !bootstrap.trust_disk && !is_known_by_name(&store, found.member, config) {
+    let is_marked = mark.is_some_and(|mark| mark.identity == found);
+    if found != ours && !bootstrap.trust_disk && !is_marked && !is_known_by_name(&store, found.member, config)
+    {
         return Err(Error::Refused(format!(
             "{} belongs to member {:x} of cluster {:x}; the flags say member {:x} of cluster {:x}",
             config.tree_dir.display(),
@@ -247,37 +351,20 @@ pub(super) fn tree_options(file_id: u64) -> Options {
     Options { page_bytes: PAGE_BYTES, file_id }
 }
 
-fn refuse_orphaned_log<D: Disk>(disk: &D, config: &Config) -> Result<()> {
+fn holds_log<D: Disk>(disk: &D, config: &Config) -> Result<bool> {
     let names = disk.list(&config.wal_dir).map_err(|e| Error::io("cannot list", &config.wal_dir, e))?;
-    if names.iter().any(|name| name.ends_with(".wal")) {
-        return Err(Error::Refused(format!(
-            "{} holds a log, but {} holds no tree: restore the tree file, or start with an empty directory",
-            config.wal_dir.display(),
-            config.tree_dir.display()
-        )));
-    }
-    Ok(())
+    Ok(names.iter().any(|name| name.ends_with(".wal")))
 }
 
-fn start_raft<D: Disk>(
-    config: &Config,
-    id: MemberId,
-    store: &Store<D>,
-    log: &wal::Log<D>,
-    hard_state: HardState,
-    seed: u64,
-    now: Mono,
-) -> Raft {
-    let settings = raft::Config {
+fn raft_config(config: &Config, id: MemberId, seed: u64) -> raft::Config {
+    raft::Config {
         election_timeout: config.election_timeout,
         heartbeat_interval: config.heartbeat_interval,
         lease: config.election_timeout / 2,
         lease_reads: config.lease_reads,
         pre_vote: config.pre_vote,
         ..raft::Config::new(id, seed)
-    };
-    let membership = membership(store.members());
-    Raft::new(settings, Start { hard_state, membership, applied: store.applied() }, log, now)
+    }
 }
 
 /// The members of the store as the core wants them.

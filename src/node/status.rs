@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::api::{Fault, Member, Range, RangeResult, Status, VERSION};
-use crate::base::{EntryId, Result, Revision};
+use crate::base::{EntryId, MemberId, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
 use crate::wal::Batch;
@@ -17,6 +17,7 @@ impl<D: Disk> Node<D> {
         if self.is_full() {
             errors.push(format!("memberID:{} alarm:NOSPACE", self.id));
         }
+        errors.extend(self.repair_standing());
         let (db_size, db_size_in_use) = self.store.size_bytes();
         Status {
             member_id: self.id,
@@ -76,6 +77,8 @@ impl<D: Disk> Node<D> {
     }
 
     pub fn acquaint(&mut self, members: Vec<Member>) {
+        let voters: Vec<MemberId> = members.iter().filter(|m| !m.learner).map(|m| m.id).collect();
+        self.raft.acquaint(&voters);
         self.acquaintances = members;
     }
 }

@@ -4,7 +4,7 @@ use super::{
     APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
     Output, Question, READ_RETRY, Read,
 };
-use crate::api::{Body, Code, Command, ConnId, Fault, PeerCall, Range, Tag, command};
+use crate::api::{Body, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::planted;
 use crate::base::time::{MS, SECOND};
 use crate::base::{EntryId, Error, Mono, Result};
@@ -18,6 +18,15 @@ impl<D: Disk> Node<D> {
     /// Everything that the events since the last turn make due. `now` was read after them.
     pub fn turn(&mut self, now: Mono) -> Result<Output<D>> {
         self.now = now;
+        let done = if self.damage.is_some() { self.turn_damaged(now) } else { self.turn_whole(now) };
+        match done.and_then(|()| self.failure.take().map_or(Ok(()), Err)) {
+            Err(damage @ Error::Corrupt(_)) if self.damage.is_none() => self.stop_for_damage(damage, now)?,
+            done => done?,
+        }
+        Ok(self.take_output())
+    }
+
+    fn turn_whole(&mut self, now: Mono) -> Result<()> {
         if now >= self.raft.deadline() {
             self.raft.tick(now, &self.log);
         }
@@ -34,12 +43,10 @@ impl<D: Disk> Node<D> {
         self.answer_second();
         self.answer_movers();
         self.stream_snapshots()?;
+        self.advance_repair();
         self.keep_house()?;
         self.write_log();
-        match self.failure.take() {
-            Some(failure) => Err(failure),
-            None => Ok(self.take_output()),
-        }
+        Ok(())
     }
 
     /// When the next turn is due if nothing happens before.
@@ -65,7 +72,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn take_output(&mut self) -> Output<D> {
-        let stalled = self.snapshots.installing() || self.waits_for_checkpoint();
+        let stalled = self.damage.is_some() || self.snapshots.installing() || self.waits_for_checkpoint();
         let again =
             self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
         let empty = Output {
@@ -172,7 +179,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// Takes all that Raft wants done.
-    fn take_readies(&mut self) -> Result<()> {
+    pub(super) fn take_readies(&mut self) -> Result<()> {
         self.release_held();
         while let Some(ready) = self.raft.ready(&self.log) {
             self.take_ready(ready)?;
@@ -313,7 +320,7 @@ impl<D: Disk> Node<D> {
             Ok(Err(fault)) => self.fail(conn, tag, fault),
             Err(damage) => {
                 // The client learns that this member cannot answer; the member stops with the details.
-                self.fail(conn, tag, Fault::new(Code::Corrupt, "etcdserver: corrupt cluster"));
+                self.fail(conn, tag, Fault::corrupt());
                 self.failure = Some(damage);
             }
         }
@@ -356,7 +363,7 @@ impl<D: Disk> Node<D> {
 
     /// While one batch syncs, the next one gathers: that is all there is to group commit. On a disk that may
     /// be full, what needs a new segment waits until one is ready: a write that finds no room ends the member.
-    fn write_log(&mut self) {
+    pub(super) fn write_log(&mut self) {
         if self.log_writer_busy || self.waiting_batches.is_empty() {
             return;
         }

@@ -187,7 +187,7 @@ impl Raft {
         let free = term > common.term
             || (term == common.term && common.leader == 0 && (common.vote == 0 || common.vote == from));
         let leads = matches!(self.role, RoleState::Leader(_));
-        if leads || !free || last < common.log.last() {
+        if leads || !free || last < common.log.last() || common.recovery.is_some() {
             // The own term tells a candidate that is behind where it must go.
             return common.send_now(from, MessageBody::PreVoteReply { granted: false });
         }
@@ -221,7 +221,8 @@ impl Raft {
             || planted::on("raft-two-votes-in-a-term");
         let granted = free
             && (last >= common.log.last() || planted::on("raft-vote-for-shorter-log"))
-            && self.may_elect(transfer);
+            && self.may_elect(transfer)
+            && (!self.forgot() || planted::on("raft-vote-without-memory"));
         if granted && common.vote == 0 {
             self.become_follower(0);
             self.common.vote = from;

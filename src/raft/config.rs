@@ -4,7 +4,7 @@ use crate::base::limits::APPEND_BYTES_MAX;
 use crate::base::time::{MS, Nanos};
 use crate::base::{EntryId, Index, MemberId, Mono};
 
-use super::types::{HardState, Membership};
+use super::types::{HardState, Membership, Memory};
 
 /// Settings that stay for the life of the core.
 #[derive(Clone, Debug)]
@@ -120,6 +120,7 @@ pub struct Start {
     pub membership: Membership,
     /// The last entry whose effects the state machine holds durably. The log holds it, or begins right behind it.
     pub applied: EntryId,
+    pub memory: Memory,
 }
 
 /// Why a request was not taken. Nothing of it was.

@@ -12,6 +12,7 @@ use super::follower::Ack;
 use super::leader::Leader;
 use super::log::Log;
 use super::membership::{Change, History};
+use super::recovery::Recovery;
 use super::types::{
     Entry, EntryKind, HardState, LogGap, LogView, Membership, Message, MessageBody, ReadReady, Ready,
     Standing,
@@ -64,6 +65,8 @@ pub(super) struct Common {
     hard_state_durable: HardState,
     /// A read of committed entries waits for the disk.
     fetching: bool,
+    /// This member lost its memory and is not whole yet.
+    pub recovery: Option<Recovery>,
 }
 
 /// What the next Ready will carry.
@@ -96,7 +99,8 @@ impl Common {
 
     /// This member is a voter by a membership that is, or may still be, in force (rule 13).
     pub fn may_campaign(&self) -> bool {
-        self.history.possible().any(|membership| membership.is_voter(self.config.id))
+        self.recovery.is_none()
+            && self.history.possible().any(|membership| membership.is_voter(self.config.id))
     }
 
     pub fn append(&mut self, entry: Entry) {
@@ -164,7 +168,7 @@ impl Raft {
         if let Err(why) = config.check() {
             panic!("the settings were checked before the core was made: {why}");
         }
-        let Start { hard_state, membership, applied } = start;
+        let Start { hard_state, membership, applied, memory } = start;
         assert!(
             membership.all().len() <= crate::base::limits::MEMBERS_MAX,
             "a cluster has at most {} members",
@@ -180,12 +184,14 @@ impl Raft {
         let history = read_history(applied.index, membership, log);
         let alone = history.possible().all(|membership| membership.is_only_voter(config.id));
         let owes_nothing = hard_state.term == 0 || alone || breaks!(config, ForgottenPromise);
+        let mut rng = Rng::new(config.seed);
+        let recovery = Recovery::new(memory, &mut rng, now);
         let common = Common {
             term: hard_state.term,
             vote: hard_state.vote,
             leader: 0,
             log: tail,
-            rng: Rng::new(config.seed),
+            rng,
             now,
             promise_until: if owes_nothing || planted::on("raft-vote-right-after-restart") {
                 Mono(0)
@@ -198,6 +204,7 @@ impl Raft {
             hard_state_given: hard_state,
             hard_state_durable: hard_state,
             fetching: false,
+            recovery,
             config,
             history,
         };
@@ -224,6 +231,11 @@ impl Raft {
         }
         let Message { from, term, body, .. } = message;
         match body {
+            MessageBody::Inquire { life } => return self.on_inquire(from, life),
+            MessageBody::Inquired { life, whole, last } => {
+                return self.on_inquired(from, term, life, whole, last);
+            }
+            _ if self.is_lost() => return,
             MessageBody::PreVote { last } => return self.on_pre_vote(from, term, last, log),
             MessageBody::PreVoteReply { granted: true } => return self.on_pre_vote_granted(from, term, log),
             MessageBody::PreVoteReply { granted: false } if term <= self.common.term => {
@@ -244,10 +256,12 @@ impl Raft {
             | MessageBody::AppendRejected { .. }
             | MessageBody::VoteReply { .. }
             | MessageBody::PreVoteReply { .. }
+            | MessageBody::Forgot
                 if term > self.common.term && !self.common.membership().contains(from) =>
             {
                 return;
             }
+            MessageBody::Forgot if term > self.common.term => return self.on_forgot(term),
             _ if term > self.common.term => self.adopt_term(term),
             _ => {}
         }
@@ -268,7 +282,11 @@ impl Raft {
                 }
             }
             MessageBody::TimeoutNow => self.on_timeout_now(from),
-            MessageBody::PreVote { .. } | MessageBody::PreVoteReply { .. } => {}
+            MessageBody::PreVote { .. }
+            | MessageBody::PreVoteReply { .. }
+            | MessageBody::Inquire { .. }
+            | MessageBody::Inquired { .. }
+            | MessageBody::Forgot => {}
         }
     }
 
@@ -298,9 +316,15 @@ impl Raft {
             }
             // A member that was never in a term may say so.
             MessageBody::PreVoteReply { granted: false } => return addressed && message.term < NUMBER_MAX,
-            MessageBody::PreVoteReply { .. } | MessageBody::VoteReply { .. } | MessageBody::TimeoutNow => {
-                true
+            // Nor had a member that forgot its term one to say.
+            MessageBody::Inquire { .. } => return addressed && message.term < NUMBER_MAX,
+            MessageBody::Inquired { last, .. } => {
+                return addressed && message.term < NUMBER_MAX && id_fits(last);
             }
+            MessageBody::PreVoteReply { .. }
+            | MessageBody::VoteReply { .. }
+            | MessageBody::TimeoutNow
+            | MessageBody::Forgot => true,
         };
         addressed && message.term > 0 && message.term < NUMBER_MAX && body_fits
     }
@@ -315,6 +339,7 @@ impl Raft {
             }
             return;
         }
+        self.tick_recovery();
         self.answer_deferred(log);
         if self.common.now >= self.campaign_at() {
             self.campaign(log);
@@ -325,6 +350,7 @@ impl Raft {
     pub fn deadline(&self) -> Mono {
         match &self.role {
             RoleState::Leader(leader) => leader.deadline(&self.common),
+            _ if self.forgot() => self.recovery_deadline(),
             _ if self.deferred.is_empty() => self.campaign_at(),
             _ => self.campaign_at().min(self.common.promise_until),
         }

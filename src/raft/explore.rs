@@ -138,6 +138,9 @@ impl Names<'_> {
                 digest.add(*round);
             }
             MessageBody::TimeoutNow => digest.add(11),
+            MessageBody::Inquire { .. } | MessageBody::Inquired { .. } | MessageBody::Forgot => {
+                unreachable!("the search loses no disks")
+            }
         }
         digest.0
     }

@@ -18,6 +18,9 @@ impl Raft {
     /// A leader of an earlier term learns the term and steps down. Pre-vote keeps terms from rising idly, so
     /// this one was raised by an election that this member is part of and the leader does not know of.
     pub(super) fn reject_old_leader(&mut self, from: MemberId, previous: EntryId) {
+        if self.forgot() {
+            return self.tell_floor(from);
+        }
         let (hint, last) = (EntryId::ZERO, self.common.log.last().index);
         self.common
             .send_after(from, MessageBody::AppendRejected { previous: previous.index, hint, last, round: 0 });

@@ -44,6 +44,8 @@
 //! 13. *Who removes itself leads until that is committed*, without counting itself, and then hands over. A voter that
 //!     is left out by an entry that may still be replaced goes on asking for votes: it may hold the only copy.
 //!     (thesis §4.2.2)
+//! 14. *Who lost its memory elects nobody* until it holds everything again. The essay of `recovery.rs` says how that is
+//!     known.
 //!
 //! # Who asks when
 //!
@@ -69,6 +71,7 @@
 //!
 //! [`Raft`] in `core.rs` takes events, checks messages at the gate, and makes a Ready. `candidate.rs` holds elections from
 //! both sides, `follower.rs` the taking of entries, `leader.rs` replication, commit, leases, reads and hand-over,
+//! `recovery.rs` the way back of a member that lost its log,
 //! `progress.rs` what a leader knows of one member, `log.rs` the tail in memory over a [`LogView`], `membership.rs` who
 //! is in the cluster by which entry, `quorum.rs` the arithmetic; `explore.rs` (feature `sim`) lets a search through all
 //! states see into a core.
@@ -79,8 +82,6 @@
 //! * *Applying ahead of the own disk.* An entry that a quorum holds is handed out only when it is durable here too.
 //!   Cost: where the own disk is the slowest, its sync time. Gain: a state machine may checkpoint whatever it has.
 //! * *A lease after a hand-over that was given up.* The rest of that term asks a quorum for each read.
-//! * *Damage.* A member that lost what it had acknowledged is not a faulty member to Raft but a lying one. It must
-//!   come back with another id.
 
 /// Whether a rule is broken on purpose: a constant `false` in a build without the feature `sim`.
 macro_rules! breaks {
@@ -107,9 +108,11 @@ mod log;
 mod membership;
 mod progress;
 pub mod quorum;
+mod recovery;
 pub mod types;
 
 pub use config::{ChangeRefused, Config, PeerStanding, PeerState, Refused, Role, Start, TransferRefused};
 pub use core::Raft;
 pub use membership::Change;
+pub use recovery::Recovering;
 pub use types::*;

@@ -30,6 +30,17 @@ pub struct HardState {
     pub vote: MemberId,
 }
 
+/// Whether a member knows what it promised before it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    #[default]
+    Whole,
+    /// What its log held is gone, or part of it: votes and acknowledgements that others may count on.
+    Lost,
+    /// There is nothing, and perhaps there never was: the first start of a cluster, or an empty disk.
+    Fresh,
+}
+
 /// Who votes. During a joint change `outgoing` is not empty, and a decision needs a majority of both sets
 /// (thesis §4.3). Sets are sorted and without repeats.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +127,18 @@ pub enum MessageBody {
     },
     /// Leadership is handed to you: campaign at once (thesis §3.10).
     TimeoutNow,
+    /// This member lost its memory and asks for the terms of the others. `life` was drawn for this question.
+    Inquire {
+        life: u64,
+    },
+    /// The term is that of the message. `whole`: the answer comes from one that did not lose its memory.
+    Inquired {
+        life: u64,
+        whole: bool,
+        last: EntryId,
+    },
+    /// An append of an earlier term came to a member that lost its memory, and takes part from this term on only.
+    Forgot,
 }
 
 /// Read access to entries that are no longer in the core's memory. Implemented by the WAL, faked by tests.

@@ -153,6 +153,7 @@ pub const BUGS: &[Bug] = &[
         &[SHUFFLE, GOLDEN],
     ),
     bug("raft-vote-right-after-restart", "a restart forgets the promise", &[SHUFFLE, GOLDEN]),
+    bug("raft-vote-without-memory", "a member that lost its log elects", &[GOLDEN]),
     bug(
         "raft-lease-kept-in-transfer",
         "a leader serves by its lease while another is elected",

@@ -220,11 +220,12 @@ pub(super) fn recover<D: Disk>(
     let Some(first) = run.first() else {
         return match decide_directory(false, keep_after > 0, false, false) {
             DirCase::I => Ok(None),
-            _ => Err(Error::Refused(format!(
-                "{} holds no log, but entries up to {keep_after} are applied: the log was lost, and this member's vote with it. \
-                 Remove the member and add it anew with an empty directory",
-                dir.display()
-            ))),
+            _ => {
+                let what = format!(
+                    "the log, and this member's vote with it: entries up to {keep_after} are applied"
+                );
+                Err(Error::corrupt(dir, 0, what, "no segment", "all segments behind the applied index"))
+            }
         };
     };
     let scan = open_segment(disk, dir, Some(owner), first)?;

@@ -22,6 +22,9 @@ const APPEND: u8 = 5;
 const APPEND_ACCEPTED: u8 = 6;
 const APPEND_REJECTED: u8 = 7;
 const TIMEOUT_NOW: u8 = 8;
+const INQUIRE: u8 = 9;
+const INQUIRED: u8 = 10;
+const FORGOT: u8 = 11;
 
 const ENTRY_NORMAL: u8 = 0;
 const ENTRY_MEMBERSHIP: u8 = 1;
@@ -79,6 +82,17 @@ fn put(message: &Message, out: &mut BytesMut) {
             out.put_u64_le(*round);
         }
         MessageBody::TimeoutNow => out.put_u8(TIMEOUT_NOW),
+        MessageBody::Inquire { life } => {
+            out.put_u8(INQUIRE);
+            out.put_u64_le(*life);
+        }
+        MessageBody::Inquired { life, whole, last } => {
+            out.put_u8(INQUIRED);
+            out.put_u64_le(*life);
+            out.put_u8(u8::from(*whole));
+            put_id(*last, out);
+        }
+        MessageBody::Forgot => out.put_u8(FORGOT),
     }
 }
 
@@ -109,10 +123,10 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<Message, Fault> {
     if from == 0 || to == 0 {
         return Err(malformed(format!("a message from {from:x} to {to:x}; 0 is no member")));
     }
-    if term == 0 {
+    let kind = body.u8()?;
+    if term == 0 && !matches!(kind, INQUIRE | INQUIRED) {
         return Err(malformed("a message of term 0, which is before the first election".into()));
     }
-    let kind = body.u8()?;
     let body = match kind {
         PRE_VOTE => MessageBody::PreVote { last: take_id(body)? },
         PRE_VOTE_REPLY => MessageBody::PreVoteReply { granted: body.bool()? },
@@ -131,6 +145,9 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<Message, Fault> {
             round: body.u64()?,
         },
         TIMEOUT_NOW => MessageBody::TimeoutNow,
+        INQUIRE => MessageBody::Inquire { life: body.u64()? },
+        INQUIRED => MessageBody::Inquired { life: body.u64()?, whole: body.bool()?, last: take_id(body)? },
+        FORGOT => MessageBody::Forgot,
         other => return Err(malformed(format!("message kind {other}, which this version does not know"))),
     };
     Ok(Message { from, to, term, body })

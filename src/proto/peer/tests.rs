@@ -37,6 +37,9 @@ fn samples() -> Vec<Frame> {
             round: u64::MAX,
         }),
         message(MessageBody::TimeoutNow),
+        message(MessageBody::Inquire { life: 7 }),
+        message(MessageBody::Inquired { life: 7, whole: true, last: EntryId::new(2, 3) }),
+        message(MessageBody::Forgot),
         Frame::Call(PeerCall::Propose {
             term: 9,
             number: 4,

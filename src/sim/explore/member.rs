@@ -3,7 +3,8 @@
 use crate::base::{EntryId, Index, MemberId, Mono, Term};
 use crate::raft::explore::{Digest, Names};
 use crate::raft::{
-    Config, Entry, EntryKind, HardState, LogGap, LogView, Membership, Message, Raft, ReadReady, Ready, Start,
+    Config, Entry, EntryKind, HardState, LogGap, LogView, Membership, Memory, Message, Raft, ReadReady,
+    Ready, Start,
 };
 
 /// What a disk holds: entries behind a base, and the hard state.
@@ -107,6 +108,7 @@ impl Member {
             hard_state: HardState::default(),
             membership: membership.clone(),
             applied: EntryId::ZERO,
+            memory: Memory::Whole,
         };
         let mut raft = Raft::new(config.clone(), start, &log, now);
         raft.set_election_at(Mono::NEVER);
@@ -142,6 +144,7 @@ impl Member {
             hard_state: self.durable.hard_state,
             membership: self.membership.clone(),
             applied: self.applied,
+            memory: Memory::Whole,
         };
         self.raft = Raft::new(config, start, &self.log, now);
         self.raft.set_election_at(Mono::NEVER);

@@ -120,6 +120,10 @@ impl Fault {
         Fault::new(Code::NoSpace, "etcdserver: mvcc: database space exceeded")
     }
 
+    pub fn corrupt() -> Fault {
+        Fault::new(Code::Corrupt, "etcdserver: corrupt cluster")
+    }
+
     pub fn shutdown() -> Fault {
         Fault::new(Code::Shutdown, "etcdserver: server stopped")
     }

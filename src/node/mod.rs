@@ -15,7 +15,10 @@
 //! Left out: joint changes of the membership (the core knows them; a change here moves one voter at a time);
 //! big ranges in slices (a range is answered in one turn).
 
+mod agreement;
 mod members;
+#[cfg(feature = "sim")]
+mod misapply;
 mod reads;
 mod snapshots;
 mod startup;
@@ -39,6 +42,7 @@ use crate::raft::{Entry, HardState, MessageBody, Raft};
 use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
+use agreement::{Agreement, Trust};
 use members::NotProposed;
 use reads::{Question, Read, Reads};
 use snapshots::Snapshots;
@@ -203,6 +207,9 @@ pub struct Node<D: Disk> {
     /// It was removed.
     left: bool,
     movers: Vec<members::Mover>,
+    agreement: Agreement,
+    #[cfg(feature = "sim")]
+    misapply: misapply::Misapply,
     /// The last member that was to be added, as far as this member knows.
     expected: Option<Member>,
     second: Option<members::Second>,
@@ -221,6 +228,9 @@ impl<D: Disk> Node<D> {
         };
         if self.left {
             return self.fail(conn, tag, Fault::shutdown());
+        }
+        if self.agreement.trust() != Trust::Agreed && !matches!(request, Request::Status) {
+            return self.fail(conn, tag, Fault::corrupt());
         }
         let deadline = now + self.config.request_timeout();
         match request {
@@ -301,6 +311,9 @@ impl<D: Disk> Node<D> {
 
     /// Another member's Raft speaks.
     pub fn on_message(&mut self, message: Message, now: Mono) {
+        if self.is_silent() {
+            return;
+        }
         if self.log_is_full()
             && let MessageBody::Append { entries, .. } = &message.body
             && !entries.is_empty()
@@ -312,6 +325,9 @@ impl<D: Disk> Node<D> {
 
     /// Another member asks or answers.
     pub fn on_peer_call(&mut self, from: MemberId, call: PeerCall, now: Mono) -> Result<()> {
+        if self.is_silent() {
+            return Ok(());
+        }
         match call {
             PeerCall::Propose { term, number, payloads } => {
                 // TCP brings a frame once; a replayed one must not do a write twice.
@@ -340,6 +356,7 @@ impl<D: Disk> Node<D> {
             PeerCall::ReadIndexReply { id, index } => {
                 self.reads.answered(id, index, now + READ_RETRY);
             }
+            PeerCall::StateHash { index, hash } => self.on_state_hash(from, index, hash),
             PeerCall::SnapshotBegin { .. }
             | PeerCall::SnapshotChunk { .. }
             | PeerCall::SnapshotAck { .. }
@@ -384,6 +401,7 @@ impl<D: Disk> Node<D> {
     /// says nothing of what comes now, and what was lost between the two is not waited for.
     pub fn on_peer_greeted(&mut self, peer: MemberId) {
         self.proposed_by.remove(&peer);
+        self.agreement.greeted(peer);
         self.abort_snapshots_of(peer);
     }
 
@@ -486,20 +504,25 @@ impl<D: Disk> Node<D> {
     pub fn leave(&mut self, now: Mono) {
         self.stop(now);
         self.left = true;
+        self.end_requests(&Fault::shutdown());
+    }
+
+    /// Ends all that waits: with `fault` where it certainly did nothing.
+    fn end_requests(&mut self, fault: &Fault) {
         while let Some((write, perhaps)) = self.writes.expired(Mono::NEVER) {
             if let Asker::Client { conn, tag } = write.asker {
-                self.fail(conn, tag, if perhaps { Fault::timeout() } else { Fault::shutdown() });
+                self.fail(conn, tag, if perhaps { Fault::timeout() } else { fault.clone() });
             }
         }
         for read in self.reads.expired(Mono::NEVER) {
-            self.fail(read.conn, read.tag, Fault::shutdown());
+            self.fail(read.conn, read.tag, fault.clone());
         }
     }
 
     /// Whether leadership is with another member (or nobody else could take it in time).
     pub fn handed_over(&self, now: Mono) -> bool {
         let Some(since) = self.stopping else { return false };
-        if self.left {
+        if self.left || self.is_silent() {
             return true;
         }
         let standing = self.raft.standing();
@@ -530,7 +553,7 @@ impl<D: Disk> Node<D> {
     }
 
     pub fn leads(&self) -> bool {
-        self.raft.standing().leader == self.id
+        self.raft.standing().leader == self.id && !self.is_silent()
     }
 
     pub fn id(&self) -> MemberId {

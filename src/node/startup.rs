@@ -18,7 +18,7 @@ use bytes::BytesMut;
 use super::reads::Reads;
 use super::snapshots::Snapshots;
 use super::writes::Writes;
-use super::{Config, Node, Output};
+use super::{Agreement, Config, Node, Output};
 use crate::api::{Command, Member, MemberChange, Origin, command};
 use crate::base::{ClusterId, EntryId, Error, MemberId, Mono, Result, Rng};
 use crate::io::Disk;
@@ -60,7 +60,7 @@ impl<D: Disk> Node<D> {
     pub fn open(disk: &D, config: Config, bootstrap: &Bootstrap, seed: u64, now: Mono) -> Result<Opened<D>> {
         let lock = lock_directory(disk, &config)?;
         let mut rng = Rng::new(seed);
-        let store = open_store(disk, &config, bootstrap, rng.next_u64())?;
+        let mut store = open_store(disk, &config, bootstrap, rng.next_u64())?;
         let Identity { cluster, member: id } = store.identity();
         let options = wal::Options {
             segment_bytes: config.wal_segment_bytes,
@@ -73,6 +73,14 @@ impl<D: Disk> Node<D> {
             wal::open(disk, &config.wal_dir, options, applied.index)?;
         let mut notes = store.notes().to_vec();
         notes.extend(log_notes);
+        if config.members.force_new_cluster {
+            store.mark_right();
+        }
+        if store.is_diverged() {
+            notes.push(format!(
+                "the state at {applied} differs from that of most members: it must be rebuilt, and nothing is served"
+            ));
+        }
         let mut batch_number = 0;
         if log.term(applied.index) != Some(applied.term) {
             // A snapshot was installed, and the process ended before the log was told.
@@ -95,6 +103,7 @@ impl<D: Disk> Node<D> {
                 wal::open(disk, &config.wal_dir, options, applied.index)?;
             batch_number = 0;
         }
+        let agreement = Agreement::new(applied.index, store.hash(), store.is_diverged());
         let raft = start_raft(&config, id, &store, &log, hard_state, rng.next_u64(), now);
         // Ids of requests must differ from those before a restart: 62 random bits to begin with.
         let mut first_id = || rng.next_u64() >> 2;
@@ -131,6 +140,9 @@ impl<D: Disk> Node<D> {
             stopping: None,
             left: false,
             movers: Vec::new(),
+            agreement,
+            #[cfg(feature = "sim")]
+            misapply: Default::default(),
             expected: None,
             second: None,
             acquaintances: Vec::new(),

@@ -1,8 +1,8 @@
 //! What a member says of itself.
 
-use super::Node;
+use super::{Node, Trust};
 use crate::api::{Fault, Member, Range, RangeResult, Status, VERSION};
-use crate::base::{EntryId, Result, Revision};
+use crate::base::{EntryId, Index, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
 
@@ -16,13 +16,15 @@ impl<D: Disk> Node<D> {
         if self.is_full() {
             errors.push(format!("memberID:{} alarm:NOSPACE", self.id));
         }
+        let suspects = self.agreement.suspects(self.id);
+        errors.extend(suspects.iter().map(|id| format!("memberID:{id} alarm:CORRUPT")));
         let (db_size, db_size_in_use) = self.store.size_bytes();
         Status {
             member_id: self.id,
             cluster_id: self.cluster,
             name: self.config.name.clone(),
             version: VERSION.into(),
-            leader: standing.leader,
+            leader: if self.is_silent() { 0 } else { standing.leader },
             term: standing.term,
             commit_index: standing.commit,
             applied_index: self.store.applied().index,
@@ -43,6 +45,16 @@ impl<D: Disk> Node<D> {
     /// A digest of the replicated content: equal on members that have applied the same entries. Reads all of it.
     pub fn content_hash(&self) -> Result<u64> {
         self.store.content_hash()
+    }
+
+    /// The state hash behind an entry, if it is one of the last that were applied here.
+    pub fn state_hash_at(&self, index: Index) -> Option<u64> {
+        self.agreement.hash_at(index)
+    }
+
+    /// This member's state is known to be wrong: it must be rebuilt.
+    pub fn is_diverged(&self) -> bool {
+        self.agreement.trust() == Trust::Diverged
     }
 
     /// The store's revision as applied here.

@@ -56,6 +56,9 @@ impl World {
             Action::Disk { who: member, trouble } => {
                 who(member).is_some_and(|member| self.trouble(member, trouble))
             }
+            Action::CorruptState { who: member } => {
+                who(member).is_some_and(|member| self.corrupt_state(member))
+            }
             Action::Drift { who: member, ppm } => who(member).is_some_and(|member| self.drift(member, *ppm)),
             Action::Cut { links, length } => self.cut_links(links.pairs(), *length),
             Action::Lag { links, delay, length } => self.lag_links(links.pairs(), *delay, *length),
@@ -206,7 +209,7 @@ impl World {
     // ---- Disks
 
     /// Whether one more disk may be lost: a majority must stay whole.
-    fn may_lose(&self, member: usize) -> bool {
+    pub(super) fn may_lose(&self, member: usize) -> bool {
         let lost =
             |other: &usize| *other == member || self.machines[*other].tainted || self.machines[*other].gone;
         self.members().filter(lost).count() <= self.options.members as usize - self.majority()

@@ -34,6 +34,9 @@ impl World {
         let mut first: Option<(usize, u64, u64)> = None;
         for member in self.members() {
             let Some(process) = &self.machines[member].process else { continue };
+            if self.machines[member].wrong.is_some() {
+                continue;
+            }
             let index = process.node.standing().1.index;
             let hash = match process.node.content_hash() {
                 Ok(hash) => hash,

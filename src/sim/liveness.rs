@@ -6,12 +6,17 @@
 //! - L3: new writes are acknowledged.
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
+//! - L7: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong
+//!   notices.
 
 use super::world::{START, World};
 use crate::base::time::{MS, Nanos, SECOND};
 
 /// A connection that was being made while its link was cut is noticed and made again after this; as in `net::peers`.
 const RECONNECT: Nanos = 2_750 * MS;
+
+/// Within so long of having applied the same entries members know that they differ.
+const NOTICE: Nanos = SECOND;
 
 /// How long an entry of a backlog may take to be caught up.
 const BACKLOG_ENTRY: Nanos = MS / 2;
@@ -82,8 +87,26 @@ impl World {
         (leads && leaders.all(|leader| leader == Some(first))).then_some(first)
     }
 
+    fn notice_wrong_states(&mut self) {
+        if self.unnoticed().is_empty() {
+            return;
+        }
+        self.heal();
+        let backlog = self.watch.committed.len() as u64 * BACKLOG_ENTRY;
+        let due = self.now + RECONNECT + 10 * self.options.election + backlog + NOTICE;
+        self.run_until(due, |world| world.unnoticed().is_empty());
+        let unnoticed = self.unnoticed();
+        if self.sound() && !unnoticed.is_empty() {
+            self.fail("L7", format!("members {unnoticed:?} do not notice that their state is wrong"));
+        }
+    }
+
     /// The whole phase. Afterwards nothing is under way.
     pub(super) fn live(&mut self) {
+        self.notice_wrong_states();
+        if !self.sound() {
+            return;
+        }
         self.choose_core();
         self.heal();
         let election = self.options.election;

@@ -70,6 +70,7 @@ mod process;
 pub mod report;
 pub mod run;
 pub mod shrink;
+mod states;
 mod stream;
 mod trace;
 mod transport;

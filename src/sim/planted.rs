@@ -178,6 +178,12 @@ pub const BUGS: &[Bug] = &[
         &[NODE_UNIT, CLUSTER],
     ),
     // Writes on their way.
+    bug("store-apply-differs-at-a-member", "one member counts versions in another way", &[CLUSTER]),
+    bug(
+        "node-differing-state-is-overlooked",
+        "another state hash is taken for the own one",
+        &[NODE_UNIT, CLUSTER],
+    ),
     bug("node-unknown-told-as-refused", "a write that may have happened is told as refused", &[CLUSTER]),
     bug("node-sends-again-in-the-same-term", "writes are sent twice within a term", &[CLUSTER, NODE_UNIT]),
     bug("node-late-refusal-counts", "a refusal of an old call takes back the new one", &[NODE_UNIT, CLUSTER]),

@@ -186,6 +186,9 @@ impl World {
         let Output { replies, messages, batches, jobs, again, members_changed: _ } = output;
         self.trace.mix((replies.len() + 16 * messages.len() + 256 * batches.len()) as u64);
         self.observe(member, &batches);
+        if self.loses_wrong_sender(member, &messages) {
+            return;
+        }
         let mut out = vec![BytesMut::new(); self.machines.len()];
         for message in &messages {
             self.check_claim(member, message);

@@ -157,6 +157,7 @@ fn names_more_than(plan: &Plan) -> bool {
         | Action::Pause { who, .. }
         | Action::LoseDisk { who }
         | Action::Disk { who, .. }
+        | Action::CorruptState { who }
         | Action::Drift { who, .. } => matches!(who, Who::Member(id) if *id > members),
         Action::Cut { links, .. } | Action::Lag { links, .. } | Action::Reset { links } => {
             links.from.iter().chain(&links.to).any(|id| *id > members)

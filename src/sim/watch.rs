@@ -5,7 +5,7 @@
 //! - V02: one leader in a term. V03: term and vote never go back, over crashes too.
 //! - V04: an entry is what its index and term say, everywhere; nothing applied is replaced.
 //! - V05: a new leader has everything that is committed.
-//! - V06: the entry at an index, and the revision behind it, are the same wherever they are applied.
+//! - V06: the entry at an index, the revision behind it and the state hash are the same wherever they are applied.
 //! - V07: what is applied somewhere is durable on a majority.
 //! - V12: the revision never falls while applied entries grow.
 //!
@@ -101,6 +101,7 @@ pub struct Watch {
     /// By index, from 1. None: only known to be part of a snapshot.
     pub committed: Vec<Option<Committed>>,
     revisions: BTreeMap<Index, Revision>,
+    pub hashes: BTreeMap<Index, u64>,
     pub elections: u64,
     pub claims: u64,
 }
@@ -113,6 +114,7 @@ impl Watch {
             entries: BTreeMap::new(),
             committed: Vec::new(),
             revisions: BTreeMap::new(),
+            hashes: BTreeMap::new(),
             elections: 0,
             claims: 0,
         }
@@ -185,6 +187,7 @@ impl World {
             }
         }
         self.observe_applied(member, applied, revision);
+        self.observe_notice(member);
     }
 
     fn observe_batch(&mut self, member: usize, batch: &Batch) {
@@ -257,6 +260,7 @@ impl World {
                 format!("behind entry {applied} member {member} is at {revision}, another was at {known}");
             self.fail("V06", what);
         }
+        self.observe_state(member, before, applied.index);
         let seen = &mut self.watch.seen[member];
         (seen.applied, seen.revision) = (applied.index, revision);
     }

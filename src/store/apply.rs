@@ -47,7 +47,7 @@ impl<D: Disk> Store<D> {
             Some(Command::Members(change)) => self.change_members(change)?,
         };
         self.state.applied = id;
-        self.state.hash = chain::entry(self.state.hash, id, self.state.revision);
+        self.state.hash = chain::entry(self.state.hash, id.term, self.state.revision);
         self.broken = false;
         Ok(body)
     }

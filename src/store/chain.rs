@@ -1,6 +1,6 @@
 //! The state hash: 64 bits that stand for everything that the entries up to some index did here.
 //!
-//! It is a chain. Each cell that an entry writes is mixed in, and then the entry's id and the revision, so that entries
+//! It is a chain. Each cell that an entry writes is mixed in, and then the entry's term and the revision, so that entries
 //! without an effect count too (`storage-format.md` §6.5). Members that applied the same entries in the same way have the
 //! same hash at each index; once two have done something different they never agree again, short of a collision.
 //! The hash travels in the application record, by the same commit as the changes, and in the head of a snapshot.
@@ -14,34 +14,32 @@
 //! have checksums for the way to the disk and back. Nor does it see the cells of the list of revisions: each follows
 //! from its version, and `check` holds them against each other.
 //!
-//! A value comes in by its CRC-32 and length, because that costs a few bytes per cycle where mixing costs one.
-//! Two values that differ within 32 neighbouring bits never have the same CRC; others in one of 2^32 cases. Two
+//! A record comes in by its CRC-32 and length, because mixing waits for the mixing before, and a CRC does not. Two
+//! records that differ within 32 neighbouring bits never have the same CRC; others in one of 2^32 cases. Two
 //! chains that differ meet again in one of 2^64 cases per step. Both are odds against accidents, not against
 //! somebody who chooses values: such a one gains that a divergence that already happened stays unnoticed.
 
 use super::digest::Digest;
-use crate::base::crc::crc32;
-use crate::base::{EntryId, Revision};
+use crate::base::crc::{crc32, crc32_from};
+use crate::base::{Revision, Term};
 
 /// The hash of a store to which nothing was applied.
 pub const START: u64 = Digest::new().value();
 
 /// Mixes in one cell that was written: `head` and `value` together are what stands behind the key.
 pub fn cell(hash: u64, root: usize, key: &[u8], head: &[u8], value: &[u8]) -> u64 {
+    let record = (head.len() + value.len()) as u64;
+    let crc = crc32_from(crc32(head), value);
     let mut digest = Digest::resume(hash);
-    digest.number(root as u64);
     digest.string(key);
-    digest.string(head);
-    digest.number((value.len() as u64) << 32 | u64::from(crc32(value)));
+    digest.number((root as u64) << 60 | record << 32 | u64::from(crc));
     digest.value()
 }
 
-/// Ends an entry that left the store at `revision`.
-pub fn entry(hash: u64, id: EntryId, revision: Revision) -> u64 {
+/// Ends an entry that left the store at `revision`. Its index is not mixed in: it is how often this was done.
+pub fn entry(hash: u64, term: Term, revision: Revision) -> u64 {
     let mut digest = Digest::resume(hash);
-    digest.number(id.term);
-    digest.number(id.index);
-    digest.number(revision);
+    digest.number(term ^ revision.rotate_left(32));
     digest.value()
 }
 
@@ -53,8 +51,8 @@ mod tests {
     #[test]
     fn the_values_never_change() {
         let written = cell(START, 0, b"a\0\xff\xff\xff\xff\xff\xff\xff\xfd", b"head", b"value");
-        assert_eq!((START, written), (0xbb67_ae85_84ca_a73b, 0xea0b_59a7_19a2_9870));
-        assert_eq!(entry(written, EntryId::new(3, 4), 2), 0x0538_b19a_7779_9ee3);
+        assert_eq!((START, written), (0xbb67_ae85_84ca_a73b, 0x4774_c1e3_8fff_3569));
+        assert_eq!(entry(written, 3, 2), 0x5e9f_aade_3920_cfa2);
     }
 
     #[test]
@@ -68,12 +66,13 @@ mod tests {
             cell(START, 0, b"key", b"head", b"valuf"),
             cell(START, 0, b"key", b"head", b"value\0"),
             cell(START, 0, b"keyh", b"ead", b"value"),
-            entry(base, EntryId::new(1, 1), 1),
+            entry(base, 1, 1),
         ] {
             assert_ne!(base, other);
         }
-        let ended = |term, index, revision| entry(base, EntryId::new(term, index), revision);
-        assert_ne!(ended(1, 2, 3), ended(2, 1, 3));
-        assert_ne!(ended(1, 2, 3), ended(1, 2, 4));
+        assert_ne!(entry(base, 1, 3), entry(base, 2, 3));
+        assert_ne!(entry(base, 1, 3), entry(base, 1, 4));
+        assert_ne!(entry(base, 1, 3), entry(base, 3, 1));
+        assert_ne!(entry(base, 1, 3), entry(entry(base, 1, 3), 1, 3));
     }
 }

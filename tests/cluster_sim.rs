@@ -3,6 +3,7 @@
 //!
 //! `SEEDS=n` runs more; `SEED=n` runs one alone.
 
+use pawl::base::time::SECOND;
 use pawl::sim::generate::{Load, generate};
 use pawl::sim::plan::Plan;
 use pawl::sim::report::{Outcome, Tally};
@@ -37,6 +38,26 @@ fn acknowledged_writes_survive_and_answers_are_linearizable() {
     }
     println!("{count} seeds: {total}");
     assert!(total.ops > 100 * count, "the clients hardly got an answer");
+}
+
+/// A state that is wrong in one value, with every checksum right: noticed within a second and 1,024 entries, under
+/// load and without, by a follower and by a leader.
+#[test]
+fn a_wrong_state_is_noticed() {
+    for (who, load) in
+        [("2", "ops=4000 think=1ms"), ("leader", "ops=4000 think=1ms"), ("leader", "ops=40 think=400ms")]
+    {
+        for seed in 1..=number("SEEDS").unwrap_or(16).min(16) {
+            let members = [3, 5][(seed % 2) as usize];
+            let text = format!(
+                "pawl plan 1\nseed={seed} members={members} {load} faults=4s calm=10s\nt=1s corrupt-state {who}\n"
+            );
+            let plan = Plan::parse(&text).unwrap();
+            let tally = assert_sound(&format!("{who}, {load}, seed {seed}"), &plan).tally;
+            assert_eq!(tally.noticed, 1, "{text}");
+            assert!(tally.notice_nanos_max <= SECOND && tally.notice_entries_max <= 1_024, "{text}{tally}");
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod btree_model;
 mod cli;
 mod clients;
 mod cluster_sim;
+mod diverged;
 mod explore;
 mod full_disk;
 mod fuzz_bodies;

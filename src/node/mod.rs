@@ -15,7 +15,10 @@
 //! Left out: joint changes of the membership (the core knows them; a change here moves one voter at a time);
 //! big ranges in slices (a range is answered in one turn).
 
+mod agreement;
 mod members;
+#[cfg(feature = "sim")]
+mod misapply;
 mod reads;
 mod repair;
 mod snapshots;
@@ -40,6 +43,7 @@ use crate::raft::{Entry, HardState, MessageBody, Raft};
 use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
+use agreement::{Agreement, Trust};
 use members::NotProposed;
 use reads::{Question, Read, Reads};
 use repair::Repair;
@@ -216,6 +220,9 @@ pub struct Node<D: Disk> {
     movers: Vec<members::Mover>,
     /// Those whose additions are in the log; of no interest once these are applied.
     expected: Vec<Member>,
+    agreement: Agreement,
+    #[cfg(feature = "sim")]
+    misapply: misapply::Misapply,
     second: Option<members::Second>,
     /// Whom the last candidate or leader knew that introduced itself; some are strangers here.
     introduced: Vec<Member>,
@@ -240,6 +247,9 @@ impl<D: Disk> Node<D> {
         }
         if self.is_recovering() && !matches!(request, Request::Status) {
             return self.fail(conn, tag, Fault::recovering());
+        }
+        if self.agreement.trust() != Trust::Agreed && !matches!(request, Request::Status) {
+            return self.fail(conn, tag, Fault::corrupt());
         }
         let deadline = now + self.config.request_timeout();
         match request {
@@ -320,6 +330,9 @@ impl<D: Disk> Node<D> {
 
     /// Another member's Raft speaks.
     pub fn on_message(&mut self, message: Message, now: Mono) {
+        if self.is_silent() {
+            return;
+        }
         if self.log_is_full()
             && let MessageBody::Append { entries, .. } = &message.body
             && !entries.is_empty()
@@ -331,6 +344,9 @@ impl<D: Disk> Node<D> {
 
     /// Another member asks or answers.
     pub fn on_peer_call(&mut self, from: MemberId, call: PeerCall, now: Mono) -> Result<()> {
+        if self.is_silent() {
+            return Ok(());
+        }
         match call {
             PeerCall::Propose { term, number, payloads } => {
                 // TCP brings a frame once; a replayed one must not do a write twice.
@@ -360,6 +376,7 @@ impl<D: Disk> Node<D> {
                 self.reads.answered(id, index, now + READ_RETRY);
             }
             PeerCall::Introduce { members } => self.on_introduction(members),
+            PeerCall::StateHash { index, hash } => self.on_state_hash(from, index, hash),
             PeerCall::SnapshotBegin { .. }
             | PeerCall::SnapshotChunk { .. }
             | PeerCall::SnapshotAck { .. }
@@ -404,6 +421,7 @@ impl<D: Disk> Node<D> {
     /// says nothing of what comes now, and what was lost between the two is not waited for.
     pub fn on_peer_greeted(&mut self, peer: MemberId) {
         self.proposed_by.remove(&peer);
+        self.agreement.greeted(peer);
         self.abort_snapshots_of(peer);
     }
 
@@ -510,20 +528,25 @@ impl<D: Disk> Node<D> {
     pub fn leave(&mut self, now: Mono) {
         self.stop(now);
         self.left = true;
+        self.end_requests(&Fault::shutdown());
+    }
+
+    /// Ends all that waits: with `fault` where it certainly did nothing.
+    fn end_requests(&mut self, fault: &Fault) {
         while let Some((write, perhaps)) = self.writes.expired(Mono::NEVER) {
             if let Asker::Client { conn, tag } = write.asker {
-                self.fail(conn, tag, if perhaps { Fault::timeout() } else { Fault::shutdown() });
+                self.fail(conn, tag, if perhaps { Fault::timeout() } else { fault.clone() });
             }
         }
         for read in self.reads.expired(Mono::NEVER) {
-            self.fail(read.conn, read.tag, Fault::shutdown());
+            self.fail(read.conn, read.tag, fault.clone());
         }
     }
 
     /// Whether leadership is with another member (or nobody else could take it in time).
     pub fn handed_over(&self, now: Mono) -> bool {
         let Some(since) = self.stopping else { return false };
-        if self.left {
+        if self.left || self.is_silent() {
             return true;
         }
         let standing = self.raft.standing();
@@ -554,7 +577,7 @@ impl<D: Disk> Node<D> {
     }
 
     pub fn leads(&self) -> bool {
-        self.raft.standing().leader == self.id
+        self.raft.standing().leader == self.id && !self.is_silent()
     }
 
     pub fn id(&self) -> MemberId {

@@ -22,12 +22,13 @@ use bytes::Bytes;
 use log::{info, warn};
 
 use super::writes::Asker;
-use super::{Job, Node, Outbound, startup};
+use super::{Agreement, Job, Node, Outbound, Trust, startup};
 use crate::api::{Fault, PeerCall};
 use crate::base::planted;
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{EntryId, Error, Index, MemberId, Mono, Result};
 use crate::io::Disk;
+use crate::raft::PeerStanding;
 use crate::store::{self, Incoming, Snapshot};
 
 /// Payload of one chunk: about a millisecond of work at either end.
@@ -63,6 +64,7 @@ struct Sending {
     stream: u64,
     snapshot: Snapshot,
     at: EntryId,
+    begun_at: Mono,
     /// The next chunk to send, and the first one not acknowledged.
     next: u64,
     acked: u64,
@@ -145,7 +147,8 @@ impl<D: Disk> Node<D> {
             return;
         }
         let early = self.now < self.snapshots.begin_at;
-        if early || self.store.applied().index < at_least || self.snapshots.installing() {
+        let wrong = self.agreement.trust() != Trust::Agreed;
+        if early || wrong || self.store.applied().index < at_least || self.snapshots.installing() {
             self.raft.report_snapshot(peer, Err(()));
             return;
         }
@@ -153,8 +156,16 @@ impl<D: Disk> Node<D> {
         let stream = self.snapshots.next_stream;
         self.snapshots.next_stream += 1;
         let snapshot = self.store.pin();
-        let sending =
-            Sending { stream, snapshot, at, next: 0, acked: 0, complete: false, heard_at: self.now };
+        let sending = Sending {
+            stream,
+            snapshot,
+            at,
+            begun_at: self.now,
+            next: 0,
+            acked: 0,
+            complete: false,
+            heard_at: self.now,
+        };
         self.snapshots.sending.insert(peer, sending);
         info!("sending a snapshot at {at} to {peer:x}");
         self.call(peer, PeerCall::SnapshotBegin { stream, at });
@@ -165,6 +176,9 @@ impl<D: Disk> Node<D> {
         self.give_up_silent_streams();
         let peers: Vec<MemberId> = self.snapshots.sending.keys().copied().collect();
         for peer in peers {
+            if self.is_held_back(peer, &self.snapshots.sending[&peer]) {
+                continue;
+            }
             for _ in 0..CHUNKS_PER_TURN {
                 let Some(sending) = self.snapshots.sending.get_mut(&peer) else { break };
                 if sending.complete || sending.next >= sending.acked + WINDOW {
@@ -184,8 +198,21 @@ impl<D: Disk> Node<D> {
 
     /// There is room in a window: another turn should follow at once.
     pub(super) fn has_chunks_to_send(&self) -> bool {
-        let open = |sending: &Sending| !sending.complete && sending.next < sending.acked + WINDOW;
-        self.snapshots.sending.values().any(open)
+        self.snapshots.sending.iter().any(|(&to, sending)| {
+            !sending.complete && sending.next < sending.acked + WINDOW && !self.is_held_back(to, sending)
+        })
+    }
+
+    /// The state may still turn out to be a wrong one. The reports of the others bring a turn in which it is not.
+    fn is_held_back(&self, to: MemberId, sending: &Sending) -> bool {
+        if sending.next > 0 {
+            return false;
+        }
+        let lately = |peer: &PeerStanding| self.now.since(peer.heard_at) < self.config.election_timeout;
+        let others_live = self.raft.peers().iter().any(|peer| !peer.learner && peer.id != to && lately(peer));
+        let voters = &self.raft.membership().voters;
+        let age = self.now.since(sending.begun_at);
+        self.agreement.holds_back(self.id, voters, sending.at.index, age, others_live)
     }
 
     fn give_up_silent_streams(&mut self) {
@@ -204,6 +231,13 @@ impl<D: Disk> Node<D> {
         let receiving = self.snapshots.receiving.as_ref();
         if receiving.is_some_and(|r| r.heard_at <= before && !r.installing) {
             self.abort_receiving("nothing more came");
+        }
+    }
+
+    pub(super) fn end_all_sending(&mut self) {
+        let peers: Vec<MemberId> = self.snapshots.sending.keys().copied().collect();
+        for peer in peers {
+            self.end_sending(peer, Err(()));
         }
     }
 
@@ -379,13 +413,13 @@ impl<D: Disk> Node<D> {
     /// acknowledgement claims is in the tree already.
     fn installed(&mut self) -> Result<()> {
         let receiving = self.snapshots.receiving.take().expect("an installation belongs to a stream");
-        let peers: Vec<MemberId> = self.snapshots.sending.keys().copied().collect();
-        for peer in peers {
-            self.end_sending(peer, Err(()));
-        }
+        self.end_all_sending();
         let Receiving { from, stream, at, incoming, .. } = receiving;
         self.store = incoming.into_store()?;
         assert!(self.store.applied() == at, "the installed state is at {}, not {at}", self.store.applied());
+        self.agreement = Agreement::new(at.index, self.store.hash(), false);
+        #[cfg(feature = "sim")]
+        (self.misapply = Default::default());
         self.applied_term = self.applied_term.max(at.term);
         self.committed.retain(|entry| entry.id.index > at.index);
         if self.raft.wants_snapshot(at, &self.log) {

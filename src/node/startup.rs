@@ -19,7 +19,7 @@ use super::reads::Reads;
 use super::repair::{self, Mark, Repair, Stage};
 use super::snapshots::Snapshots;
 use super::writes::Writes;
-use super::{Config, Node, Output};
+use super::{Agreement, Config, Node, Output};
 use crate::api::{Command, Member, MemberChange, Origin, command};
 use crate::base::{ClusterId, EntryId, Error, MemberId, Mono, Result, Rng};
 use crate::io::Disk;
@@ -61,13 +61,21 @@ impl<D: Disk> Node<D> {
     pub fn open(disk: &D, config: Config, bootstrap: &Bootstrap, seed: u64, now: Mono) -> Result<Opened<D>> {
         let lock = lock_directory(disk, &config)?;
         let mut rng = Rng::new(seed);
-        let Files { store, opened, options, mark, mut notes } =
+        let Files { mut store, opened, options, mark, mut notes } =
             open_files(disk, &config, bootstrap, &mut rng)?;
         let wal::Opened { mut log, mut writer, mut hard_state, notes: log_notes } = opened;
         let Identity { cluster, member: id } = store.identity();
         let applied = store.applied();
         notes.extend_from_slice(store.notes());
         notes.extend(log_notes);
+        if config.members.force_new_cluster {
+            store.mark_right();
+        }
+        if store.is_diverged() {
+            notes.push(format!(
+                "the state at {applied} differs from that of most members: it must be rebuilt, and nothing is served"
+            ));
+        }
         let mut batch_number = 0;
         if log.term(applied.index) != Some(applied.term) {
             // A snapshot was installed, and the process ended before the log was told.
@@ -90,6 +98,7 @@ impl<D: Disk> Node<D> {
                 wal::open(disk, &config.wal_dir, options, applied.index)?;
             batch_number = 0;
         }
+        let agreement = Agreement::new(applied.index, store.hash(), store.is_diverged());
         let memory = mark.as_ref().map_or(Memory::Whole, Mark::memory);
         let start =
             Start { hard_state, membership: membership(store.members()), applied: store.applied(), memory };
@@ -133,6 +142,9 @@ impl<D: Disk> Node<D> {
             repair,
             movers: Vec::new(),
             expected: Vec::new(),
+            agreement,
+            #[cfg(feature = "sim")]
+            misapply: Default::default(),
             second: None,
             introduced: Vec::new(),
             acquaintances: Vec::new(),

@@ -1,8 +1,8 @@
 //! What a member says of itself.
 
-use super::Node;
+use super::{Node, Trust};
 use crate::api::{Fault, Member, Range, RangeResult, Status, VERSION};
-use crate::base::{EntryId, MemberId, Result, Revision};
+use crate::base::{EntryId, Index, MemberId, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
 use crate::wal::Batch;
@@ -18,13 +18,15 @@ impl<D: Disk> Node<D> {
             errors.push(format!("memberID:{} alarm:NOSPACE", self.id));
         }
         errors.extend(self.repair_standing());
+        let suspects = self.agreement.suspects(self.id);
+        errors.extend(suspects.iter().map(|id| format!("memberID:{id} alarm:CORRUPT")));
         let (db_size, db_size_in_use) = self.store.size_bytes();
         Status {
             member_id: self.id,
             cluster_id: self.cluster,
             name: self.config.name.clone(),
             version: VERSION.into(),
-            leader: standing.leader,
+            leader: if self.is_silent() { 0 } else { standing.leader },
             term: standing.term,
             commit_index: standing.commit,
             applied_index: self.store.applied().index,
@@ -50,6 +52,16 @@ impl<D: Disk> Node<D> {
     /// What the log writer was not given yet.
     pub fn unwritten(&self) -> &[Batch] {
         &self.waiting_batches
+    }
+
+    /// The state hash behind an entry, if it is one of the last that were applied here.
+    pub fn state_hash_at(&self, index: Index) -> Option<u64> {
+        self.agreement.hash_at(index)
+    }
+
+    /// This member's state is known to be wrong: it must be rebuilt.
+    pub fn is_diverged(&self) -> bool {
+        self.agreement.trust() == Trust::Diverged
     }
 
     /// The store's revision as applied here.

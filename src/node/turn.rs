@@ -18,6 +18,9 @@ impl<D: Disk> Node<D> {
     /// Everything that the events since the last turn make due. `now` was read after them.
     pub fn turn(&mut self, now: Mono) -> Result<Output<D>> {
         self.now = now;
+        if self.is_silent() {
+            return self.silent_turn();
+        }
         let done = if self.damage.is_some() { self.turn_damaged(now) } else { self.turn_whole(now) };
         match done.and_then(|()| self.failure.take().map_or(Ok(()), Err)) {
             Err(damage @ Error::Corrupt(_)) if self.damage.is_none() => self.stop_for_damage(damage, now)?,
@@ -36,6 +39,7 @@ impl<D: Disk> Node<D> {
         self.ask_for_read_index();
         self.take_readies()?;
         self.apply()?;
+        self.compare_states();
         // What was applied may settle writes that a former leader lost, and let Raft go on.
         self.send_writes();
         self.take_readies()?;
@@ -49,10 +53,25 @@ impl<D: Disk> Node<D> {
         Ok(())
     }
 
+    /// A member whose state is wrong tells the others its hash and no more, finishes what its disk was given, and marks
+    /// the state.
+    fn silent_turn(&mut self) -> Result<Output<D>> {
+        self.keep_house()?;
+        self.write_log();
+        self.output.messages.clear();
+        self.report_in_time();
+        let mut output = self.take_output();
+        output.again = false;
+        Ok(output)
+    }
+
     /// When the next turn is due if nothing happens before.
     pub fn deadline(&self) -> Mono {
         let busy = self.store.checkpoint_running() || self.snapshots.installing();
         let checkpoint = if busy { Mono::NEVER } else { self.checkpoint_due };
+        if self.is_silent() {
+            return checkpoint.min(self.checkpoint_retry_at).min(self.report_deadline());
+        }
         // What only a leader can bring on waits for a message from one, not for the clock.
         let is_led = self.raft.standing().leader != 0;
         let publish = if self.is_published() || !is_led { Mono::NEVER } else { self.next_publish };
@@ -62,6 +81,7 @@ impl<D: Disk> Node<D> {
             self.reads.deadline(self.read_patience(), is_led),
             self.snapshots.deadline(),
             self.movers_deadline(),
+            self.report_deadline(),
             checkpoint,
             self.checkpoint_retry_at,
             publish,
@@ -247,6 +267,7 @@ impl<D: Disk> Node<D> {
                 continue; // An installed snapshot covers it.
             }
             self.apply_entry(entry)?;
+            self.remember_state();
         }
         self.raft.applied(self.store.applied().index);
         self.log.drop_held(self.store.applied().index + 1);
@@ -274,8 +295,11 @@ impl<D: Disk> Node<D> {
         if payload.is_empty() {
             self.store.apply(id, None)?;
         } else {
-            let (origin, command) = command::decode(payload)
+            #[cfg_attr(not(feature = "sim"), expect(unused_mut))]
+            let (origin, mut command) = command::decode(payload)
                 .map_err(|why| Error::Refused(format!("entry {id} cannot be applied: {}", why.0)))?;
+            #[cfg(feature = "sim")]
+            self.misapply(id.index, &mut command);
             if origin.member == self.id {
                 let reads = self.reads.before_write(origin.request_id, |id| self.writes.is_open(id));
                 self.answer_reads(reads);

@@ -210,6 +210,9 @@ impl World {
     pub(super) fn reply_leaves(&mut self, member: usize, reply: Reply) {
         self.claimed(member);
         self.moment(Moment::Answered, member, 0);
+        if !self.may_be_believed(member, &reply) {
+            return;
+        }
         if self.net.passes(member, 0) {
             let delay = self.net.delay(member, 0);
             self.after(delay, Event::Answered { reply: Box::new(reply) });

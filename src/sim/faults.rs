@@ -60,6 +60,9 @@ impl World {
             Action::Disk { who: member, trouble } => {
                 who(member).is_some_and(|member| self.trouble(member, trouble))
             }
+            Action::CorruptState { who: member } => {
+                who(member).is_some_and(|member| self.corrupt_state(member))
+            }
             Action::Drift { who: member, ppm } => who(member).is_some_and(|member| self.drift(member, *ppm)),
             Action::Cut { links, length } => self.cut_links(links.pairs(), *length),
             Action::Lag { links, delay, length } => self.lag_links(links.pairs(), *delay, *length),

@@ -39,7 +39,7 @@ impl World {
         let mut known: BTreeMap<Index, (usize, u64)> = BTreeMap::new();
         for member in self.members() {
             let Some(process) = &self.machines[member].process else { continue };
-            if process.node.is_blank() {
+            if process.node.is_blank() || self.machines[member].wrong.is_some() {
                 continue;
             }
             let index = process.node.standing().1.index;

@@ -103,6 +103,10 @@ impl Faults<'_> {
             self.class(span, Faults::damage);
             self.class(2 * span, |this, at| {
                 let who = this.member();
+                this.push(Trigger::At(at), Action::CorruptState { who });
+            });
+            self.class(2 * span, |this, at| {
+                let who = this.member();
                 this.push(Trigger::At(at), Action::LoseDisk { who });
             });
         }
@@ -435,6 +439,6 @@ mod tests {
             assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan, "seed {seed}");
             classes.extend(plan.entries.iter().map(|entry| entry.action.class()));
         }
-        assert_eq!(classes.len(), 23, "every class of faults is drawn: {classes:?}");
+        assert_eq!(classes.len(), 24, "every class of faults is drawn: {classes:?}");
     }
 }

@@ -7,6 +7,8 @@
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
 //! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over.
+//! - L8: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong
+//!   notices.
 
 use super::operator::Outcome;
 use super::plan::{Step, Who};
@@ -18,6 +20,8 @@ const RECONNECT: Nanos = 2_750 * MS;
 
 /// As in `node::snapshots`, and the pause before the next attempt.
 const STREAM_PATIENCE: Nanos = 31 * SECOND;
+/// Within so long of having applied the same entries members know that they differ.
+const NOTICE: Nanos = SECOND;
 
 /// How long an entry of a backlog may take to be caught up.
 const BACKLOG_ENTRY: Nanos = MS / 2;
@@ -103,8 +107,26 @@ impl World {
         (leads && leaders.all(|leader| leader == Some(first))).then_some(first)
     }
 
+    fn notice_wrong_states(&mut self) {
+        if self.unnoticed().is_empty() {
+            return;
+        }
+        self.heal();
+        let backlog = self.watch.committed.len() as u64 * BACKLOG_ENTRY;
+        let due = self.now + RECONNECT + 10 * self.options.election + backlog + NOTICE;
+        self.run_until(due, |world| world.unnoticed().is_empty());
+        let unnoticed = self.unnoticed();
+        if self.sound() && !unnoticed.is_empty() {
+            self.fail("L8", format!("members {unnoticed:?} do not notice that their state is wrong"));
+        }
+    }
+
     /// The whole phase. Afterwards nothing is under way.
     pub(super) fn live(&mut self) {
+        self.notice_wrong_states();
+        if !self.sound() {
+            return;
+        }
         self.choose_core();
         self.heal();
         let election = self.options.election;

@@ -26,6 +26,8 @@ pub struct Machine {
     pub gone: bool,
     /// Bytes at rest were damaged: the member may refuse to start or stop, and say so.
     pub tainted: bool,
+    /// It holds another state than the others.
+    pub wrong: Option<super::states::Wrong>,
     /// Calls to the disk were made to fail since it was last healed: an I/O error has its reason.
     pub troubled: bool,
     /// Another member told the process that it was removed.
@@ -103,6 +105,7 @@ impl Machine {
             powerless: false,
             gone: false,
             tainted: false,
+            wrong: None,
             troubled: false,
             told_removed: false,
             peers: BTreeMap::new(),

@@ -81,6 +81,7 @@ pub mod report;
 mod roster;
 pub mod run;
 pub mod shrink;
+mod states;
 mod stream;
 mod trace;
 mod transport;

@@ -275,6 +275,10 @@ pub enum Action {
         who: Who,
         trouble: DiskTrouble,
     },
+    /// The member applies its next put wrongly.
+    CorruptState {
+        who: Who,
+    },
     /// The member's clock runs this much too fast (or slow) from here on, in millionths.
     Drift {
         who: Who,
@@ -476,6 +480,7 @@ impl Action {
                 DiskTrouble::LoseWrite { .. } => "lose-write",
                 DiskTrouble::Misdirect { .. } => "misdirect",
             },
+            Action::CorruptState { .. } => "corrupt-state",
             Action::Drift { .. } => "drift",
             Action::Cut { .. } => "cut",
             Action::Lag { .. } => "lag",
@@ -502,6 +507,7 @@ impl Action {
             },
             "lose-disk" => Action::LoseDisk { who: Who::parse(words)? },
             "disk" => Action::Disk { who: Who::parse(words)?, trouble: DiskTrouble::parse(words)? },
+            "corrupt-state" => Action::CorruptState { who: Who::parse(words)? },
             "drift" => {
                 let who = Who::parse(words)?;
                 let ppm = words.take("ppm").ok_or("ppm= is missing")?;
@@ -538,6 +544,7 @@ impl fmt::Display for Action {
             }
             Action::LoseDisk { who } => write!(f, "lose-disk {who}"),
             Action::Disk { who, trouble } => write!(f, "disk {who} {trouble}"),
+            Action::CorruptState { who } => write!(f, "corrupt-state {who}"),
             Action::Drift { who, ppm } => write!(f, "drift {who} ppm={ppm}"),
             Action::Cut { links, length } => write!(f, "cut {links} for={}", span(*length)),
             Action::Lag { links, delay, length } => {
@@ -621,12 +628,13 @@ t=1.000001s lag 1>2 delay=20ms for=3s
 t=9s drift 3 ppm=-20000
 t=9.5s add-learner 6
 when change-begins nth=2 remove subject
+t=9s corrupt-state leader
 ";
 
     #[test]
     fn a_plan_comes_back_as_it_was_written() {
         let plan = Plan::parse(TEXT).unwrap();
-        assert_eq!((plan.options.seed, plan.options.members, plan.entries.len()), (17, 5, 10));
+        assert_eq!((plan.options.seed, plan.options.members, plan.entries.len()), (17, 5, 11));
         assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan);
         assert!(plan.to_string().contains("t=1s cut 1,2|3,c for=2s\n"), "{plan}");
         let links = Links { from: vec![1, 2], to: vec![2, 3], both: true };

@@ -201,6 +201,12 @@ pub const BUGS: &[Bug] = &[
     bug("node-candidate-is-a-stranger", "who lags knows no way to answer a candidate", &[CLUSTER]),
     bug("node-blank-refuses-the-first-state", "a blank member needs no state at index 0", &[CLUSTER]),
     // Writes on their way.
+    bug("store-apply-differs-at-a-member", "one member counts versions in another way", &[CLUSTER]),
+    bug(
+        "node-differing-state-is-overlooked",
+        "another state hash is taken for the own one",
+        &[NODE_UNIT, CLUSTER],
+    ),
     bug("node-unknown-told-as-refused", "a write that may have happened is told as refused", &[CLUSTER]),
     bug("node-sends-again-in-the-same-term", "writes are sent twice within a term", &[CLUSTER, NODE_UNIT]),
     bug("node-late-refusal-counts", "a refusal of an old call takes back the new one", &[NODE_UNIT, CLUSTER]),

@@ -259,6 +259,9 @@ impl World {
             self.check_members(member);
             self.learn_peers(member);
         }
+        if self.loses_wrong_sender(member, &messages) {
+            return;
+        }
         let mut out = vec![BytesMut::new(); self.machines.len()];
         for message in &messages {
             self.check_claim(member, message);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::base::time::{Nanos, SECOND};
+use crate::base::time::{MS, Nanos, SECOND};
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub struct Tally {
     pub unknown: u64,
     pub events: u64,
     pub nanos: Nanos,
+    /// Members that noticed that their state is wrong, and what the slowest took for it: since the entry was
+    /// applied, and entries applied behind it.
+    pub noticed: u64,
+    pub notice_nanos_max: Nanos,
+    pub notice_entries_max: u64,
     /// Faults that were done and orders that were given, by class.
     pub faults: BTreeMap<&'static str, u64>,
     /// Orders of the operator that were carried out.
@@ -55,9 +60,12 @@ impl Tally {
             (&mut self.unknown, other.unknown),
             (&mut self.events, other.events),
             (&mut self.nanos, other.nanos),
+            (&mut self.noticed, other.noticed),
         ] {
             *sum += more;
         }
+        self.notice_nanos_max = self.notice_nanos_max.max(other.notice_nanos_max);
+        self.notice_entries_max = self.notice_entries_max.max(other.notice_entries_max);
         for (sums, counts) in [(&mut self.faults, &other.faults), (&mut self.changes, &other.changes)] {
             for (class, count) in counts {
                 *sums.entry(class).or_default() += count;
@@ -89,7 +97,13 @@ impl fmt::Display for Tally {
             self.elections,
             self.stops,
             listed(&self.changes),
-        )
+        )?;
+        if self.noticed > 0 {
+            let ms = self.notice_nanos_max / MS;
+            let (noticed, entries) = (self.noticed, self.notice_entries_max);
+            write!(f, "; {noticed} wrong states noticed, within {ms} ms and {entries} entries")?;
+        }
+        Ok(())
     }
 }
 

@@ -159,6 +159,7 @@ fn names_more_than(plan: &Plan) -> bool {
         | Action::Pause { who, .. }
         | Action::LoseDisk { who }
         | Action::Disk { who, .. }
+        | Action::CorruptState { who }
         | Action::Drift { who, .. }
         | Action::Order { who, .. } => matches!(who, Who::Member(id) if *id > machines),
         Action::Cut { links, .. } | Action::Lag { links, .. } | Action::Reset { links } => {

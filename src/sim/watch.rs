@@ -6,7 +6,7 @@
 //! - V04: an entry is what its index and term say, everywhere; nothing applied is replaced, and no log by a snapshot of
 //!   what it holds.
 //! - V05: a new leader has everything that is committed.
-//! - V06: the entry at an index, and the revision behind it, are the same wherever they are applied.
+//! - V06: the entry at an index, the revision behind it and the state hash are the same wherever they are applied.
 //! - V07: what is applied somewhere is durable on a quorum: of the membership in force at its index, or a later one. A
 //!   leader commits what earlier terms left with an entry of its own term.
 //! - V09: a membership follows from the one before it by its change alone, and every member that has applied it knows
@@ -120,6 +120,7 @@ pub struct Watch {
     /// By index, from 1. None: only known to be part of a snapshot.
     pub committed: Vec<Option<Committed>>,
     revisions: BTreeMap<Index, Revision>,
+    pub hashes: BTreeMap<Index, u64>,
     pub elections: u64,
     pub claims: u64,
 }
@@ -133,6 +134,7 @@ impl Watch {
             entries: BTreeMap::new(),
             committed: Vec::new(),
             revisions: BTreeMap::new(),
+            hashes: BTreeMap::new(),
             elections: 0,
             claims: 0,
         }
@@ -241,6 +243,7 @@ impl World {
                 self.check_change(member, entry.id);
             }
         }
+        self.observe_notice(member);
     }
 
     fn check_leases(&mut self, member: usize) {
@@ -336,6 +339,7 @@ impl World {
                 format!("behind entry {applied} member {member} is at {revision}, another was at {known}");
             self.fail("V06", what);
         }
+        self.observe_state(member, before, applied.index);
         let seen = &mut self.watch.seen[member];
         (seen.applied, seen.revision) = (applied.index, revision);
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::record::Header;
 use super::walk::{Bounds, Walk, key_value, read_record};
-use super::{REVISIONS, Store, VERSIONS, damaged, keys, range};
+use super::{REVISIONS, Store, VERSIONS, chain, damaged, keys, range};
 use crate::api::{Body, Command, Delete, Fault, KeyValue, Order, Put};
 use crate::base::planted;
 use crate::base::{EntryId, MemberId, Result, Revision};
@@ -47,6 +47,7 @@ impl<D: Disk> Store<D> {
             Some(Command::Members(change)) => self.change_members(change)?,
         };
         self.state.applied = id;
+        self.state.hash = chain::entry(self.state.hash, id.term, self.state.revision);
         self.broken = false;
         Ok(body)
     }
@@ -68,7 +69,7 @@ impl<D: Disk> Store<D> {
             None => Header { create: revision, version: 1, ..Header::default() },
             Some(live) => Header {
                 create: live.header.create,
-                version: live.header.version + 1,
+                version: live.header.version + 1 + u64::from(self.misapplies()),
                 lease: if put.ignore_lease { live.header.lease } else { 0 },
                 ..Header::default()
             },
@@ -90,6 +91,11 @@ impl<D: Disk> Store<D> {
             .prev_kv
             .then(|| live.map(|live| key_value(put.key.clone(), live.revision, &live.header, live.value)));
         Ok(Body::Put { revision, previous })
+    }
+
+    /// Apply that looks at whose store it is.
+    fn misapplies(&self) -> bool {
+        planted::on("store-apply-differs-at-a-member") && self.state.identity.member == 1
     }
 
     /// All keys of the span go in one revision, sub-revisions in key order; no revision if there are none.
@@ -168,6 +174,7 @@ impl<D: Disk> Store<D> {
     ) -> Result<()> {
         let (head, head_bytes) = header.encode();
         let (record, counted) = ([&head[..head_bytes], value], !header.tombstone);
+        self.state.hash = chain::cell(self.state.hash, VERSIONS, version, record[0], value);
         if replaces {
             self.tree.supersede(spot, version, &record, counted)
         } else {

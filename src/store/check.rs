@@ -35,8 +35,12 @@ pub fn check<D: Disk>(disk: &D, path: &Path) -> Result<Report> {
     let state = State::decode(path, tree.user())?;
     let report = Report { revision: state.revision, applied_index: state.applied.index, ..Report::default() };
     let mut check = Check { tree: &tree, path, state, report, previous: None };
-    if state.phase != Phase::Complete {
-        check.find("the file was still being filled".into());
+    match state.phase {
+        Phase::Complete => {}
+        Phase::Filling => check.find("the file was still being filled".into()),
+        Phase::Diverged => {
+            check.find("the state differs from that of most members: it must be rebuilt".into())
+        }
     }
     check.versions()?;
     check.revisions()?;

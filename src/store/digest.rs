@@ -15,8 +15,13 @@ const MULTIPLIER: u64 = 0x6a09_e667_f3bc_c909;
 const OFFSET: u64 = 0xbb67_ae85_84ca_a73b;
 
 impl Digest {
-    pub fn new() -> Digest {
+    pub const fn new() -> Digest {
         Digest(OFFSET)
+    }
+
+    /// Goes on from a [`Digest::value`].
+    pub fn resume(value: u64) -> Digest {
+        Digest(value)
     }
 
     /// Mixes one string in. Two strings are not the same as their concatenation.
@@ -39,7 +44,7 @@ impl Digest {
         self.0 = (mixed as u64) ^ ((mixed >> 64) as u64);
     }
 
-    pub fn value(self) -> u64 {
+    pub const fn value(self) -> u64 {
         self.0
     }
 }

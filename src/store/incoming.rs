@@ -374,6 +374,7 @@ impl<D: Disk> Incoming<D> {
             applied: head.applied,
             revision: head.revision - u64::from(planted::on("snapshot-revision-goes-back")),
             compact_revision: head.compact_revision,
+            hash: head.hash,
         }
     }
 

@@ -37,6 +37,7 @@
 //! pinned view per request, which the tree has. A value is copied once on its way out.
 
 mod apply;
+mod chain;
 mod check;
 mod digest;
 mod incoming;
@@ -110,7 +111,7 @@ impl<D: Disk> Store<D> {
     fn open_file(disk: &D, path: &Path) -> Result<Store<D>> {
         let tree = Tree::open(disk, path)?;
         let state = State::decode(path, tree.user())?;
-        if state.phase != Phase::Complete {
+        if state.phase == Phase::Filling {
             return Err(Error::corrupt(
                 path,
                 0,
@@ -147,11 +148,31 @@ impl<D: Disk> Store<D> {
         self.state.applied
     }
 
+    /// The state hash behind that entry: the same on every member that applied the same entries in the same way.
+    pub fn hash(&self) -> u64 {
+        self.state.hash
+    }
+
+    /// It was found that this state differs from the others': the next checkpoint says so, and no start forgets it.
+    pub fn mark_diverged(&mut self) {
+        self.state.phase = Phase::Diverged;
+    }
+
+    /// An operator says that this state is the right one after all.
+    pub fn mark_right(&mut self) {
+        self.state.phase = Phase::Complete;
+    }
+
+    /// The state must be rebuilt from other members', and not be served.
+    pub fn is_diverged(&self) -> bool {
+        self.state.phase == Phase::Diverged
+    }
+
     /// The log must be kept from the entry behind this one on: a restart falls back to here if the newest
     /// checkpoint turns out to be damaged.
     pub fn durable_applied(&self) -> Index {
         match State::decode(&self.path, self.tree.fallback_user()) {
-            Ok(state) if state.phase == Phase::Complete => state.applied.index,
+            Ok(state) if state.phase != Phase::Filling => state.applied.index,
             _ => 0,
         }
     }

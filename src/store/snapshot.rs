@@ -22,7 +22,8 @@ use crate::btree::{Cursor, View};
 use crate::io::Disk;
 
 pub const MAGIC: [u8; 8] = *b"PAWLSNAP";
-pub const VERSION: u32 = 1;
+/// Version 1 had no state hash; no release wrote it.
+pub const VERSION: u32 = 2;
 /// The checksum in front of a chunk.
 pub const CHUNK_HEAD_BYTES: usize = 4;
 const CHUNK_BYTES_MIN: usize = 64;
@@ -34,9 +35,11 @@ pub struct Head {
     pub applied: EntryId,
     pub revision: Revision,
     pub compact_revision: Revision,
+    /// The sender's state hash behind `applied`: the receiver goes on from it.
+    pub hash: u64,
 }
 
-pub const HEAD_BYTES: usize = 52;
+pub const HEAD_BYTES: usize = 60;
 
 /// In place of a root's number: the last item.
 pub const END: u8 = 0xff;
@@ -75,6 +78,7 @@ impl Head {
         out.put_u64_le(self.applied.index);
         out.put_u64_le(self.revision);
         out.put_u64_le(self.compact_revision);
+        out.put_u64_le(self.hash);
         assert!(out.is_empty(), "the fields fill the head");
         bytes
     }
@@ -85,11 +89,8 @@ impl Head {
             let (magic, version) = (reader.array::<8>()?, reader.u32()?);
             let cluster = reader.u64()?;
             let applied = EntryId::new(reader.u64()?, reader.u64()?);
-            Ok((
-                magic,
-                version,
-                Head { cluster, applied, revision: reader.u64()?, compact_revision: reader.u64()? },
-            ))
+            let (revision, compact_revision, hash) = (reader.u64()?, reader.u64()?, reader.u64()?);
+            Ok((magic, version, Head { cluster, applied, revision, compact_revision, hash }))
         };
         let (magic, version, head) = fields().expect("the head is of this length");
         if magic != MAGIC {
@@ -296,6 +297,7 @@ impl<D: Disk> Store<D> {
             applied: self.state.applied,
             revision: self.state.revision,
             compact_revision: self.state.compact_revision,
+            hash: self.state.hash,
         };
         let mut pending = BytesMut::new();
         pending.put_slice(&head.encode());

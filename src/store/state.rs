@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bytes::BufMut;
 
+use super::chain;
 use crate::base::{ClusterId, EntryId, Error, MemberId, Reader, Result, Revision};
 use crate::btree::USER_BYTES_MAX;
 
@@ -19,7 +20,7 @@ pub struct Identity {
 ///
 /// ```text
 /// version u16 | phase u16 | 0 u32 | cluster u64 | member u64 | applied term u64 | applied index u64 |
-/// revision u64 | compact revision u64
+/// revision u64 | compact revision u64 | state hash u64
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
@@ -30,6 +31,8 @@ pub struct State {
     pub revision: Revision,
     /// The first revision that can still be read; 0 = all can.
     pub compact_revision: Revision,
+    /// The chain over what every entry up to `applied` did ([`super::chain`]).
+    pub hash: u64,
 }
 
 /// A file is filled under another name and renamed when complete; a filling one is never opened.
@@ -37,12 +40,16 @@ pub struct State {
 pub enum Phase {
     Filling,
     Complete,
+    /// Complete, and known to differ from the state of the others: it must be rebuilt, and not be served.
+    Diverged,
 }
 
-const VERSION: u16 = 1;
+/// Version 1 had no state hash; no release wrote it.
+const VERSION: u16 = 2;
 const FILLING: u16 = 1;
 const COMPLETE: u16 = 2;
-const STATE_BYTES: usize = 56;
+const DIVERGED: u16 = 3;
+const STATE_BYTES: usize = 64;
 const _: () = assert!(STATE_BYTES <= USER_BYTES_MAX);
 
 /// The revision of a store in which nothing was ever written: etcd's.
@@ -56,6 +63,7 @@ impl State {
             applied: EntryId::ZERO,
             revision: FIRST_REVISION,
             compact_revision: 0,
+            hash: chain::START,
         }
     }
 
@@ -66,6 +74,7 @@ impl State {
         out.put_u16_le(match self.phase {
             Phase::Filling => FILLING,
             Phase::Complete => COMPLETE,
+            Phase::Diverged => DIVERGED,
         });
         out.put_u32_le(0);
         out.put_u64_le(self.identity.cluster);
@@ -74,6 +83,7 @@ impl State {
         out.put_u64_le(self.applied.index);
         out.put_u64_le(self.revision);
         out.put_u64_le(self.compact_revision);
+        out.put_u64_le(self.hash);
         assert!(out.is_empty(), "the fields fill the record");
         bytes
     }
@@ -84,28 +94,32 @@ impl State {
             |found: String, expected: &str| Error::corrupt(path, 0, "the store's record", found, expected);
         let mut reader = Reader::new(record);
         if let Ok(version) = reader.u16()
-            && version > VERSION
+            && version != VERSION
+            && version != 0
         {
+            let remedy = if version > VERSION { "upgrade it" } else { "no release wrote that: start anew" };
             return Err(Error::Refused(format!(
-                "{} is a store of format {version}; this program knows {VERSION}: upgrade it",
+                "{} is a store of format {version}; this program knows {VERSION}: {remedy}",
                 path.display()
             )));
         }
         if record.len() != STATE_BYTES {
-            return Err(damaged(format!("{} bytes", record.len()), "56 bytes"));
+            return Err(damaged(format!("{} bytes", record.len()), "64 bytes"));
         }
         let mut reader = Reader::new(record);
         let mut fields = || -> Result<_, crate::base::codec::Short> {
             let head = (reader.u16()?, reader.u16()?, reader.u32()?);
             let identity = Identity { cluster: reader.u64()?, member: reader.u64()? };
             let applied = EntryId::new(reader.u64()?, reader.u64()?);
-            Ok((head, identity, applied, reader.u64()?, reader.u64()?))
+            Ok((head, identity, applied, [reader.u64()?, reader.u64()?, reader.u64()?]))
         };
-        let (head, identity, applied, revision, compact_revision) = fields().expect("56 bytes are there");
+        let (head, identity, applied, [revision, compact_revision, hash]) =
+            fields().expect("64 bytes are there");
         let phase = match head {
             (VERSION, FILLING, 0) => Phase::Filling,
             (VERSION, COMPLETE, 0) => Phase::Complete,
-            other => return Err(damaged(format!("{other:?}"), "version 1, phase 1 or 2, zero")),
+            (VERSION, DIVERGED, 0) => Phase::Diverged,
+            other => return Err(damaged(format!("{other:?}"), "version 2, phase 1 to 3, zero")),
         };
         if revision < FIRST_REVISION || compact_revision > revision {
             return Err(damaged(
@@ -113,7 +127,7 @@ impl State {
                 "a revision from 1, compacted at or below it",
             ));
         }
-        Ok(State { phase, identity, applied, revision, compact_revision })
+        Ok(State { phase, identity, applied, revision, compact_revision, hash })
     }
 }
 
@@ -128,6 +142,7 @@ mod tests {
             applied: EntryId::new(3, 4),
             revision: 5,
             compact_revision: 2,
+            hash: 6,
         }
     }
 
@@ -137,9 +152,9 @@ mod tests {
         let hex: String = example().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "0100020000000000\
+            "0200020000000000\
              1100000000000000220000000000000003000000000000000400000000000000\
-             05000000000000000200000000000000"
+             050000000000000002000000000000000600000000000000"
         );
     }
 
@@ -152,11 +167,12 @@ mod tests {
             bytes[at] = byte;
             State::decode(path, &bytes).unwrap_err().to_string()
         };
-        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 1: upgrade it");
-        for (at, byte) in [(0, 0), (2, 3), (4, 1), (40, 0), (48, 6)] {
+        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 2: upgrade it");
+        assert!(altered(0, 1).contains("no release wrote that"));
+        for (at, byte) in [(0, 0), (2, 4), (4, 1), (40, 0), (48, 6)] {
             assert!(altered(at, byte).contains("is damaged"), "byte {at} = {byte}");
         }
-        assert!(State::decode(path, &example().encode()[..55]).is_err());
+        assert!(State::decode(path, &example().encode()[..63]).is_err());
         assert!(State::decode(path, b"").is_err());
     }
 }

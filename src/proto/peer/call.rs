@@ -7,6 +7,7 @@
 //! propose failed:   number u64 | request id u64 | code u8 | text blob
 //! read index:       id u64
 //! read index reply: id u64 | known u8 | index u64
+//! state hash:       index u64 | hash u64
 //! snapshot begin:   stream u64 | term u64 | index u64
 //! snapshot chunk:   stream u64 | number u64 | bytes blob
 //! snapshot ack:     stream u64 | next u64 | installed u8
@@ -30,6 +31,7 @@ const SNAPSHOT_ACK: u8 = 7;
 const SNAPSHOT_ABORT: u8 = 8;
 const PROPOSE_FAILED: u8 = 9;
 const INTRODUCE: u8 = 10;
+const STATE_HASH: u8 = 11;
 
 /// The codes with which a proposal can fail, by their number on the wire.
 const CODES: &[Code] =
@@ -84,6 +86,11 @@ fn put(call: &PeerCall, out: &mut BytesMut) {
             out.put_u64_le(*id);
             out.put_u8(u8::from(index.is_some()));
             out.put_u64_le(index.unwrap_or(0));
+        }
+        PeerCall::StateHash { index, hash } => {
+            out.put_u8(STATE_HASH);
+            out.put_u64_le(*index);
+            out.put_u64_le(*hash);
         }
         PeerCall::SnapshotBegin { stream, at } => {
             out.put_u8(SNAPSHOT_BEGIN);
@@ -156,6 +163,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
             }
             PeerCall::ReadIndexReply { id, index: known.then_some(index) }
         }
+        STATE_HASH => PeerCall::StateHash { index: body.u64()?, hash: body.u64()? },
         SNAPSHOT_BEGIN => PeerCall::SnapshotBegin {
             stream: body.u64()?,
             at: EntryId { term: body.u64()?, index: body.u64()? },

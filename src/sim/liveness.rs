@@ -51,18 +51,21 @@ impl World {
         }
     }
 
-    /// Chooses who stays: a majority at least, and everybody else is gone for good.
+    /// Chooses who stays: a majority of whole members at least, those that they can repair, and everybody else is gone
+    /// for good.
     fn choose_core(&mut self) {
         let mut dice = super::stream::stream(self.options.seed, "core", 0);
-        let mut well: Vec<usize> =
-            self.members().filter(|m| !self.machines[*m].gone && !self.machines[*m].tainted).collect();
+        let (mending, mut well): (Vec<usize>, Vec<usize>) = self
+            .members()
+            .filter(|m| !self.machines[*m].gone && (!self.machines[*m].tainted || self.machines[*m].mending))
+            .partition(|member| self.machines[*member].mending);
         let surplus = well.len().saturating_sub(self.majority());
         let leave = dice.below(surplus as u64 + 1);
         for _ in 0..leave {
             well.swap_remove(dice.below(well.len() as u64) as usize);
         }
         for member in self.members() {
-            if !well.contains(&member) && !self.machines[member].gone {
+            if !well.contains(&member) && !mending.contains(&member) && !self.machines[member].gone {
                 self.trace.line(self.now, member as u64, || "is gone for good".into());
                 self.end_process(member, true);
                 let machine = &mut self.machines[member];
@@ -147,7 +150,13 @@ impl World {
             .filter(|m| !self.machines[*m].gone)
             .map(|member| self.machines[member].process.as_ref().map(|process| process.node.standing().1));
         let Some(Some(first)) = applied.next() else { return false };
-        applied.all(|applied| applied == Some(first))
+        applied.all(|applied| applied == Some(first)) && self.members().all(|m| self.is_whole(m))
+    }
+
+    /// Gone, or in possession of its memory.
+    fn is_whole(&self, member: usize) -> bool {
+        let machine = &self.machines[member];
+        machine.gone || machine.process.as_ref().is_some_and(|process| !process.node.is_recovering())
     }
 
     fn describe(&self, member: usize) -> String {
@@ -158,7 +167,8 @@ impl World {
             Some(process) => {
                 let (standing, applied) = process.node.standing();
                 let (leader, term) = (standing.leader, standing.term);
-                format!("{member} follows {leader} in term {term}, applied {applied}")
+                let mending = if process.node.is_recovering() { " (recovering)" } else { "" };
+                format!("{member}{mending} follows {leader} in term {term}, applied {applied}")
             }
         }
     }

@@ -22,6 +22,8 @@ pub struct Machine {
     pub gone: bool,
     /// Bytes at rest were damaged: the member may refuse to start or stop, and say so.
     pub tainted: bool,
+    /// The member that runs lost its memory and is not whole yet (or started for the first time).
+    pub mending: bool,
     /// Calls to the disk were made to fail since it was last healed: an I/O error has its reason.
     pub troubled: bool,
     /// The process stands still until then.
@@ -91,6 +93,7 @@ impl Machine {
             powerless: false,
             gone: false,
             tainted: false,
+            mending: false,
             troubled: false,
             frozen: None,
             deferred: VecDeque::new(),

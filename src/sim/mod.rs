@@ -29,7 +29,7 @@
 //!
 //! *Disks lose what was not synced* in every way that `io::sim` knows, and fail on command. Damage at rest goes to
 //! a minority of the members at most, and of a log only where a later group proves that it had been durable. A
-//! member that finds damage must say so and stop; it stays down.
+//! member that finds damage must repair itself from the others.
 //!
 //! *After the faults* a core of the cluster is healed, everybody else is gone for good, and the core must be back
 //! within bounds and stay quiet ([`liveness`]).

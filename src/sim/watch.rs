@@ -76,6 +76,8 @@ impl Held {
 pub struct Seen {
     pub handed: Held,
     pub durable: Held,
+    /// What it held when it lost its memory. It counted when it was acknowledged.
+    pub former: Held,
     /// The tree holds everything up to here, durably: a snapshot was installed.
     pub installed: Index,
     /// What the log writer was doing when its process ended.
@@ -133,6 +135,18 @@ impl Watch {
         }
     }
 
+    /// A process has started without its memory.
+    pub fn lose_memory(&mut self, member: usize, held: Held, applied: EntryId) {
+        let seen = &mut self.seen[member];
+        let former = std::mem::replace(&mut seen.durable, held.clone());
+        if former.last() > seen.former.last() {
+            seen.former = former;
+        }
+        seen.handed = held;
+        seen.broken_off.clear();
+        (seen.installed, seen.applied, seen.revision) = (applied.index, 0, 0);
+    }
+
     pub fn end_life(&mut self, member: usize) {
         let seen = &mut self.seen[member];
         seen.handed = seen.durable.clone();
@@ -153,7 +167,8 @@ impl Watch {
     }
 
     fn holders(&self, id: EntryId) -> usize {
-        let holds = |seen: &&Seen| seen.durable.covers(id) || seen.installed >= id.index;
+        let holds =
+            |seen: &&Seen| seen.durable.covers(id) || seen.former.covers(id) || seen.installed >= id.index;
         self.seen[1..].iter().filter(holds).count()
     }
 }
@@ -185,6 +200,7 @@ impl World {
             }
         }
         self.observe_applied(member, applied, revision);
+        self.observe_mending(member);
     }
 
     fn observe_batch(&mut self, member: usize, batch: &Batch) {

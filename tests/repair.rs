@@ -122,7 +122,12 @@ fn a_damaged_majority_waits_and_says_so() {
     for at in 0..2 {
         let other = until("the status to name the other", PATIENCE, || {
             let status = cluster.members[at].status()?;
-            let text = format!("{:?}", status.field("errors"));
+            let Reply::Array(errors) = status.field("errors") else { panic!("{status:?}") };
+            let text = |error: &Reply| match error {
+                Reply::Bulk(text) => String::from_utf8_lossy(text).into_owned(),
+                other => panic!("{other:?}"),
+            };
+            let text: String = errors.iter().map(text).collect();
             (text.contains("recovering too") && text.contains("a majority besides this member"))
                 .then_some(text)
         });

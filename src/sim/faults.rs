@@ -8,13 +8,16 @@ use super::machine::Rotting;
 use super::plan::{Action, DiskTrouble, Rot, Who};
 use super::process::wal_dir;
 use super::world::{Event, Undo, World};
-use crate::base::time::Nanos;
+use crate::base::time::{Nanos, SECOND};
 use crate::io::sim::{Call, Damage, Fate, Fault, Mangle, SimDisk};
 use crate::io::{Disk, File, Open};
 use crate::wal;
 
 /// How far off a clock may run where leases are trusted: `raft::Config::drift_permille`, a little less.
 const DRIFT_PPM_MAX: u64 = 19_000;
+
+/// How long it takes to replace a disk.
+const NEW_DISK_AFTER: Nanos = SECOND;
 
 /// What a file system reads at once, and damages at once.
 const PAGE_BYTES: u64 = 4096;
@@ -223,7 +226,11 @@ impl World {
         self.end_process(member, true);
         let machine = &mut self.machines[member];
         machine.disk = SimDisk::new();
-        (machine.gone, machine.powerless) = (true, true);
+        machine.rot.clear();
+        // Whoever put the new disk in starts the member as it was started the first time.
+        (machine.tainted, machine.powerless) = (true, true);
+        machine.start_at = self.now + NEW_DISK_AFTER;
+        self.after(NEW_DISK_AFTER, Event::Start { member });
         true
     }
 

@@ -1,7 +1,7 @@
 //! Recovery, for real, on copies of a member's disk: at every start, and at a sample of the claims that members
 //! make, on the worst disks that a power cut at that instant could leave.
 
-use super::process::wal_dir;
+use super::process::{tree_dir, wal_dir};
 use super::watch::Held;
 use super::world::World;
 use crate::base::{EntryId, Error, Index, Result};
@@ -9,7 +9,7 @@ use crate::io::Disk;
 use crate::io::sim::{Fate, Profile, SimDisk};
 use crate::node::Node;
 use crate::raft::LogView;
-use crate::wal;
+use crate::{btree, store, wal};
 
 /// One in so many jobs of the housekeeper is cut off on copies.
 const JOBS_PER_FORK: u64 = 32;
@@ -43,6 +43,9 @@ impl World {
         let machine = &self.machines[member];
         let excused = machine.tainted || machine.troubled;
         let image = machine.disk.point().kill_image();
+        if machine.tainted && image.exists(&tree_dir().join("repair")).unwrap_or(false) {
+            return None; // What is set aside is known to be lost.
+        }
         match self.recover_log(member, &image) {
             Ok(found) => {
                 let found = found?;
@@ -56,6 +59,32 @@ impl World {
             Err(why) => {
                 self.fail("V01", format!("member {member} does not recover: {why}"));
                 None
+            }
+        }
+    }
+
+    /// A member that starts without its memory holds what its new log says, and no more.
+    pub(super) fn begin_without_memory(&mut self, member: usize, applied: EntryId) {
+        let image = self.machines[member].disk.point().kill_image();
+        match self.recover_log(member, &image) {
+            Ok(held) => self.watch.lose_memory(member, held.unwrap_or_default(), applied),
+            Err(why) => self.fail("V01", format!("member {member} begins anew with a bad log: {why}")),
+        }
+    }
+
+    /// A member that lost its memory is whole again. Whatever else was damaged there may still be.
+    pub(super) fn observe_mending(&mut self, member: usize) {
+        let machine = &mut self.machines[member];
+        let is_whole = machine.process.as_ref().is_some_and(|process| !process.node.is_recovering());
+        if !machine.mending || !is_whole {
+            return;
+        }
+        machine.mending = false;
+        if machine.tainted && machine.rot.is_empty() && !machine.disk.is_to_be_mangled() {
+            let image = machine.disk.point().kill_image();
+            machine.tainted = !files_are_sound(&image);
+            if !machine.tainted {
+                self.tally.count("repaired");
             }
         }
     }
@@ -161,6 +190,13 @@ impl World {
             }
         }
     }
+}
+
+fn files_are_sound(image: &SimDisk) -> bool {
+    let log = wal::check(image, &wal_dir()).is_ok_and(|report| report.findings.iter().all(|f| f.harmless));
+    let tree = tree_dir().join("tree");
+    log && store::check(image, &tree).is_ok_and(|report| report.findings.is_empty())
+        && btree::check(image, &tree).is_ok()
 }
 
 fn contains(found: &Held, durable: &Held) -> std::result::Result<(), (&'static str, String)> {

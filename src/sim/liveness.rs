@@ -62,15 +62,17 @@ impl World {
         }
     }
 
-    /// Chooses who stays: a majority at least, and other members are gone for good. Machines whose member was removed
-    /// stay: they must disturb nobody.
+    /// Chooses who stays: a majority of whole members at least, those that they can repair, and other members are gone
+    /// for good. Machines whose member was removed stay: they must disturb nobody.
     fn choose_core(&mut self) {
         let mut dice = super::stream::stream(self.options.seed, "core", 0);
-        let damaged: Vec<usize> = self.members().filter(|at| self.machines[*at].tainted).collect();
+        let beyond_repair = |at: &usize| self.machines[*at].tainted && !self.machines[*at].mending;
+        let damaged: Vec<usize> = self.members().filter(beyond_repair).collect();
         for member in damaged {
             self.lose_for_good(member);
         }
         let mut well = self.enrolled();
+        well.retain(|member| !self.machines[*member].mending);
         for _ in 0..dice.below(well.len() as u64 + 1) {
             let member = well.swap_remove(dice.below(well.len() as u64) as usize);
             if self.may_lose(member) {
@@ -223,6 +225,13 @@ impl World {
             .map(|member| self.machines[member].process.as_ref().map(|process| process.node.standing().1));
         let Some(Some(first)) = applied.next() else { return false };
         applied.all(|applied| applied == Some(first))
+            && self.enrolled().into_iter().all(|member| self.is_whole(member))
+    }
+
+    /// Gone, or in possession of its memory.
+    fn is_whole(&self, member: usize) -> bool {
+        let machine = &self.machines[member];
+        machine.gone || machine.process.as_ref().is_some_and(|process| !process.node.is_recovering())
     }
 
     fn describe(&self, member: usize) -> String {
@@ -233,7 +242,8 @@ impl World {
             Some(process) => {
                 let (standing, applied) = process.node.standing();
                 let (leader, term) = (standing.leader, standing.term);
-                format!("{member} follows {leader} in term {term}, applied {applied}")
+                let mending = if process.node.is_recovering() { " (recovering)" } else { "" };
+                format!("{member}{mending} follows {leader} in term {term}, applied {applied}")
             }
         }
     }

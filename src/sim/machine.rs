@@ -28,6 +28,8 @@ pub struct Machine {
     pub tainted: bool,
     /// It holds another state than the others.
     pub wrong: Option<super::states::Wrong>,
+    /// The member that runs lost its memory and is not whole yet (or started for the first time).
+    pub mending: bool,
     /// Calls to the disk were made to fail since it was last healed: an I/O error has its reason.
     pub troubled: bool,
     /// Another member told the process that it was removed.
@@ -106,6 +108,7 @@ impl Machine {
             gone: false,
             tainted: false,
             wrong: None,
+            mending: false,
             troubled: false,
             told_removed: false,
             peers: BTreeMap::new(),

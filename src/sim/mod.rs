@@ -30,7 +30,7 @@
 //!
 //! *Disks lose what was not synced* in every way that `io::sim` knows, and fail on command. Damage at rest goes to
 //! a minority of the members at most, and of a log only where a later group proves that it had been durable. A
-//! member that finds damage must say so and stop; it stays down.
+//! member that finds damage must repair itself from the others.
 //!
 //! *Members come and go.* Beside the first members there are spare machines. The operator adds members on them, as
 //! voters or as learners that it promotes, removes whoever the plan says (the leader, one that is down, one that

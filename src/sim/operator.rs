@@ -152,7 +152,11 @@ impl World {
     }
 
     fn good_machines(&self) -> u32 {
-        bits(self.members().filter(|at| !self.machines[*at].gone && !self.machines[*at].tainted))
+        let is_good = |at: &usize| {
+            let machine = &self.machines[*at];
+            !machine.gone && !machine.tainted && !machine.mending
+        };
+        bits(self.members().filter(is_good))
     }
 
     /// Whether one more disk may be lost: a majority must stay whole, whatever the membership turns out to be.

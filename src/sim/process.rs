@@ -140,9 +140,15 @@ impl World {
             led_from: 0,
             overdue_turns: 0,
         }));
-        let (_, applied) = machine.process.as_ref().expect("it has just begun").node.standing();
-        self.watch.begin_life(member, recovered, applied);
+        let node = &machine.process.as_ref().expect("it has just begun").node;
+        let ((_, applied), mending) = (node.standing(), node.is_recovering());
+        machine.mending = mending;
         self.tally.recoveries += u64::from(machine.starts > 1);
+        if mending {
+            self.begin_without_memory(member, applied);
+        } else {
+            self.watch.begin_life(member, recovered, applied);
+        }
         self.trace.line(self.now, member as u64, || match opened.notes.is_empty() {
             true => "starts".into(),
             false => format!("starts: {}", opened.notes.join("; ")),
@@ -412,7 +418,11 @@ impl World {
             return;
         }
         self.tally.stops += 1;
-        let for_good = !matches!(why, Error::Io { .. });
+        let for_good = match (why, &machine.process) {
+            (Error::Io { .. }, _) => false,
+            (_, Some(process)) => !process.node.condemn(why).unwrap_or(false),
+            (_, None) => true,
+        };
         self.end_process(member, false);
         let machine = &mut self.machines[member];
         machine.gone |= for_good;

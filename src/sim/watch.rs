@@ -92,6 +92,8 @@ impl Held {
 pub struct Seen {
     pub handed: Held,
     pub durable: Held,
+    /// What it held when it lost its memory. It counted when it was acknowledged.
+    pub former: Held,
     /// The tree holds everything up to here, durably: a snapshot was installed.
     pub installed: Index,
     /// What the log writer was doing when its process ended.
@@ -155,6 +157,18 @@ impl Watch {
         }
     }
 
+    /// A process has started without its memory.
+    pub fn lose_memory(&mut self, member: usize, held: Held, applied: EntryId) {
+        let seen = &mut self.seen[member];
+        let former = std::mem::replace(&mut seen.durable, held.clone());
+        if former.last() > seen.former.last() {
+            seen.former = former;
+        }
+        seen.handed = held;
+        seen.broken_off.clear();
+        (seen.installed, seen.applied, seen.revision) = (applied.index, 0, 0);
+    }
+
     pub fn end_life(&mut self, member: usize) {
         let seen = &mut self.seen[member];
         seen.handed = seen.durable.clone();
@@ -177,7 +191,7 @@ impl Watch {
 
     fn holds(&self, machine: usize, id: EntryId) -> bool {
         let seen = &self.seen[machine];
-        machine != 0 && (seen.durable.covers(id) || seen.installed >= id.index)
+        machine != 0 && (seen.durable.covers(id) || seen.former.covers(id) || seen.installed >= id.index)
     }
 
     /// Whether a quorum holds this entry.
@@ -244,6 +258,7 @@ impl World {
             }
         }
         self.observe_notice(member);
+        self.observe_mending(member);
     }
 
     fn check_leases(&mut self, member: usize) {

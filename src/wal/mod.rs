@@ -29,8 +29,8 @@
 //!
 //! Recovery is a table of lettered cases (`recover`), the same as in the document; a test compares them.
 //!
-//! Left out: repair of damaged entries from peers (a damaged log is refused, and the member is added anew); two copies
-//! of the hard state; compression and encryption; direct I/O (the tail is written again on opening
+//! Left out: repair of single damaged entries (a damaged log is refused here, and the node sets all of it aside and gets
+//! the entries from the other members); two copies of the hard state; compression and encryption; direct I/O (the tail is written again on opening
 //! instead of being read from the medium); a footer index in full segments: opening reads and checks every segment
 //! that has not been released, some tens of milliseconds for each 64 MiB.
 

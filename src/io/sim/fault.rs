@@ -87,6 +87,11 @@ impl Mangle {
         Mangle { name: name.to_string(), skip, elsewhere, struck: false }
     }
 
+    /// Still to come.
+    pub(super) fn is_due(&self) -> bool {
+        !self.struck
+    }
+
     /// What becomes of this write, if it is the one; counts it.
     pub(super) fn strike(&mut self, path: &Path) -> Option<Option<u64>> {
         if self.struck || !path.to_string_lossy().contains(&self.name) {

@@ -194,6 +194,11 @@ impl SimDisk {
         self.live.lock().mangles.push(mangle);
     }
 
+    /// Whether a later write will be mangled.
+    pub fn is_to_be_mangled(&self) -> bool {
+        self.live.lock().mangles.iter().any(Mangle::is_due)
+    }
+
     /// The process that used the disk is dead: its files are closed and its locks are free. The page cache lives
     /// on, and so do faults. Open files of the dead process must not be used again.
     pub fn end_process(&self) {

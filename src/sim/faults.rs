@@ -224,9 +224,17 @@ impl World {
             return false;
         }
         self.end_process(member, true);
+        // Nothing tells a member that was added from one that was added just now; one of the first knows whom to ask as
+        // long as the members are the first ones. Otherwise its operator has to remove it and add another.
+        let comes_back = !self.joins(member) && self.watch.roster.is_unchanged();
         let machine = &mut self.machines[member];
         machine.disk = SimDisk::new();
         machine.rot.clear();
+        machine.wrong = None;
+        if !comes_back {
+            (machine.gone, machine.powerless) = (true, true);
+            return true;
+        }
         // Whoever put the new disk in starts the member as it was started the first time.
         (machine.tainted, machine.powerless) = (true, true);
         machine.start_at = self.now + NEW_DISK_AFTER;

@@ -80,7 +80,11 @@ impl World {
             return;
         }
         machine.mending = false;
-        if machine.tainted && machine.rot.is_empty() && !machine.disk.is_to_be_mangled() {
+        if machine.tainted
+            && !machine.misapplies
+            && machine.rot.is_empty()
+            && !machine.disk.is_to_be_mangled()
+        {
             let image = machine.disk.point().kill_image();
             machine.tainted = !files_are_sound(&image);
             if !machine.tainted {

@@ -66,7 +66,11 @@ impl World {
     /// for good. Machines whose member was removed stay: they must disturb nobody.
     fn choose_core(&mut self) {
         let mut dice = super::stream::stream(self.options.seed, "core", 0);
-        let beyond_repair = |at: &usize| self.machines[*at].tainted && !self.machines[*at].mending;
+        // Who knows that its state is wrong waits for its operator.
+        let beyond_repair = |at: &usize| {
+            let machine = &self.machines[*at];
+            machine.tainted && (!machine.mending || machine.misapplies)
+        };
         let damaged: Vec<usize> = self.members().filter(beyond_repair).collect();
         for member in damaged {
             self.lose_for_good(member);

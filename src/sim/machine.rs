@@ -26,6 +26,8 @@ pub struct Machine {
     pub gone: bool,
     /// Bytes at rest were damaged: the member may refuse to start or stop, and say so.
     pub tainted: bool,
+    /// It was made to apply an entry wrongly, now or later.
+    pub misapplies: bool,
     /// It holds another state than the others.
     pub wrong: Option<super::states::Wrong>,
     /// The member that runs lost its memory and is not whole yet (or started for the first time).
@@ -107,6 +109,7 @@ impl Machine {
             powerless: false,
             gone: false,
             tainted: false,
+            misapplies: false,
             wrong: None,
             mending: false,
             troubled: false,

@@ -81,7 +81,7 @@ impl World {
     }
 
     /// Its member is added to a running cluster.
-    fn joins(&self, member: usize) -> bool {
+    pub(super) fn joins(&self, member: usize) -> bool {
         member as u64 > self.options.members
     }
 
@@ -167,19 +167,28 @@ impl World {
 
     /// As `net::serve`: who was removed does not run, and who is blank needs to be told whom to talk to.
     fn may_run(&mut self, member: usize, found: Option<(MemberId, Vec<Member>)>) -> bool {
-        let node = &mut self.machines[member].process.as_mut().expect("it has just begun").node;
+        let node = &self.machines[member].process.as_ref().expect("it has just begun").node;
+        let (blank, recovering) = (node.is_blank(), node.is_recovering());
         if node.is_removed() {
             self.trace.line(self.now, member as u64, || "was removed: does not start".into());
             self.end_process(member, false);
             return false;
         }
-        if node.is_blank() {
-            let Some((_, members)) = found else {
+        if !blank {
+            return true;
+        }
+        match found.or_else(|| self.find_cluster(member)) {
+            Some((_, members)) => {
+                let process = self.machines[member].process.as_mut().expect("it has just begun");
+                process.node.acquaint(members);
+            }
+            // One of the first members knows the others by its flags.
+            None if recovering && !self.joins(member) => {}
+            None => {
                 self.end_process(member, false);
                 self.after(JOIN_RETRY, Event::Start { member });
                 return false;
-            };
-            node.acquaint(members);
+            }
         }
         true
     }

@@ -4,11 +4,11 @@
 //! are all sound, and the state is not. Until the member notices, it may answer wrongly: what it answers then is
 //! kept from the clients, because nobody promises that it is right. From the moment that it notices:
 //!
-//! - V21: it answers no client but with an error, or with its status.
+//! - V22: it answers no client but with an error, or with its status.
 //!
 //! The same holds for a member whose disk was damaged in a way that no checksum noticed.
 //!
-//! And when the faults are over and a majority is there, it must notice (`liveness`, L7).
+//! And when the faults are over and a majority is there, it must notice (`liveness`, L8).
 
 use super::world::World;
 use crate::api::{Body, PeerCall, Reply};
@@ -34,7 +34,7 @@ impl World {
         let machine = &mut self.machines[member];
         let Some(process) = &mut machine.process else { return false };
         process.node.misapply_next_put();
-        machine.tainted = true;
+        (machine.tainted, machine.misapplies) = (true, true);
         true
     }
 
@@ -121,7 +121,7 @@ impl World {
             return true;
         }
         if process.node.is_diverged() {
-            self.fail("V21", format!("member {member} knows that its state is wrong, and answers {reply:?}"));
+            self.fail("V22", format!("member {member} knows that its state is wrong, and answers {reply:?}"));
         }
         self.machines[member].wrong.is_none()
     }
@@ -133,6 +133,6 @@ impl World {
             let knows = machine.process.as_ref().is_some_and(|process| process.node.is_diverged());
             machine.wrong.is_some() && !machine.gone && !knows
         };
-        self.members().filter(unnoticed).collect()
+        self.enrolled().into_iter().filter(unnoticed).collect()
     }
 }

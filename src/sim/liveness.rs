@@ -201,6 +201,7 @@ impl World {
             last.push((Step::Transfer, others[dice.below(others.len() as u64) as usize]));
         }
         for (step, machine) in last {
+            // Too many orders in doubt, and nothing more may be asked for.
             if !self.sound() || !self.order(step, machine) {
                 continue;
             }

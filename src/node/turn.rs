@@ -60,6 +60,7 @@ impl<D: Disk> Node<D> {
         self.write_log();
         self.output.messages.clear();
         self.report_in_time();
+        self.answer_movers();
         let mut output = self.take_output();
         output.again = false;
         Ok(output)
@@ -70,7 +71,8 @@ impl<D: Disk> Node<D> {
         let busy = self.store.checkpoint_running() || self.snapshots.installing();
         let checkpoint = if busy { Mono::NEVER } else { self.checkpoint_due };
         if self.is_silent() {
-            return checkpoint.min(self.checkpoint_retry_at).min(self.report_deadline());
+            let disk = checkpoint.min(self.checkpoint_retry_at);
+            return disk.min(self.report_deadline()).min(self.movers_deadline());
         }
         // What only a leader can bring on waits for a message from one, not for the clock.
         let is_led = self.raft.standing().leader != 0;

@@ -44,9 +44,9 @@
 //!
 //! # What is checked
 //!
-//! During the run, at every turn, message and answer: [`watch`] and [`forks`] have the list (V01 to V21, S1, L6). At the
-//! end: what the clients and the operator were told ([`check`], two judges; [`operator`], V22 and V23), equal content
-//! everywhere, every byte of every file (V13, V15).
+//! During the run, at every turn, message and answer: [`watch`], [`states`] and [`forks`] have the list (V01 to V24, S1,
+//! L6). At the end: what the clients and the operator were told ([`check`], two judges; [`operator`], V22 and V23), equal
+//! content everywhere, every byte of every file (V13, V15).
 //! An assertion of the node that fails is caught and is a failure with its place as a name.
 //!
 //! # What is left out

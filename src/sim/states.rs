@@ -4,7 +4,7 @@
 //! are all sound, and the state is not. Until the member notices, it may answer wrongly: what it answers then is
 //! kept from the clients, because nobody promises that it is right. From the moment that it notices:
 //!
-//! - V22: it answers no client but with an error, or with its status.
+//! - V24: it answers no client but with an error, or with its status.
 //!
 //! The same holds for a member whose disk was damaged in a way that no checksum noticed.
 //!
@@ -117,11 +117,11 @@ impl World {
     pub(super) fn may_be_believed(&mut self, member: usize, reply: &Reply) -> bool {
         let machine = &self.machines[member];
         let Some(process) = &machine.process else { return true };
-        if matches!(reply.body, Body::Fault(_) | Body::Status(_)) {
+        if matches!(reply.body, Body::Fault(_) | Body::Status(_) | Body::LeaderMoved) {
             return true;
         }
         if process.node.is_diverged() {
-            self.fail("V22", format!("member {member} knows that its state is wrong, and answers {reply:?}"));
+            self.fail("V24", format!("member {member} knows that its state is wrong, and answers {reply:?}"));
         }
         self.machines[member].wrong.is_none()
     }

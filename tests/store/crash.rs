@@ -8,7 +8,7 @@ use pawl::io::sim::Profile;
 const PROFILES: [Profile; 3] = [Profile::PosixWorst, Profile::Ext4Ordered, Profile::Prefix];
 
 /// A log, and the content after each of its entries.
-fn script() -> (Vec<Command>, Vec<u64>) {
+fn script() -> (Vec<Command>, Vec<(u64, u64)>) {
     let mut log = Vec::new();
     for n in 0..24u32 {
         log.push(put(format!("key/{}", n % 7), vec![n as u8; (n as usize * 37) % 400]));
@@ -18,10 +18,10 @@ fn script() -> (Vec<Command>, Vec<u64>) {
     }
     let disk = disk();
     let mut store = new_store(&disk, 1024);
-    let mut hashes = vec![store.content_hash().unwrap()];
+    let mut hashes = vec![content(&store)];
     for command in &log {
         apply(&mut store, command);
-        hashes.push(store.content_hash().unwrap());
+        hashes.push(content(&store));
     }
     (log, hashes)
 }
@@ -50,11 +50,11 @@ fn checkpoints_are_all_or_nothing() {
                     Store::open(&image, path()).unwrap_or_else(|error| panic!("{label}: {error}"));
                 let applied = store.applied().index;
                 assert!(applied >= floor, "{label}: {applied} is before {floor}");
-                assert_eq!(store.content_hash().unwrap(), hashes[applied as usize], "{label}");
+                assert_eq!(content(&store), hashes[applied as usize], "{label}");
                 for command in &log[applied as usize..] {
                     apply(&mut store, command);
                 }
-                assert_eq!(store.content_hash().unwrap(), *hashes.last().unwrap(), "{label}");
+                assert_eq!(content(&store), *hashes.last().unwrap(), "{label}");
                 images += 1;
             }
         }
@@ -66,13 +66,13 @@ fn checkpoints_are_all_or_nothing() {
 fn a_creation_is_all_or_nothing() {
     let disk = disk();
     disk.record();
-    let hash = new_store(&disk, 1024).content_hash().unwrap();
+    let hash = content(&new_store(&disk, 1024));
     let done = disk.op_count();
     for point in disk.points() {
         for (label, image) in PROFILES.iter().flat_map(|profile| point.crash_images(*profile, 1, 3)) {
             match Store::open(&image, path()) {
                 Ok(store) => {
-                    assert_eq!(store.content_hash().unwrap(), hash, "{label}");
+                    assert_eq!(content(&store), hash, "{label}");
                     assert_sound(&image, store);
                 }
                 Err(error) => {
@@ -93,7 +93,7 @@ fn an_installation_leaves_the_old_store_or_the_new_one() {
     let mut store = new_store(&source, 4096);
     log.iter().for_each(|command| drop(apply(&mut store, command)));
     let chunks = send(&mut store, 900);
-    let (new_hash, new_applied) = (store.content_hash().unwrap(), store.applied());
+    let (new_hash, new_applied) = (content(&store), store.applied());
 
     let target = disk();
     let mut old = Store::create(&target, path(), identity, &members(), options(1024)).unwrap();
@@ -111,7 +111,7 @@ fn an_installation_leaves_the_old_store_or_the_new_one() {
         for (label, image) in PROFILES.iter().flat_map(|profile| point.crash_images(*profile, 2, 2)) {
             let store = Store::open(&image, path()).unwrap_or_else(|error| panic!("{label}: {error}"));
             if store.applied() == new_applied {
-                assert_eq!(store.content_hash().unwrap(), new_hash, "{label}");
+                assert_eq!(content(&store), new_hash, "{label}");
                 assert_eq!(
                     store.durable_applied(),
                     new_applied.index,
@@ -121,7 +121,7 @@ fn an_installation_leaves_the_old_store_or_the_new_one() {
             } else {
                 assert!(point.op < done, "{label}: installed and lost");
                 assert_eq!(store.applied(), old_applied, "{label}");
-                assert_eq!(store.content_hash().unwrap(), hashes[5], "{label}");
+                assert_eq!(content(&store), hashes[5], "{label}");
                 old_seen += 1;
             }
             assert_eq!(store.identity(), identity);

@@ -65,6 +65,11 @@ fn checkpoint(store: &mut Store<SimDisk>) {
     }
 }
 
+/// Hashes of what the store holds, and of what entries did to it.
+fn content(store: &Store<SimDisk>) -> (u64, u64) {
+    (store.content_hash().unwrap(), store.hash())
+}
+
 /// Writes everything out and has the checkers look at it.
 fn assert_sound(disk: &SimDisk, mut store: Store<SimDisk>) {
     checkpoint(&mut store);

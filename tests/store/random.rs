@@ -112,24 +112,24 @@ impl Rig {
     fn restart_after_damage(&mut self) {
         self.running = None;
         let promised = self.store.durable_applied();
-        let hash = self.store.content_hash().unwrap();
+        let hash = content(&self.store);
         damage_newest_meta_slot(&self.disk, self.store.stats().checkpoint);
         let store = Store::open(&self.disk.point().kill_image(), path()).unwrap();
         assert!(store.applied().index >= promised, "{} < {promised}", store.applied());
         assert_eq!(store.notes().len(), 1, "the damage is told");
         self.reopen(self.disk.point().kill_image());
-        assert_eq!(self.store.content_hash().unwrap(), hash);
+        assert_eq!(content(&self.store), hash);
         // Both slots are good again, for the next time.
         self.apply();
         checkpoint(&mut self.store);
     }
 
     fn reopen(&mut self, disk: SimDisk) {
-        let hash = self.store.content_hash().unwrap();
+        let hash = content(&self.store);
         self.disk = disk;
         self.store = Store::open(&self.disk, path()).unwrap();
         self.replay();
-        assert_eq!(self.store.content_hash().unwrap(), hash);
+        assert_eq!(content(&self.store), hash);
     }
 
     fn replay(&mut self) {
@@ -150,7 +150,7 @@ impl Rig {
         let identity = Identity { member: 2, ..IDENTITY };
         drop(Store::create(&other, path(), identity, &members(), options(page_bytes)).unwrap());
         let store = install(&other, identity, options(page_bytes), &chunks);
-        assert_eq!(store.content_hash().unwrap(), self.store.content_hash().unwrap());
+        assert_eq!(content(&store), content(&self.store));
         assert_eq!((store.applied(), store.identity()), (self.store.applied(), identity));
         assert_eq!(store.members(), self.store.members());
         (self.disk, self.store) = (other, store);
@@ -169,7 +169,7 @@ impl Rig {
         for (at, command) in self.log.iter().enumerate() {
             straight.apply(EntryId::new(1 + at as u64 / 50, at as u64 + 1), command.as_ref()).unwrap();
         }
-        assert_eq!(straight.content_hash().unwrap(), self.store.content_hash().unwrap());
+        assert_eq!(content(&straight), content(&self.store));
         assert_sound(&self.disk, self.store);
         assert_sound(&other, straight);
     }

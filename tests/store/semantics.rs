@@ -211,6 +211,43 @@ fn a_member_tells_its_name_without_a_revision() {
 }
 
 #[test]
+fn what_was_once_done_differently_stays_a_different_hash() {
+    let (_disk, mut one) = store();
+    let (_disk, mut other) = store();
+    assert_eq!(one.hash(), other.hash());
+    apply(&mut one, &put("k", "value"));
+    apply(&mut other, &put("k", "valuf"));
+    assert_ne!(one.hash(), other.hash());
+    // The same from here on, until no difference can be seen in what is there now.
+    for command in [put("k", "value"), delete(Span::Key("k".into()))] {
+        let (mine, theirs) = (apply(&mut one, &command), apply(&mut other, &command));
+        assert_eq!(mine, theirs);
+        assert_ne!(one.hash(), other.hash());
+    }
+    // An entry without an effect counts as well.
+    let before = one.hash();
+    apply(&mut one, &delete(Span::Key("none".into())));
+    assert_ne!(one.hash(), before);
+}
+
+/// Found to be wrong: a later start knows it, and forgets it only when it is told to.
+#[test]
+fn the_mark_of_a_wrong_state_is_durable() {
+    let (disk, mut store) = store();
+    apply(&mut store, &put("k", "v"));
+    store.mark_diverged();
+    assert!(store.is_diverged() && !Store::open(&disk.point().kill_image(), path()).unwrap().is_diverged());
+    checkpoint(&mut store);
+    drop(store);
+    let mut store = Store::open(&disk, path()).unwrap();
+    assert!(store.is_diverged());
+    assert!(store::check(&disk, path()).unwrap().findings[0].contains("must be rebuilt"));
+    store.mark_right();
+    assert_sound(&disk, store);
+    assert!(!Store::open(&disk, path()).unwrap().is_diverged());
+}
+
+#[test]
 #[should_panic(expected = "entries are applied in order")]
 fn an_entry_is_never_applied_twice() {
     let (_disk, mut store) = store();

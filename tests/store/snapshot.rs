@@ -71,7 +71,7 @@ const OTHER: Identity = Identity { member: 2, ..IDENTITY };
 #[test]
 fn a_snapshot_is_of_the_moment_of_its_pin() {
     let (disk, mut store) = filled(512, 40);
-    let (hash, applied) = (store.content_hash().unwrap(), store.applied());
+    let (hash, applied) = (content(&store), store.applied());
     let mut snapshot = store.pin();
     assert_eq!(snapshot.at(), applied);
     let mut chunks = Vec::new();
@@ -87,7 +87,7 @@ fn a_snapshot_is_of_the_moment_of_its_pin() {
 
     let target = super::disk();
     let received = install(&target, OTHER, options(4096), &chunks);
-    assert_eq!((received.content_hash().unwrap(), received.applied()), (hash, applied));
+    assert_eq!((content(&received), received.applied()), (hash, applied));
     assert_sound(&target, received);
     assert_sound(&disk, store);
 }
@@ -100,7 +100,7 @@ fn a_receiver_keeps_its_own_id_and_goes_on_from_there() {
     assert_eq!((received.identity(), received.durable_applied()), (OTHER, store.applied().index));
     let next = put("key/3", "afterwards");
     assert_eq!(apply(&mut received, &next), apply(&mut store, &next));
-    assert_eq!(received.content_hash().unwrap(), store.content_hash().unwrap());
+    assert_eq!(content(&received), content(&store));
     assert_sound(&target, received);
 }
 
@@ -129,7 +129,7 @@ fn both_slots_are_complete_even_if_the_end_comes_while_a_checkpoint_runs() {
     work(&mut incoming).unwrap();
     let received = incoming.into_store().unwrap();
     assert_eq!(received.durable_applied(), store.applied().index, "what the older slot falls back to");
-    assert_eq!(received.content_hash().unwrap(), store.content_hash().unwrap());
+    assert_eq!(content(&received), content(&store));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn damaged_streams_leave_the_old_store() {
     let mut old = Store::create(&target, path(), OTHER, &members(), options(4096)).unwrap();
     apply(&mut old, &put("old", "content"));
     checkpoint(&mut old);
-    let hash = old.content_hash().unwrap();
+    let hash = content(&old);
     drop(old);
 
     let mut bad: Vec<(String, Vec<Bytes>)> = Vec::new();
@@ -174,7 +174,7 @@ fn damaged_streams_leave_the_old_store() {
         assert!(try_install(&target, OTHER, options(4096), &chunks).is_err(), "{what}");
     }
     let old = Store::open(&target, path()).unwrap();
-    assert_eq!(old.content_hash().unwrap(), hash);
+    assert_eq!(content(&old), hash);
     assert_sound(&target, old);
 }
 
@@ -239,7 +239,7 @@ fn a_full_disk_ends_the_attempt() {
     assert_eq!(target.files().len(), 1);
     target.heal();
     let received = install(&target, OTHER, options(4096), &chunks);
-    assert_eq!(received.content_hash().unwrap(), store.content_hash().unwrap());
+    assert_eq!(content(&received), content(&store));
     let everything = Range::new(Span::Prefix(Bytes::new()));
     assert_eq!(received.range(&everything).unwrap(), store.range(&everything).unwrap());
 }

@@ -210,8 +210,10 @@ impl World {
 
     /// Whether one more disk may be lost: a majority must stay whole.
     fn may_lose(&self, member: usize) -> bool {
-        let lost =
-            |other: &usize| *other == member || self.machines[*other].tainted || self.machines[*other].gone;
+        let lost = |other: &usize| {
+            let machine = &self.machines[*other];
+            *other == member || machine.tainted || machine.mending || machine.gone
+        };
         self.members().filter(lost).count() <= self.options.members as usize - self.majority()
     }
 

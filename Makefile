@@ -48,16 +48,25 @@ fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default
 	fuzz/run $(FUZZ_SECONDS)
 
 .PHONY: planted
-planted: ## Switch on each planted bug and see that a test finds it (BUG=name for one); writes sim/planted.md
-	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --lib --test tests --no-run
-	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) test --locked --test tests every_planted_bug -- --nocapture
-	RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=target/planted $(CARGO) build --profile sim --locked --features sim
-	target/planted/sim/pawld sim planted $(if $(BUG),--bug $(BUG))
+planted: export RUSTFLAGS := --cfg planted
+planted: export CARGO_TARGET_DIR := target/planted
+planted: ## Switch on each planted bug and see who finds it (BUG=name for one); writes sim/planted.md
+	$(CARGO) test --locked --lib --test tests --no-run
+	$(CARGO) build --profile sim --locked --features sim
+	PAWL_SIM=$(CURDIR)/target/planted/sim/pawld $(CARGO) test --locked --test tests every_planted_bug -- --nocapture
 
 .PHONY: sim
 sim: ## Simulate fresh seeds for SIM_SECONDS of CPU time (default 60); failing plans go to sim/found
 	$(CARGO) build --profile sim --locked --features sim
 	target/sim/pawld sim --seeds 1000000 --cpu $(SIM_SECONDS) --out sim/found
+
+.PHONY: sim-check
+sim-check: ## Plans that failed once, fresh seeds, small worlds, some planted bugs: the simulator's part of CI
+	scripts/sim-check
+
+.PHONY: soak
+soak: ## Simulate for SIM_SECONDS of CPU time and add a row to sim/LEDGER.md
+	scripts/soak $(SIM_SECONDS)
 
 .PHONY: install
 install: build ## Install pawld and the names pawlctl and pawlutl under PREFIX/bin (default /usr/local)

@@ -1,8 +1,8 @@
 //! The testers tested: every planted bug is found by one of the tests that should find it.
 //!
-//! `make planted` builds this binary with `--cfg planted` and runs [`every_planted_bug_is_found`], which runs
-//! itself again for each bug: first the finders without any bug (they must pass), then with it, until one of them
-//! fails. `BUG=name` tries one. The table of what it took is written to `sim/planted.md`.
+//! `make planted` builds this binary with `--cfg planted` and runs `every_planted_bug_is_found`, which runs itself
+//! again for each bug until one of its finders fails, and then the simulator (`PAWL_SIM`, a `pawld` of the same
+//! build). `BUG=name` tries one. The table of what it took is written to `sim/planted.md`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,11 +57,13 @@ mod driver {
     /// A finder that has found nothing until then is given up.
     const PATIENCE: Duration = Duration::from_secs(400);
 
+    /// The simulator gives a bug up after so much processor time.
+    const SIM_CPU_SECONDS: &str = "20";
+
     struct Found {
         test: String,
         seed: Option<String>,
         cpu_seconds: f64,
-        how: String,
     }
 
     #[test]
@@ -71,35 +73,59 @@ mod driver {
             BUGS.iter().filter(|bug| wanted.as_ref().is_none_or(|name| name == bug.name)).collect();
         assert!(!bugs.is_empty(), "no such bug: {wanted:?}");
         let mut table = String::from(HEAD);
-        let mut missed = Vec::new();
-        for bug in bugs {
+        let (mut by_tests, mut by_simulator, mut missed) = (0, 0, Vec::new());
+        for bug in &bugs {
             let found = bug.finders.iter().find_map(|finder| try_finder(bug.name, finder));
-            let row = match found {
-                Some(Found { test, seed, cpu_seconds, how }) => {
-                    let seed = seed.unwrap_or_else(|| "-".into());
-                    format!("| `{}` | {} | {test} | {seed} | {cpu_seconds:.1} | {how} |", bug.name, bug.what)
+            let simulated = simulate(bug.name);
+            let simulator_found = !simulated.ends_with("| not found |");
+            by_tests += usize::from(found.is_some());
+            by_simulator += usize::from(simulator_found);
+            if found.is_none() && !simulator_found {
+                missed.push(bug.name);
+            }
+            let by_test = match found {
+                Some(Found { test, seed, cpu_seconds }) => {
+                    format!("{test} | {} | {cpu_seconds:.1}", seed.unwrap_or_else(|| "-".into()))
                 }
-                None => {
-                    missed.push(bug.name);
-                    format!("| `{}` | {} | **not found** by {:?} | | | |", bug.name, bug.what, bug.finders)
-                }
+                None => "none | | ".to_string(),
             };
+            let row = format!("| `{}` | {} | {by_test} {simulated}", bug.name, bug.what);
             println!("{row}");
             writeln!(table, "{row}").expect("a string takes it");
         }
+        let sums = format!(
+            "{} bugs: {by_tests} found by a test, {by_simulator} by the simulator, by nobody: {missed:?}.",
+            bugs.len()
+        );
+        println!("{sums}");
+        writeln!(table, "\n{sums}").expect("a string takes it");
         if wanted.is_none() {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sim/planted.md");
-            fs::create_dir_all(path.parent().expect("it is in sim")).expect("a directory");
             fs::write(&path, table).expect("the table is written");
         }
         assert!(missed.is_empty(), "not found: {missed:?}");
     }
 
     const HEAD: &str = "# Planted bugs\n\n\
-        Written by `make planted`; the bugs are listed in `src/sim/planted.rs`. A finder that runs seeds begins at seed 1,\n\
-        so the seed is also how many it took. CPU time is that of all finders tried for the bug's row up to the failure\n\
-        of the last one, in the dev profile.\n\n\
-        | bug | what | found by | seed | CPU s | how |\n|---|---|---|---|---|---|\n";
+        Who finds each of the historical mistakes that `src/sim/planted.rs` lists, and how fast; written by `make planted`.\n\
+        The first half of a row is the first of its tests that fails: CPU seconds of the test binaries that were run up\n\
+        to then, and the seed where the test runs seeds from 1. The second half is the simulator (`pawld sim planted`,\n\
+        profile `sim`): how many seeds from 1 on, CPU seconds, and what it says. \"not found\" means: not within 20 CPU\n\
+        seconds; such a bug is for the test beside it.\n\n\
+        | bug | what | found by the test | seed | CPU s | simulator: seeds | CPU s | it says |\n\
+        |---|---|---|---|---|---|---|---|\n";
+
+    /// The simulator's half of the row.
+    fn simulate(bug: &str) -> String {
+        let program = std::env::var("PAWL_SIM").expect("make planted names the simulator's program");
+        let output = Command::new(program)
+            .args(["sim", "planted", "--bug", bug, "--cpu", SIM_CPU_SECONDS])
+            .output()
+            .expect("the simulator runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let row = text.lines().find_map(|line| line.strip_prefix(&format!("| `{bug}` ")));
+        row.unwrap_or_else(|| panic!("no row for {bug}: {text}")).to_string()
+    }
 
     fn try_finder(bug: &str, finder: &str) -> Option<Found> {
         let cpu_before = children_cpu_seconds();
@@ -108,7 +134,7 @@ mod driver {
             if !ended_well {
                 let test = first_failed(&text).unwrap_or_else(|| finder.to_string());
                 let cpu_seconds = children_cpu_seconds() - cpu_before;
-                return Some(Found { test, seed: seed_of(&text), cpu_seconds, how: how(&text) });
+                return Some(Found { test, seed: seed_of(&text), cpu_seconds });
             }
         }
         None
@@ -174,13 +200,6 @@ mod driver {
     fn seed_of(text: &str) -> Option<String> {
         let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
         text.split("seed ").skip(1).map(digits).find(|digits| !digits.is_empty())
-    }
-
-    /// The first line of the first panic, cut.
-    fn how(text: &str) -> String {
-        let mut lines = text.lines().skip_while(|line| !line.contains("panicked at")).skip(1);
-        let line = lines.next().unwrap_or_else(|| text.lines().last().unwrap_or_default());
-        line.replace('|', "/").chars().take(110).collect()
     }
 
     /// User and system time of all children that have ended.

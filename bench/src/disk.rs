@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::{Barrier, mpsc};
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -46,4 +47,59 @@ pub fn append_sync_p50_ms(dir: &Path, appends: usize) -> Result<f64> {
     }
     std::fs::remove_file(&path)?;
     Ok(best_ms)
+}
+
+/// How many members share the disk, and how many of them a put waits for.
+const MEMBERS: usize = 3;
+const QUORUM: usize = 2;
+
+/// About the time between two puts of one client, so that the disk and the processors are found as idle as by a put.
+const BETWEEN: Duration = Duration::from_micros(300);
+
+/// The floor under a put of three members on one disk: as many threads append and sync at the same moment, each in a
+/// file of its own; the median time until the second of them is done, in milliseconds.
+pub fn quorum_sync_p50_ms(dir: &Path, appends: usize) -> Result<f64> {
+    let mut files = Vec::new();
+    for member in 0..MEMBERS {
+        let path = dir.join(format!("quorum-probe-{member}"));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        file.write_all_at(&vec![0; APPEND_BYTES * appends], 0)?;
+        file.sync_all()?;
+        std::fs::remove_file(&path)?;
+        files.push(file);
+    }
+    let mut took = Histogram::<u64>::new_with_bounds(1_000, 60_000_000_000, 3)?;
+    let barrier = Barrier::new(MEMBERS + 1);
+    let (ended, ends) = mpsc::channel();
+    let mut outcome = Ok(());
+    std::thread::scope(|scope| {
+        for file in &files {
+            let (barrier, ended) = (&barrier, ended.clone());
+            scope.spawn(move || {
+                let record = vec![0x5a; APPEND_BYTES];
+                for i in 0..appends {
+                    barrier.wait();
+                    let done = file
+                        .write_all_at(&record, (i * APPEND_BYTES) as u64)
+                        .and_then(|()| rustix::fs::fdatasync(file).map_err(std::io::Error::from));
+                    ended.send((Instant::now(), done)).expect("the other side waits for all of them");
+                }
+            });
+        }
+        for _ in 0..appends {
+            std::thread::sleep(BETWEEN);
+            let start = Instant::now();
+            barrier.wait();
+            let mut times = Vec::new();
+            for _ in 0..MEMBERS {
+                let (at, done) = ends.recv().expect("each thread answers each time");
+                outcome = std::mem::replace(&mut outcome, Ok(())).and(done);
+                times.push(at);
+            }
+            times.sort();
+            took.saturating_record((times[QUORUM - 1] - start).as_nanos() as u64);
+        }
+    });
+    outcome?;
+    Ok(took.value_at_quantile(0.5) as f64 / 1e6)
 }

@@ -115,6 +115,8 @@ pub fn load_rows(
                 let done = put.run()?;
                 let raw_ms = disk::append_sync_p50_ms(dir, scale.raw_syncs)?.min(before);
                 figures.add("raw fdatasync p50", "disk", raw_ms);
+                let quorum_ms = disk::quorum_sync_p50_ms(dir, scale.raw_syncs)?;
+                figures.add("raw fdatasync of three at once, p50 of the second", "disk", quorum_ms);
                 figures.add("put, 1 client: p50", name, done.quantile_ms(0.5));
                 figures.add("put, 1 client: p50 over raw fdatasync", name, done.quantile_ms(0.5) / raw_ms);
                 figures.errors("put, 1 client", name, done.errors);

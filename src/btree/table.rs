@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::format::PageNo;
 
-/// Pages per chunk. Small, because in a large file the changed pages lie far apart.
-const CHUNK: usize = 64;
+/// Pages per chunk. Small, because in a large file the changed pages lie far apart: at worst a page brings a chunk
+/// of 512 bytes with it.
+const CHUNK: usize = 16;
 
 /// A page in memory.
 #[derive(Debug)]

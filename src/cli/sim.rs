@@ -9,6 +9,7 @@ use super::Console;
 use crate::base::time::{Nanos, SECOND};
 use crate::io::os::{OsDisk, OsEntropy};
 use crate::io::{Disk, Entropy, File, Open};
+use crate::sim::explore::{Report, search, setups};
 use crate::sim::generate::{Load, generate};
 use crate::sim::plan::Plan;
 use crate::sim::report::{Failure, Outcome, Tally};
@@ -55,7 +56,11 @@ struct Line {
     /// With `planted`: this bug alone
     #[arg(long, value_name = "NAME")]
     bug: Option<String>,
-    /// `shrink FILE`: makes a failing plan smaller. `planted`: how many seeds find each planted bug, within --cpu (60)
+    /// With `explore`: so many distinct states of each small world
+    #[arg(long, value_name = "STATES", default_value_t = 1_000_000)]
+    states: u64,
+    /// `shrink FILE`: makes a failing plan smaller. `explore`: looks at every state of small clusters, up to --states
+    /// of each. `planted`: how many seeds find each planted bug, within --cpu (60)
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
 }
@@ -97,8 +102,9 @@ pub fn run(program: &str, words: &[OsString], console: &mut Console) -> u8 {
         [] if line.plan.is_some() => run_file(&line, console),
         [] => Ok(run_seeds(&line, console)),
         ["shrink", file] => shrink_file(&line, Path::new(file), console),
+        ["explore"] => Ok(explore(&line, console)),
         ["planted"] => find_planted(&line, console),
-        _ => Err("the commands are: shrink FILE, and planted".to_string()),
+        _ => Err("the commands are: shrink FILE, explore, and planted".to_string()),
     };
     match done {
         Ok(true) => 0,
@@ -241,6 +247,29 @@ fn shrink_file(line: &Line, path: &Path, console: &mut Console) -> Result<bool, 
     complain(console, &plan, &failure, outcome.hash);
     make_smaller(line, &plan, &failure, &path.with_extension("small.plan"), console);
     Ok(false)
+}
+
+/// Whether no rule was broken in any state.
+fn explore(line: &Line, console: &mut Console) -> bool {
+    let (mut states_sum, mut sound, began) = (0, true, cpu_nanos());
+    for setup in setups() {
+        let Report { states, steps, depth, complete, violation } = search(&setup, line.states);
+        let extent = if complete { "all" } else { "so far" };
+        let found = violation.as_ref().map_or("nothing wrong", |violation| &violation.what);
+        let row = format!(
+            "{:24} {states:>9} states ({extent}), {steps:>10} steps, depth {depth:>2}: {found}\n",
+            setup.name
+        );
+        console.print(row.as_bytes());
+        if let Some(violation) = violation {
+            console.print(format!("  {}\n", violation.path.join("\n  ")).as_bytes());
+            sound = false;
+        }
+        states_sum += states;
+    }
+    let seconds = (cpu_nanos() - began) / SECOND;
+    console.print(format!("{states_sum} distinct states in {seconds} CPU seconds\n").as_bytes());
+    sound
 }
 
 #[cfg(not(planted))]

@@ -235,10 +235,10 @@ impl<D: Disk> Node<D> {
         if self.snapshots.installing() {
             return Ok(()); // The store is about to be replaced by a later state.
         }
-        if self.waits_for_checkpoint() {
-            return Ok(());
-        }
         for _ in 0..APPLY_ENTRIES_MAX {
+            if self.waits_for_checkpoint() {
+                break;
+            }
             let Some(entry) = self.committed.pop_front() else { break };
             if entry.id.index <= self.store.applied().index {
                 continue; // An installed snapshot covers it.

@@ -31,9 +31,9 @@ use crate::btree::{Checkpoint, CheckpointDone, Options, Tree};
 use crate::io::Disk;
 
 /// A filling tree is checkpointed whenever this much has gathered.
-const CHECKPOINT_DIRTY_BYTES: u64 = 16 << 20;
+const CHECKPOINT_DIRTY_BYTES: u64 = 12 << 20;
 /// No more chunks are wanted while this much waits for a running checkpoint.
-const DIRTY_BYTES_MAX: u64 = 3 * CHECKPOINT_DIRTY_BYTES;
+const DIRTY_BYTES_MAX: u64 = 16 << 20;
 
 /// A snapshot on its way in. Any error ends it: [`Incoming::abandon`] it. The present store is untouched
 /// until [`Incoming::installed`] is true.

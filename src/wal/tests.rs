@@ -321,6 +321,21 @@ fn after_a_reset_the_log_goes_on_behind_the_snapshot() {
     assert_eq!(again.log.term(500), Some(4));
 }
 
+/// Scenario: entries behind the snapshot were never committed, and the power goes before their segment is removed.
+#[test]
+fn a_reset_ends_entries_behind_the_snapshot_too() {
+    let disk = SimDisk::new();
+    let mut both = Both::open(&disk, 0);
+    both.entries(1, 30, b"old");
+    let batch = both.log.reset(100, EntryId::new(4, 20), HardState { term: 4, vote: 0 });
+    both.log.written(both.writer.write(vec![batch]).expect("written"));
+    both.number = 100;
+    both.append(None, vec![entry(21, 4, b"new")]).expect("written");
+    let again = open_at(&disk, 20);
+    assert_eq!(again.log.entries(21, 30, usize::MAX), Ok(vec![entry(21, 4, b"new")]));
+    assert_eq!(again.log.held_bytes(), 3);
+}
+
 #[test]
 fn a_log_may_be_created_behind_a_snapshot() {
     let disk = SimDisk::new();

@@ -104,6 +104,34 @@ fn a_receiver_keeps_its_own_id_and_goes_on_from_there() {
     assert_sound(&target, received);
 }
 
+/// The checkpoint that runs when the end arrives has taken the record of an unfinished store, and stands for neither
+/// of the two complete ones.
+#[test]
+fn both_slots_are_complete_even_if_the_end_comes_while_a_checkpoint_runs() {
+    let source = disk();
+    let mut store = new_store(&source, 4096);
+    for n in 0..16 {
+        apply(&mut store, &put(format!("key/{n}"), vec![n; 1 << 20]));
+    }
+    let mut chunks = send(&mut store, 1 << 20);
+    let last = chunks.pop().unwrap();
+    let target = disk();
+    let mut incoming = Incoming::begin(&target, path(), OTHER, options(4096));
+    let created = incoming.job().unwrap().expect("the file is made first");
+    incoming.job_done(created.run().unwrap()).unwrap();
+    for (number, chunk) in chunks.iter().enumerate() {
+        incoming.take(number as u64, chunk.clone()).unwrap();
+    }
+    let running = incoming.job().unwrap().expect("so many pages are worth a checkpoint");
+    incoming.take(chunks.len() as u64, last).unwrap();
+    assert!(incoming.is_whole());
+    incoming.job_done(running.run().unwrap()).unwrap();
+    work(&mut incoming).unwrap();
+    let received = incoming.into_store().unwrap();
+    assert_eq!(received.durable_applied(), store.applied().index, "what the older slot falls back to");
+    assert_eq!(received.content_hash().unwrap(), store.content_hash().unwrap());
+}
+
 #[test]
 fn damaged_streams_leave_the_old_store() {
     let (_disk, mut store) = filled(4096, 20);

@@ -19,7 +19,7 @@ use crate::{Result, Scale};
 const BATCH: u64 = 64;
 /// When the server takes a checkpoint.
 const CHECKPOINT_ENTRIES: u64 = 100_000;
-const CHECKPOINT_DIRTY_BYTES: u64 = 32 << 20;
+const CHECKPOINT_DIRTY_BYTES: u64 = 12 << 20;
 /// The steady rate at which memory is looked at.
 const PACED_PER_S: u64 = 100_000;
 

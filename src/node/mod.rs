@@ -519,7 +519,9 @@ impl<D: Disk> Node<D> {
 
     /// Whether leadership is with another member (or nobody else could take it in time).
     pub fn handed_over(&self, now: Mono) -> bool {
-        let Some(since) = self.stopping else { return false };
+        if self.stopping.is_none() {
+            return false;
+        }
         if self.left {
             return true;
         }

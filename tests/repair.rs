@@ -39,6 +39,17 @@ fn ruin_pages(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
+/// The leaves of the keys: opening does not look at them, reading does.
+fn ruin_leaves(path: &Path) {
+    const PAGE_BYTES: usize = 4096;
+    let (kind, root, leaf, keys) = (16, 18, 1, 0);
+    let mut bytes = fs::read(path).unwrap();
+    for page in bytes.chunks_mut(PAGE_BYTES).skip(2).filter(|page| page[kind] == leaf && page[root] == keys) {
+        page[2_000] ^= 0x10;
+    }
+    fs::write(path, bytes).unwrap();
+}
+
 /// Asks over and over, from the moment that it listens: either it answers nothing, or the truth.
 fn repaired(cluster: &Cluster, member: &Member, revision: u64) {
     until("the member to be repaired", PATIENCE, || {
@@ -49,7 +60,7 @@ fn repaired(cluster: &Cluster, member: &Member, revision: u64) {
                 Some(())
             }
             Reply::Error(text) => {
-                assert!(text.starts_with("LOADING"), "{text}");
+                assert!(text.starts_with("LOADING") || text.starts_with("CORRUPT"), "{text}");
                 None
             }
             other => panic!("{} answers {other:?}\n{}", member.name, member.log_tail(20)),
@@ -101,6 +112,22 @@ fn a_lost_log_is_repaired_from_the_others() {
 fn a_damaged_tree_is_repaired_from_the_others() {
     let damage = |member: &Member| ruin_pages(&member.tree());
     damage_and_repair("tree", damage, &["tree.damaged", ".wal.damaged"]);
+}
+
+/// Found at the first touch, by a process that serves: it goes the same way without being started again.
+#[test]
+fn damage_that_shows_while_a_member_runs_is_repaired_by_the_same_process() {
+    let mut cluster = worked();
+    let victim = (cluster.leader() + 1) % 3;
+    cluster.members[victim].stop();
+    let revision = cluster.put("last", "word");
+    ruin_leaves(&cluster.members[victim].tree());
+    cluster.members[victim].start();
+    repaired(&cluster, &cluster.members[victim], revision);
+    assert!(cluster.members[victim].is_running(), "nobody had to start it again");
+    assert!(cluster.members[victim].log().contains("starting again"), "it was found at the first touch");
+    cluster.stop_all();
+    cluster.check_stopped();
 }
 
 #[test]

@@ -545,15 +545,20 @@ impl<D: Disk> Node<D> {
 
     /// Whether leadership is with another member (or nobody else could take it in time).
     pub fn handed_over(&self, now: Mono) -> bool {
-        let Some(since) = self.stopping else { return false };
+        if self.stopping.is_none() {
+            return false;
+        }
         if self.left || self.is_silent() {
             return true;
         }
         let standing = self.raft.standing();
         let alone = self.raft.membership().voters.len() <= 1;
-        alone
-            || (standing.leader != self.id && standing.leader != 0)
-            || now >= since + 2 * self.config.election_timeout
+        alone || (standing.leader != self.id && standing.leader != 0) || now >= self.hand_over_until()
+    }
+
+    /// When a member that stops gives up its wish that another one leads.
+    fn hand_over_until(&self) -> Mono {
+        self.stopping.map_or(Mono::NEVER, |since| since + 2 * self.config.election_timeout)
     }
 
     /// Whatever still waits is answered now, with what is known of it: the process ends soon.

@@ -68,6 +68,9 @@ impl<D: Disk> Node<D> {
 
     /// When the next turn is due if nothing happens before.
     pub fn deadline(&self) -> Mono {
+        if self.damage.is_some() {
+            return self.raft.deadline().min(self.hand_over_until());
+        }
         let busy = self.store.checkpoint_running() || self.snapshots.installing();
         let checkpoint = if busy { Mono::NEVER } else { self.checkpoint_due };
         if self.is_silent() {

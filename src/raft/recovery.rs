@@ -32,6 +32,9 @@
 //! and begins as any new member if a majority, itself included, never held an entry and nobody says otherwise. (At
 //! once if all answered; if somebody stays silent, after the same patience.)
 //!
+//! The price: a member of a cluster that already works, which never before came so far, is taken for one that lost
+//! everything, and cannot stand in for a member that is lost while it is brought up. Nothing tells the two apart.
+//!
 //! The leader of the day hears of the floor when its next append is answered by [`MessageBody::Forgot`]. It then runs
 //! for a later term at once, as if it had handed over to itself: the only lease in the way is its own. (If a later
 //! leader existed and had a lease, a majority would hold an entry of that leader's term and refuse.) Writes

@@ -359,7 +359,7 @@ impl<D: Disk> Node<D> {
     ) {
         self.now = self.now.max(now);
         let refused = if self.raft.standing().term == term {
-            self.propose_here(payloads)
+            self.propose_forwarded(payloads)
         } else {
             let ids = payloads.iter().filter_map(|p| command::origin(p)).map(|origin| origin.request_id);
             vec![NotProposed::NotNow(ids.collect())]

@@ -30,8 +30,15 @@ const SNAPSHOT_ABORT: u8 = 8;
 const PROPOSE_FAILED: u8 = 9;
 
 /// The codes with which a proposal can fail, by their number on the wire.
-const CODES: &[Code] =
-    &[Code::Err, Code::Busy, Code::NoMember, Code::MemberExists, Code::Learner, Code::Unhealthy];
+const CODES: &[Code] = &[
+    Code::Err,
+    Code::Busy,
+    Code::NoMember,
+    Code::MemberExists,
+    Code::Learner,
+    Code::Unhealthy,
+    Code::NoSpace,
+];
 
 /// Version, kind and origin, with which every logged command begins. It keeps what a frame decodes to in
 /// proportion to the frame.

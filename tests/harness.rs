@@ -4,10 +4,11 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time and on a real disk")]
 
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,7 +19,7 @@ use crate::resp::{Client, Reply, unsigned};
 pub const PAWLD: &str = env!("CARGO_BIN_EXE_pawld");
 
 /// How long a test waits for anything that should be a matter of a second on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the members of a test cluster are started with.
 #[derive(Clone)]
@@ -53,9 +54,13 @@ impl Setup {
 pub struct Member {
     pub name: String,
     pub data_dir: PathBuf,
+    /// Where it listens for clients.
+    pub host: Ipv4Addr,
     pub client_port: u16,
     pub peer_port: u16,
     pub args: Vec<String>,
+    /// The program and its first words that start the member; empty = the member itself.
+    pub starter: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -65,9 +70,11 @@ impl Member {
         Member {
             name: name.into(),
             data_dir: home.join(name),
+            host: Ipv4Addr::LOCALHOST,
             client_port,
             peer_port,
             args,
+            starter: Vec::new(),
             log: home.join(format!("{name}.log")),
             child: None,
         }
@@ -76,7 +83,9 @@ impl Member {
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "{} is running already", self.name);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
-        let child = Command::new(PAWLD)
+        let words: Vec<&str> = self.starter.iter().map(String::as_str).chain([PAWLD]).collect();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .args(&self.args)
             .env_clear()
             .stdin(Stdio::null())
@@ -134,14 +143,23 @@ impl Member {
     /// A connection, as soon as the member accepts one.
     pub fn client(&self) -> Client {
         until(&format!("{} to accept connections", self.name), PATIENCE, || {
-            Client::connect(self.client_port, PATIENCE).ok()
+            Client::connect_to(self.address(), PATIENCE).ok()
         })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (self.host, self.client_port).into()
     }
 
     /// `STATUS`, or None while the member does not answer.
     pub fn status(&self) -> Option<Reply> {
-        let mut client = Client::connect(self.client_port, Duration::from_secs(5)).ok()?;
+        let mut client = Client::connect_to(self.address(), Duration::from_secs(5)).ok()?;
         client.call(&["STATUS"]).ok().filter(|reply| !reply.is_error())
+    }
+
+    pub fn id(&self) -> u64 {
+        let status = until(&format!("{} to answer STATUS", self.name), PATIENCE, || self.status());
+        status.field("member_id").text().parse().expect("a number")
     }
 
     pub fn revision(&self) -> Option<u64> {
@@ -286,11 +304,24 @@ impl Cluster {
         })
     }
 
+    /// Makes this member the leader.
+    pub fn lead(&self, at: usize) {
+        until("the member to lead", PATIENCE, || {
+            let leader = self.leader();
+            if leader != at {
+                // Refused while the member lags, or if another one leads by now.
+                let _ =
+                    self.members[leader].client().call(&["MOVELEADER", &self.members[at].id().to_string()]);
+            }
+            (leader == at).then_some(())
+        });
+    }
+
     /// A put through any member that takes it; its revision.
     pub fn put(&self, key: &str, value: &str) -> u64 {
         until("a put to be accepted", PATIENCE, || {
             self.members.iter().filter(|member| member.child.is_some()).find_map(|member| {
-                let mut client = Client::connect(member.client_port, PATIENCE).ok()?;
+                let mut client = Client::connect_to(member.address(), PATIENCE).ok()?;
                 match client.call(&["PUT", key, value]) {
                     Ok(Reply::Integer(revision)) => u64::try_from(revision).ok(),
                     _ => None,
@@ -379,6 +410,15 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// Ends the clients of a test that fails, or the scope would wait for them for ever.
+pub struct EndAtDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for EndAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Asks again every few milliseconds until there is an answer.
 pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
@@ -432,10 +472,14 @@ pub fn run_with(command: &mut Command, input: &[u8], limit: Duration) -> Output 
     output
 }
 
-/// Whether a program is to be found.
-pub fn has(program: &str) -> bool {
+/// Where a program is to be found.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.is_file())
+}
+
+pub fn has(program: &str) -> bool {
+    find(program).is_some()
 }
 
 /// What a program said and how it ended, for messages.

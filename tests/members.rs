@@ -3,11 +3,14 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Member, PATIENCE, PAWLD, Setup, free_port, pause, run, say, shown, until};
+use crate::harness::{
+    Cluster, EndAtDrop, Member, PATIENCE, PAWLD, Setup, free_port, pause, run, say, shown, until,
+};
 use crate::resp::{Client, Reply};
 
 const WRITERS: usize = 4;
@@ -133,6 +136,37 @@ fn check_keys(member: &Member, keys: &[String]) {
     }
 }
 
+/// A member more, as a learner first. It is promoted as soon as it has caught up; until then that is refused.
+fn add(cluster: &mut Cluster, load: &Load, name: &str) {
+    let ports = load.ports.lock().unwrap().clone();
+    join(cluster, &ports, name, true);
+    let id = until("the learner to tell its name", PATIENCE, || {
+        let list = ctl(&ports, &["member", "list"]);
+        let line = list.lines().find(|line| line.contains(&format!(", started, {name}, ")))?;
+        assert!(line.ends_with(", true"), "{line}");
+        Some(line.split(", ").next().unwrap().to_string())
+    });
+    until("the learner to catch up", PATIENCE, || {
+        try_ctl(&ports, &["member", "promote", &id]).status.success().then_some(())
+    });
+    load.wait_for_progress();
+}
+
+/// A member less. It ends by itself, and does not start again.
+fn remove(cluster: &mut Cluster, load: &Load, at: usize) {
+    let mut gone = cluster.members.remove(at);
+    let rest: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
+    *load.ports.lock().unwrap() = rest.clone();
+    ctl(&rest, &["member", "remove", &id_of(&rest, &gone.name)]);
+    let status = gone.wait_exit(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{}", gone.log_tail(20));
+    gone.start();
+    assert_eq!(gone.wait_exit(PATIENCE).code(), Some(1), "{}", gone.log_tail(20));
+    assert!(gone.log().contains("was removed from the cluster"), "{}", gone.log_tail(20));
+    load.wait_for_progress();
+}
+
+/// All three of a cluster are replaced by others, one after the other.
 #[test]
 fn members_are_replaced_under_load() {
     let mut cluster = Cluster::start(&Setup::default());
@@ -145,42 +179,26 @@ fn members_are_replaced_under_load() {
             let load = &load;
             scope.spawn(move || load.write(writer));
         }
-        let guard = StopOnDrop(&load);
+        let guard = EndAtDrop(&load.over);
         load.wait_for_progress();
 
-        // A fourth as a learner. It is promoted as soon as it has caught up; until then that is refused.
-        join(&mut cluster, &ports(&load), "n4", true);
-        let id = until("n4 to tell its name", PATIENCE, || {
-            let list = ctl(&ports(&load), &["member", "list"]);
-            let line = list.lines().find(|line| line.contains(", started, n4, "))?;
-            assert!(line.ends_with(", true"), "{line}");
-            Some(line.split(", ").next().unwrap().to_string())
-        });
-        until("n4 to catch up", PATIENCE, || {
-            try_ctl(&ports(&load), &["member", "promote", &id]).status.success().then_some(())
-        });
-        assert!(ctl(&ports(&load), &["member", "list"]).contains("n4"));
-        load.wait_for_progress();
-
-        // The leader goes, whoever it is now. It ends by itself, and does not start again.
-        let leader = cluster.leader();
-        let mut gone = cluster.members.remove(leader);
-        let rest: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
-        *load.ports.lock().unwrap() = rest.clone();
-        let id = id_of(&rest, &gone.name);
-        ctl(&rest, &["member", "remove", &id]);
-        let status = gone.wait_exit(PATIENCE);
-        assert_eq!(status.code(), Some(0), "{}", gone.log_tail(20));
-        gone.start();
-        assert_eq!(gone.wait_exit(PATIENCE).code(), Some(1), "{}", gone.log_tail(20));
-        assert!(gone.log().contains("was removed from the cluster"), "{}", gone.log_tail(20));
-        load.wait_for_progress();
+        // One after the other, the leader first where it is still one of them.
+        for name in ["n4", "n5", "n6"] {
+            add(&mut cluster, &load, name);
+            let original = |at: &usize| ["n1", "n2", "n3"].contains(&&*cluster.members[*at].name);
+            let out = [cluster.leader()].into_iter().chain(0..4).find(original);
+            remove(&mut cluster, &load, out.expect("one is left"));
+        }
+        let ports = ports(&load);
+        let list = ctl(&ports, &["member", "list"]);
+        let names: Vec<&str> = list.lines().filter_map(|line| line.split(", ").nth(2)).collect();
+        assert_eq!(BTreeSet::from_iter(names), BTreeSet::from(["n4", "n5", "n6"]), "{list}");
 
         // Leadership goes where it is wanted.
         let leader = cluster.leader();
         let to = (leader + 1) % cluster.members.len();
-        let id = id_of(&rest, &cluster.members[to].name);
-        let moved = ctl(&rest, &["move-leader", &id]);
+        let id = id_of(&ports, &cluster.members[to].name);
+        let moved = ctl(&ports, &["move-leader", &id]);
         assert!(moved.starts_with("Leadership transferred from ") && moved.contains(&id), "{moved}");
         assert_eq!(cluster.leader(), to);
         load.wait_for_progress();
@@ -199,15 +217,6 @@ fn members_are_replaced_under_load() {
         began.elapsed().as_secs_f64(),
         load.longest_gap.lock().unwrap().as_millis()
     ));
-}
-
-/// A panic among the checks must end the writers too, or the scope would wait for ever.
-struct StopOnDrop<'a>(&'a Load);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Restarts keep the membership, on members whose flags say otherwise; who was removed while it was down is told

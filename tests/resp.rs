@@ -118,7 +118,11 @@ pub struct Client {
 impl Client {
     /// A connection to a server on loopback; every later wait is bounded by `patience`.
     pub fn connect(port: u16, patience: Duration) -> Result<Client> {
-        let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), patience)?;
+        Client::connect_to(([127, 0, 0, 1], port).into(), patience)
+    }
+
+    pub fn connect_to(address: SocketAddr, patience: Duration) -> Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Cluster, PATIENCE, Setup, pause, say};
+use crate::harness::{Cluster, EndAtDrop, PATIENCE, Setup, pause, say, until};
 use crate::resp::{Client, RangeReply, Reply, encode, unsigned};
 
 /// What one client of a member that stays saw.
@@ -216,6 +216,73 @@ fn sigterm_of_the_leader_leaves_no_request_in_doubt() {
     }
     assert!(failed.is_empty(), "{} of {done} failed: {failed:#?}", failed.len());
     say(&format!("10 stops of the leader: {done} puts done, {refused} refused, none in doubt"));
+    cluster.stop_all();
+    cluster.check_stopped();
+}
+
+/// Puts keys of its own until told to stop, at any member, and tries another one wherever that is safe: where it
+/// cannot connect, and where the answer promises that nothing happened. The keys, and how often it tried again.
+fn put_surely(over: &AtomicBool, ports: &[u16], name: &str) -> (Vec<(String, u64)>, u64) {
+    let mut ports = ports.iter().cycle();
+    let mut open: Option<Client> = None;
+    let (mut done, mut again) = (Vec::new(), 0);
+    while !over.load(Ordering::Relaxed) {
+        let Some(client) = open.as_mut().filter(|client| !client.is_stale()) else {
+            open = Client::connect(*ports.next().expect("endless"), PATIENCE).ok();
+            continue;
+        };
+        let key = format!("{name}-{}", done.len());
+        match client.call(&["PUT", &key, "v"]) {
+            Ok(Reply::Integer(revision)) => done.push((key, revision.cast_unsigned())),
+            Ok(reply) if matches!(reply.code(), Some("SHUTDOWN" | "NOLEADER" | "BUSY" | "LOADING")) => {
+                (open, again) = (None, again + 1);
+            }
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+    (done, again)
+}
+
+/// Every member in turn is told to stop and started again, while clients write: not one request fails.
+#[test]
+fn a_rolling_restart_fails_no_request() {
+    let mut cluster = Cluster::start(&Setup::default());
+    let ports: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
+    let over = AtomicBool::new(false);
+    let done: Vec<(Vec<(String, u64)>, u64)> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..6)
+            .map(|number| {
+                let (over, mut ports) = (&over, ports.clone());
+                ports.rotate_left(number % 3);
+                scope.spawn(move || put_surely(over, &ports, &format!("client-{number}")))
+            })
+            .collect();
+        let _guard = EndAtDrop(&over);
+        for at in [0, 1, 2, 0, 1, 2] {
+            cluster.members[at].stop();
+            cluster.members[at].start();
+            let caught_up = unsigned(cluster.members[(at + 1) % 3].status().unwrap().field("revision"));
+            until("the member to be healthy", PATIENCE, || {
+                cluster.members[at].revision().filter(|revision| *revision >= caught_up)
+            });
+            cluster.leader();
+        }
+        over.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let again: u64 = done.iter().map(|(_, again)| again).sum();
+    let done: Vec<(String, u64)> = done.into_iter().flat_map(|(done, _)| done).collect();
+    let all = cluster.members[0].client().call(&["RANGE", "client-", "PREFIX", "KEYS"]).unwrap();
+    let all: BTreeMap<Vec<u8>, u64> =
+        RangeReply::parse(&all).kvs.into_iter().map(|kv| (kv.key, kv.modified)).collect();
+    assert_eq!(all.len(), done.len(), "no key more");
+    for (key, revision) in &done {
+        assert_eq!(all.get(key.as_bytes()), Some(revision), "{key}");
+    }
+    say(&format!(
+        "rolling restart, twice: {} puts done, {again} of them at the second try, none failed",
+        done.len()
+    ));
     cluster.stop_all();
     cluster.check_stopped();
 }

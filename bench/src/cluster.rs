@@ -328,6 +328,16 @@ impl Client {
             Client::Etcd(c) => within(timeout, c.status()),
         }
     }
+
+    /// Asks the leader to hand over to this member.
+    pub fn move_leader(&mut self, to: u64, timeout: Duration) -> Result<()> {
+        match self {
+            Client::Resp { wire, port, open } => {
+                with_open(*wire, *port, open, timeout, |c| c.move_leader(to, timeout))
+            }
+            Client::Etcd(c) => within(timeout, c.move_leader(to)),
+        }
+    }
 }
 
 /// A connection that has failed, or was closed by the server between requests, is not used again.

@@ -1,4 +1,4 @@
-//! The three calls of etcd's v3 API that are measured. Messages as in etcd's `rpc.proto` and `kv.proto`, only
+//! The few calls of etcd's v3 API that are measured. Messages as in etcd's `rpc.proto` and `kv.proto`, only
 //! the fields that are used; unknown ones are skipped by the decoder.
 
 use std::sync::OnceLock;
@@ -67,6 +67,18 @@ pub struct StatusResponse {
     pub leader: u64,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MoveLeaderRequest {
+    #[prost(uint64, tag = "1")]
+    pub target_id: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct MoveLeaderResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<Header>,
+}
+
 /// The runtime of all etcd clients: as many workers as cores, as etcd's own benchmark tool has.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
@@ -116,6 +128,13 @@ impl EtcdClient {
     pub async fn status(&mut self) -> Result<(u64, u64)> {
         let status: StatusResponse = self.call("/etcdserverpb.Maintenance/Status", StatusRequest {}).await?;
         Ok((status.header.unwrap_or_default().member_id, status.leader))
+    }
+
+    /// Leadership goes to this member, when this is answered. Only the leader can be asked.
+    pub async fn move_leader(&mut self, target_id: u64) -> Result<()> {
+        let path = "/etcdserverpb.Maintenance/MoveLeader";
+        let _: MoveLeaderResponse = self.call(path, MoveLeaderRequest { target_id }).await?;
+        Ok(())
     }
 }
 

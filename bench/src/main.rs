@@ -38,7 +38,8 @@ enum Name {
 /// Pawl beside etcd, Redis, LMDB and redb. Programs: PAWLD, ETCD, REDIS_SERVER, or what is found.
 #[derive(Parser)]
 struct Arguments {
-    /// `all`, or any of: engine put1 put1000 put50x16 get50 memory restart failover stop. And `apply`, which
+    /// `all`, or any of: engine put1 put1000 put50x16 get50 memory restart failover stop
+    /// transfer. And `apply`, which
     /// is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after a change
     #[arg(required = true)]
     rows: Vec<String>,
@@ -51,7 +52,13 @@ struct Arguments {
     /// How often the rows under load and the engines are measured, each time on fresh data
     #[arg(long)]
     rounds: Option<usize>,
-    /// Keys for memory, restart, failover and stop
+    /// How often the leader is killed for failover
+    #[arg(long)]
+    kills: Option<usize>,
+    /// How often leadership is moved for transfer
+    #[arg(long)]
+    transfers: Option<usize>,
+    /// Keys for memory, restart, failover, stop and transfer
     #[arg(long)]
     keys: Option<u64>,
     /// Seconds for each row under load
@@ -78,6 +85,7 @@ pub struct Scale {
     pub restarts: usize,
     pub failovers: usize,
     pub stops: usize,
+    pub transfers: usize,
     pub engine_keys: usize,
     pub engine_rounds: usize,
 }
@@ -95,8 +103,9 @@ impl Scale {
             load_keys: pick(10_000, 100_000) as u64,
             life_keys: arguments.keys.unwrap_or(pick(20_000, 1_000_000) as u64),
             restarts: pick(1, 5),
-            failovers: pick(2, 9),
+            failovers: arguments.kills.unwrap_or(pick(2, 9)),
             stops: pick(1, 5),
+            transfers: arguments.transfers.unwrap_or(pick(3, 20)),
             engine_keys: pick(100_000, 1_000_000),
             engine_rounds: arguments.rounds.unwrap_or(pick(1, 3)),
         }

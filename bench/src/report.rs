@@ -27,7 +27,7 @@ const fn line(title: &'static str, unit: Unit, goal: &'static str) -> Line {
     Line { title, unit, goal }
 }
 
-const CLUSTER_LINES: [Line; 18] = [
+const CLUSTER_LINES: [Line; 22] = [
     line("put, 1 client: p50", Unit::Ms, ""),
     line("put, 1 client: p50 over raw fdatasync", Unit::Times, "≤ 2, goal 1.5"),
     line("put, 1000 connections: rate", Unit::PerSecond, "≥ 1.0 × Redis, ≥ 3 × etcd"),
@@ -40,6 +40,10 @@ const CLUSTER_LINES: [Line; 18] = [
     line("restart to first linearizable read", Unit::Seconds, "≤ 0.1 s + election, with 1 M keys"),
     line("restart, the election left out", Unit::Seconds, "≤ 0.1 s, with 1 M keys"),
     line("kill -9 of the leader to next write", Unit::Seconds, "≤ 0.8 s, goal 0.6"),
+    line("kill -9 of the leader to next write: p99", Unit::Seconds, ""),
+    line("transfer of leadership: longest gap", Unit::Ms, ""),
+    line("transfer of leadership: longest gap, p99", Unit::Ms, ""),
+    line("transfer of leadership: failed requests", Unit::Count, "0"),
     line("graceful stop of the leader: longest gap", Unit::Ms, "≤ 50 ms"),
     line("graceful stop of the leader: failed requests", Unit::Count, "0"),
     line("graceful stop of the leader: failed requests at the leader itself", Unit::Count, "0"),
@@ -89,6 +93,16 @@ impl Figures {
     pub fn note(&mut self, note: String) {
         eprintln!("  note: {note}");
         self.notes.push(note);
+    }
+
+    /// So much of what was added under one title is not above this: as another figure.
+    pub fn add_quantile(&mut self, q: f64, of: &'static str, title: &'static str, system: &'static str) {
+        let mut sorted = self.samples.get(&(of, system)).cloned().unwrap_or_default();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (q * sorted.len() as f64).ceil() as usize;
+        if let Some(value) = sorted.get(rank.max(1) - 1) {
+            self.add(title, system, *value);
+        }
     }
 
     fn median(&self, title: &'static str, system: &'static str) -> Option<f64> {

@@ -149,6 +149,11 @@ impl RespClient {
         };
         Ok((field("member_id")?, field("leader")?))
     }
+
+    /// Leadership goes to this member, when this is answered. Only the leader can be asked.
+    pub fn move_leader(&mut self, to: u64, timeout: Duration) -> Result<()> {
+        self.call(&[b"MOVELEADER", to.to_string().as_bytes()], timeout).map(|_| ())
+    }
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -41,10 +41,12 @@ pub enum Row {
     Failover,
     /// SIGTERM of the leader: the longest gap between writes
     Stop,
+    /// leadership is moved on request: the longest gap between writes
+    Transfer,
 }
 
 impl Row {
-    pub const ALL: [Row; 9] = [
+    pub const ALL: [Row; 10] = [
         Row::Engine,
         Row::Put1,
         Row::Put1000,
@@ -54,9 +56,10 @@ impl Row {
         Row::Restart,
         Row::Failover,
         Row::Stop,
+        Row::Transfer,
     ];
     pub const LOAD: [Row; 4] = [Row::Put1, Row::Put1000, Row::Put50x16, Row::Get50];
-    pub const LIFE: [Row; 4] = [Row::Memory, Row::Restart, Row::Failover, Row::Stop];
+    pub const LIFE: [Row; 5] = [Row::Memory, Row::Restart, Row::Failover, Row::Stop, Row::Transfer];
 }
 
 fn plan(cluster: &Cluster, leader: usize, scale: &Scale, kind: Kind) -> Plan {
@@ -185,9 +188,10 @@ pub fn life_rows(
     }
     if rows.contains(&Row::Failover) {
         for _ in 0..scale.failovers {
-            figures.add("kill -9 of the leader to next write", name, failover(&mut cluster)?);
+            figures.add(KILLED, name, failover(&mut cluster)?);
             settle(&cluster, scale)?;
         }
+        figures.add_quantile(0.99, KILLED, "kill -9 of the leader to next write: p99", name);
     }
     if rows.contains(&Row::Stop) {
         for _ in 0..scale.stops {
@@ -199,8 +203,19 @@ pub fn life_rows(
             settle(&cluster, scale)?;
         }
     }
+    if rows.contains(&Row::Transfer) {
+        let (gaps_ms, failed) = transfers(&cluster, scale.transfers)?;
+        for gap_ms in gaps_ms {
+            figures.add(MOVED, name, gap_ms);
+        }
+        figures.add_quantile(0.99, MOVED, "transfer of leadership: longest gap, p99", name);
+        figures.add("transfer of leadership: failed requests", name, failed as f64);
+    }
     Ok(())
 }
+
+const KILLED: &str = "kill -9 of the leader to next write";
+const MOVED: &str = "transfer of leadership: longest gap";
 
 /// All members up, and one of them leader for a while.
 fn settle(cluster: &Cluster, scale: &Scale) -> Result<()> {
@@ -328,4 +343,70 @@ fn write_until(over: &AtomicBool, wire: Wire, ports: [u16; 2]) -> (f64, u64) {
         }
     }
     (longest.max(last.elapsed()).as_secs_f64() * 1e3, failed)
+}
+
+/// Leadership goes round while one writer at each member has one request in flight. For each transfer the longest
+/// time between two acknowledgements to the same writer; and how many requests failed in all.
+fn transfers(cluster: &Cluster, count: usize) -> Result<(Vec<f64>, u64)> {
+    let over = AtomicBool::new(false);
+    let wire = cluster.system.wire;
+    let (begun, seen) = std::thread::scope(|scope| {
+        let writers: Vec<_> = cluster
+            .members
+            .iter()
+            .map(|member| {
+                let over = &over;
+                scope.spawn(move || acknowledgements(over, wire, member.port))
+            })
+            .collect();
+        let begun = move_around(cluster, count);
+        over.store(true, Ordering::Relaxed);
+        let seen: Vec<_> = writers.into_iter().map(|w| w.join().expect("a writer does not panic")).collect();
+        begun.map(|begun| (begun, seen))
+    })?;
+    let longest_ms = |begin: &Instant| {
+        let end = *begin + AROUND_TRANSFER;
+        let gaps = seen.iter().flat_map(|(at, _)| at.windows(2));
+        let gaps = gaps.filter(|pair| pair[1] >= *begin && pair[0] <= end);
+        gaps.map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3).fold(0.0, f64::max)
+    };
+    Ok((begun.iter().map(longest_ms).collect(), seen.iter().map(|(_, failed)| failed).sum()))
+}
+
+/// Between two transfers, and how long one shows in the gaps between writes.
+const BETWEEN_TRANSFERS: Duration = Duration::from_millis(500);
+const AROUND_TRANSFER: Duration = Duration::from_millis(300);
+
+/// When each transfer was asked for.
+fn move_around(cluster: &Cluster, count: usize) -> Result<Vec<Instant>> {
+    let mut begun = Vec::new();
+    for _ in 0..count {
+        std::thread::sleep(BETWEEN_TRANSFERS);
+        let leader = cluster.leader()?;
+        let next = &cluster.members[(leader + 1) % cluster.members.len()];
+        let (to, _) = Client::new(cluster.system.wire, next.port).status(REQUEST)?;
+        let mut client = Client::new(cluster.system.wire, cluster.members[leader].port);
+        client.status(REQUEST)?; // Connected: what is measured is the transfer.
+        begun.push(Instant::now());
+        client.move_leader(to, REQUEST)?;
+    }
+    std::thread::sleep(BETWEEN_TRANSFERS);
+    Ok(begun)
+}
+
+/// When each write was acknowledged, at last the end; and how many failed.
+fn acknowledgements(over: &AtomicBool, wire: Wire, port: u16) -> (Vec<Instant>, u64) {
+    let mut client = Client::new(wire, port);
+    let (mut at, mut failed) = (Vec::new(), 0);
+    while !over.load(Ordering::Relaxed) {
+        match client.put(b"transfer", &[7; VALUE_BYTES], REQUEST) {
+            Ok(()) => at.push(Instant::now()),
+            Err(_) => {
+                failed += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    at.push(Instant::now());
+    (at, failed)
 }

@@ -165,6 +165,11 @@ pub fn changes_membership(payload: &[u8]) -> bool {
     payload.get(1).is_some_and(|kind| (KIND_MEMBER_ADD..=KIND_MEMBER_ALONE).contains(kind))
 }
 
+/// Whether an encoded command is a put: those are refused where there is no room.
+pub fn is_put(payload: &[u8]) -> bool {
+    payload.get(1) == Some(&KIND_PUT)
+}
+
 /// The origin alone, without looking at the rest. None where the bytes are too short to have one.
 pub fn origin(payload: &[u8]) -> Option<Origin> {
     let member = payload.get(2..10)?.try_into().ok()?;

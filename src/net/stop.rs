@@ -53,8 +53,6 @@ pub(super) struct Stopping {
     /// Waiting requests have been answered with what is known.
     gave_up: bool,
     look_at: Mono,
-    /// The last checkpoint is under way or done.
-    last_checkpoint: bool,
 }
 
 impl<D: Disk, C: Clock> EventLoop<D, C> {
@@ -160,14 +158,11 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     /// True when it is durable, or cannot be.
     fn last_checkpoint(&mut self) -> Result<bool> {
-        let Some(stopping) = &mut self.stopping else { return Ok(false) };
-        if stopping.last_checkpoint {
-            return Ok(!self.shell.node.checkpoint_running());
+        if self.shell.node.checkpoint_running() {
+            return Ok(false);
         }
-        stopping.last_checkpoint = true;
-        if let Some(checkpoint) = self.shell.node.final_checkpoint()? {
-            self.shell.workers.ask(Work::Job(Job::Checkpoint(checkpoint)));
-        }
+        let Some(checkpoint) = self.shell.node.final_checkpoint()? else { return Ok(true) };
+        self.shell.workers.ask(Work::Job(Job::Checkpoint(checkpoint)));
         Ok(false)
     }
 }

@@ -134,7 +134,7 @@ impl<D: Disk> Node<D> {
             let plain = rest.iter().position(|payload| command::changes_membership(payload));
             let mut behind = rest.split_off(plain.unwrap_or(rest.len()));
             if !rest.is_empty() {
-                refused.extend(self.propose_plain(rest).err());
+                refused.extend(self.propose_plain(rest));
             }
             if !behind.is_empty() {
                 refused.extend(self.propose_change(behind.remove(0)).err());
@@ -144,15 +144,28 @@ impl<D: Disk> Node<D> {
         refused
     }
 
-    fn propose_plain(&mut self, payloads: Vec<Bytes>) -> Result<(), NotProposed> {
-        let ids = payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
+    fn propose_plain(&mut self, payloads: Vec<Bytes>) -> Vec<NotProposed> {
+        let ids: Vec<u64> =
+            payloads.iter().filter_map(|p| command::origin(p)).map(|o| o.request_id).collect();
         if self.log_is_full() {
-            return Err(NotProposed::Busy(ids));
+            return ids.into_iter().map(no_space).collect();
         }
-        self.raft.propose(payloads, self.now, &self.log).map_err(|refused| match refused {
-            Refused::Busy => NotProposed::Busy(ids),
-            Refused::NotLeader { .. } | Refused::Transferring => NotProposed::NotNow(ids),
-        })
+        match self.raft.propose(payloads, self.now, &self.log) {
+            Ok(_) => Vec::new(),
+            Err(Refused::Busy) => vec![NotProposed::Busy(ids)],
+            Err(Refused::NotLeader { .. } | Refused::Transferring) => vec![NotProposed::NotNow(ids)],
+        }
+    }
+
+    /// What another member's clients want. Their puts are refused where this member's own clients' are.
+    pub(super) fn propose_forwarded(&mut self, mut payloads: Vec<Bytes>) -> Vec<NotProposed> {
+        let mut refused = Vec::new();
+        if self.is_full() {
+            let puts = payloads.extract_if(.., |payload| command::is_put(payload));
+            refused.extend(puts.filter_map(|put| command::origin(&put)).map(|o| no_space(o.request_id)));
+        }
+        refused.extend(self.propose_here(payloads));
+        refused
     }
 
     fn propose_change(&mut self, payload: Bytes) -> Result<(), NotProposed> {
@@ -421,6 +434,10 @@ impl<D: Disk> Node<D> {
     pub fn removed_members(&self) -> &[MemberId] {
         self.store.removed_members()
     }
+}
+
+fn no_space(request_id: u64) -> NotProposed {
+    NotProposed::Failed(request_id, Fault::no_space())
 }
 
 fn known_id() -> Fault {

@@ -207,6 +207,8 @@ pub struct Node<D: Disk> {
     chores_at: Mono,
     /// When a checkpoint that lacked room is tried again; never, if none did.
     checkpoint_retry_at: Mono,
+    /// How many checkpoints were begun to end.
+    final_checkpoints: u32,
     next_publish: Mono,
     /// Damage or a failed disk, found where no error could be returned: the next turn does.
     failure: Option<Error>,
@@ -395,7 +397,7 @@ impl<D: Disk> Node<D> {
     ) {
         self.now = self.now.max(now);
         let refused = if self.raft.standing().term == term {
-            self.propose_here(payloads)
+            self.propose_forwarded(payloads)
         } else {
             let ids = payloads.iter().filter_map(|p| command::origin(p)).map(|origin| origin.request_id);
             vec![NotProposed::NotNow(ids.collect())]
@@ -571,9 +573,19 @@ impl<D: Disk> Node<D> {
         self.handed_over(now) && self.writes.is_empty() && self.reads.waiting() == 0
     }
 
-    /// The last checkpoint before a clean exit, so that the next start replays nothing; None while one runs.
+    /// A checkpoint before a clean exit, so that the next start replays nothing. None when there is nothing left to
+    /// write: the member may end. One that lacked room is of an earlier state, and tried once more first.
     pub fn final_checkpoint(&mut self) -> Result<Option<Checkpoint<D>>> {
-        self.store.begin_checkpoint()
+        assert!(!self.checkpoint_running(), "the caller waits for it");
+        if self.final_checkpoints == FINAL_CHECKPOINTS_MAX {
+            return Ok(None); // Others still write, or there still is no room.
+        }
+        self.final_checkpoints += 1;
+        if self.checkpoint_retry_at == Mono::NEVER {
+            return self.store.begin_checkpoint();
+        }
+        self.checkpoint_retry_at = Mono::NEVER;
+        Ok(Some(self.store.retry_checkpoint()))
     }
 
     /// Whether waiting for the checkpoint makes sense: one that lacks room may never end.
@@ -627,6 +639,9 @@ const EMPTY_SEGMENTS: u64 = 16;
 
 /// Housekeeping that found the disk full is tried again after this.
 const HOUSEKEEPING_RETRY: Nanos = SECOND;
+
+/// One that lacked room before, and the last.
+const FINAL_CHECKPOINTS_MAX: u32 = 2;
 
 /// A read index that could not be had is asked for again after this.
 const READ_RETRY: Nanos = 20 * MS;

@@ -134,6 +134,7 @@ impl<D: Disk> Node<D> {
             spare_lacks_room: false,
             chores_at: Mono(0),
             checkpoint_retry_at: Mono::NEVER,
+            final_checkpoints: 0,
             next_publish: Mono(0),
             failure: None,
             damage: None,

@@ -93,7 +93,6 @@ pub struct Stopping {
     pub restart: Nanos,
     pub handed_over_at: Option<Mono>,
     pub gave_up: bool,
-    pub last_checkpoint: bool,
 }
 
 impl Machine {

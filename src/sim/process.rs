@@ -523,16 +523,6 @@ impl World {
                 now
             }
         };
-        if stopping.last_checkpoint {
-            if process.node.checkpoint_running() {
-                return;
-            }
-            let restart = stopping.restart;
-            self.trace.line(self.now, member as u64, || "has stopped".into());
-            self.end_process(member, false);
-            self.machines[member].start_at = self.now + restart;
-            return self.after(restart, Event::Start { member });
-        }
         if now >= since + PATIENCE && !stopping.gave_up {
             stopping.gave_up = true;
             process.node.give_up();
@@ -543,11 +533,18 @@ impl World {
             return self.turn_after(member, 10 * MS);
         }
         let process = self.machines[member].process.as_mut().expect("it is stopping");
-        let stopping = process.stopping.as_mut().expect("it is stopping");
-        stopping.last_checkpoint = true;
+        if process.node.checkpoint_running() {
+            return;
+        }
+        let restart = process.stopping.as_ref().expect("it is stopping").restart;
         match process.node.final_checkpoint() {
             Err(why) => self.stopped(member, &why),
-            Ok(None) => self.turn_after(member, MS),
+            Ok(None) => {
+                self.trace.line(self.now, member as u64, || "has stopped".into());
+                self.end_process(member, false);
+                self.machines[member].start_at = self.now + restart;
+                self.after(restart, Event::Start { member });
+            }
             Ok(Some(checkpoint)) => {
                 process.jobs.push_back(crate::node::Job::Checkpoint(checkpoint));
                 if process.jobs.len() == 1 {

@@ -34,8 +34,15 @@ const INTRODUCE: u8 = 10;
 const STATE_HASH: u8 = 11;
 
 /// The codes with which a proposal can fail, by their number on the wire.
-const CODES: &[Code] =
-    &[Code::Err, Code::Busy, Code::NoMember, Code::MemberExists, Code::Learner, Code::Unhealthy];
+const CODES: &[Code] = &[
+    Code::Err,
+    Code::Busy,
+    Code::NoMember,
+    Code::MemberExists,
+    Code::Learner,
+    Code::Unhealthy,
+    Code::NoSpace,
+];
 
 /// Version, kind and origin, with which every logged command begins. It keeps what a frame decodes to in
 /// proportion to the frame.

@@ -51,6 +51,7 @@ fn samples() -> Vec<Frame> {
             request_id: 3,
             fault: Fault::new(Code::Learner, "not yet"),
         }),
+        Frame::Call(PeerCall::ProposeFailed { number: 9, request_id: 4, fault: Fault::no_space() }),
         Frame::AskMembers,
         Frame::Members {
             cluster: 0xc1,

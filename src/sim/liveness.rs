@@ -164,7 +164,10 @@ impl World {
         self.run_until(due, |world| world.clients.answered() >= before + wanted as usize / 2);
         let answered = self.clients.answered() - before;
         if self.sound() && answered < wanted as usize / 2 {
-            return self.fail("L3", format!("only {answered} of {wanted} new operations are answered"));
+            let states: Vec<String> = self.members().map(|member| self.describe(member)).collect();
+            let states = states.join("; ");
+            let what = format!("only {answered} of {wanted} new operations are answered: {states}");
+            return self.fail("L3", what);
         }
         self.change_something();
         let elections = self.watch.elections;
@@ -248,7 +251,8 @@ impl World {
                 let (standing, applied) = process.node.standing();
                 let (leader, term) = (standing.leader, standing.term);
                 let mending = if process.node.is_recovering() { " (recovering)" } else { "" };
-                format!("{member}{mending} follows {leader} in term {term}, applied {applied}")
+                let errors = process.node.status().errors.join(", ");
+                format!("{member}{mending} [{errors}] follows {leader} in term {term}, applied {applied}")
             }
         }
     }

@@ -357,7 +357,7 @@ impl<D: Disk> Node<D> {
             PeerCall::ReadIndexReply { id, index } => {
                 self.reads.answered(id, index, now + READ_RETRY);
             }
-            PeerCall::StateHash { index, hash } => self.on_state_hash(from, index, hash),
+            PeerCall::StateHash { index, hash, wrong } => self.on_state_hash(from, index, hash, wrong),
             PeerCall::SnapshotBegin { .. }
             | PeerCall::SnapshotChunk { .. }
             | PeerCall::SnapshotAck { .. }

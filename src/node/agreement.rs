@@ -76,7 +76,7 @@ const HASHES_MAX: usize = 16_384;
 const GRACE: Nanos = 2 * REPORT_EVERY;
 
 /// A snapshot waits no longer for the word of those who live: they may wait for one themselves.
-const PATIENCE: Nanos = 10 * GRACE;
+const PATIENCE: Nanos = 3 * GRACE;
 
 /// What this member thinks of its own state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

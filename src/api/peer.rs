@@ -25,7 +25,8 @@ pub enum PeerCall {
     /// None: not the leader, or leadership could not be confirmed; ask again with a new id.
     ReadIndexReply { id: u64, index: Option<Index> },
     /// Behind entry `index` the sender's state has this hash: equal at all members, or one of them is wrong.
-    StateHash { index: Index, hash: u64 },
+    /// `wrong`: the sender knows that it is the one.
+    StateHash { index: Index, hash: u64, wrong: bool },
     /// The sender will stream its state as of `at`. `stream` is unique per attempt.
     SnapshotBegin { stream: u64, at: EntryId },
     /// Chunk `number` (from 0) of the stream; the bytes say themselves where the stream ends.

@@ -36,7 +36,7 @@
 //!
 //! It hands over leadership if it has it (its log is as good as any, only its answers are not), and is silent from
 //! then on: no votes, no acknowledgements, nothing for clients but `CORRUPT` and its status, nothing for members but
-//! its hash, so that they can name it. What clients waited
+//! its hash, and that it is wrong, so that they can name it and need not doubt themselves. What clients waited
 //! for is told as unknown. The next checkpoint marks the state, and a marked state is silent from the start. The
 //! mark is in the state's own record, so that it goes with the state: with a snapshot installed in its place,
 //! the member is one like any other again. Where two of two differ, an operator says with `--force-new-cluster`
@@ -76,7 +76,7 @@ const HASHES_MAX: usize = 16_384;
 const GRACE: Nanos = 2 * REPORT_EVERY;
 
 /// A snapshot waits no longer for the word of those who live: they may wait for one themselves.
-const PATIENCE: Nanos = 10 * GRACE;
+const PATIENCE: Nanos = 3 * GRACE;
 
 /// What this member thinks of its own state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,8 @@ struct Peer {
     /// A report about an entry that is not applied here yet.
     awaited: Option<(Index, u64)>,
     compared: Option<Compared>,
+    /// It says itself that its state is wrong: that makes nobody doubt another.
+    admits: bool,
 }
 
 /// The last comparison with a member.
@@ -178,7 +180,8 @@ impl Agreement {
     }
 
     /// Another member has this hash behind this entry.
-    pub(super) fn heard(&mut self, from: MemberId, index: Index, hash: u64) {
+    pub(super) fn heard(&mut self, from: MemberId, index: Index, hash: u64, wrong: bool) {
+        self.peers.entry(from).or_default().admits = wrong;
         if index <= self.applied {
             return self.compare(from, index, hash);
         }
@@ -229,7 +232,8 @@ impl Agreement {
 
     /// Whose state differs from this one, as of the last comparison.
     fn differing(&self) -> impl Iterator<Item = MemberId> {
-        self.peers.iter().filter(|(_, peer)| peer.differs()).map(|(&id, _)| id)
+        let wrong = |peer: &Peer| peer.admits || peer.differs();
+        self.peers.iter().filter(move |(_, peer)| wrong(peer)).map(|(&id, _)| id)
     }
 
     /// Whether another member should not take over the state behind an entry yet: no majority has confirmed it, and
@@ -268,8 +272,8 @@ impl Agreement {
     }
 
     fn trust_now(&mut self, me: MemberId, voters: &[MemberId], now: Mono) -> Trust {
-        let compared = voters.iter().filter_map(|id| self.peers.get(id)?.compared);
-        let differing = compared.filter(|compared| !compared.same);
+        let differing =
+            voters.iter().filter_map(|id| self.peers.get(id).filter(|peer| peer.differs())?.compared);
         if differing.clone().count() >= majority(voters.len()) {
             return Trust::Diverged;
         }
@@ -285,15 +289,15 @@ impl Agreement {
 
 impl Peer {
     fn differs(&self) -> bool {
-        self.compared.is_some_and(|compared| !compared.same)
+        !self.admits && self.compared.is_some_and(|compared| !compared.same)
     }
 }
 
 impl<D: Disk> Node<D> {
     /// Another member says which hash its state had behind an entry.
-    pub(super) fn on_state_hash(&mut self, from: MemberId, index: Index, hash: u64) {
+    pub(super) fn on_state_hash(&mut self, from: MemberId, index: Index, hash: u64, wrong: bool) {
         if self.raft.membership().contains(from) {
-            self.agreement.heard(from, index, hash);
+            self.agreement.heard(from, index, hash, wrong);
         }
     }
 
@@ -305,7 +309,8 @@ impl<D: Disk> Node<D> {
     }
 
     fn report_state(&mut self) {
-        let call = PeerCall::StateHash { index: self.store.applied().index, hash: self.store.hash() };
+        let (index, hash) = (self.store.applied().index, self.store.hash());
+        let call = PeerCall::StateHash { index, hash, wrong: self.agreement.trust == Trust::Diverged };
         for to in self.raft.membership().all().into_iter().filter(|to| *to != self.id) {
             self.output.messages.push(Outbound::Call { to, call: call.clone() });
         }
@@ -406,7 +411,7 @@ mod tests {
 
     /// Each of `others` says something else than this member would.
     fn differ(agreement: &mut Agreement, others: &[MemberId]) {
-        others.iter().for_each(|&other| agreement.heard(other, 5, 999));
+        others.iter().for_each(|&other| agreement.heard(other, 5, 999, false));
     }
 
     #[test]
@@ -419,8 +424,8 @@ mod tests {
             differ(&mut agreement, &[others + 1]);
             assert!(agreement.judge(1, &of(voters), NOW));
             assert_eq!(agreement.trust(), Trust::Diverged, "of {voters}");
-            agreement.heard(2, 9, 9);
-            agreement.heard(3, 9, 9);
+            agreement.heard(2, 9, 9, false);
+            agreement.heard(3, 9, 9, false);
             assert!(!agreement.judge(1, &of(voters), LATER), "that is for good");
         }
     }
@@ -428,14 +433,14 @@ mod tests {
     #[test]
     fn who_is_in_a_majority_goes_on_and_names_the_other() {
         let mut agreement = at(9);
-        agreement.heard(3, 4, 4);
+        agreement.heard(3, 4, 4, false);
         differ(&mut agreement, &[2]);
-        agreement.heard(3, 5, 5);
+        agreement.heard(3, 5, 5, false);
         for now in [NOW, LATER] {
             assert!(!agreement.judge(1, &of(3), now));
         }
         assert_eq!(agreement.differing().collect::<Vec<_>>(), [2]);
-        agreement.heard(2, 9, 9);
+        agreement.heard(2, 9, 9, false);
         agreement.judge(1, &of(3), LATER);
         assert_eq!(agreement.differing().count(), 0, "its state was rebuilt");
     }
@@ -444,17 +449,30 @@ mod tests {
     fn where_nobody_knows_who_is_wrong_nobody_serves() {
         for voters in [2, 3, 4] {
             let mut agreement = at(9);
-            agreement.heard(3, 4, 4); // Before the entry in question: it says nothing about that one.
+            agreement.heard(3, 4, 4, false); // Before the entry in question: it says nothing about that one.
             differ(&mut agreement, &[2]);
             assert!(!agreement.judge(1, &of(voters), NOW), "the others may be about to say more");
             assert!(agreement.judge(1, &of(voters), LATER));
             assert_eq!(agreement.trust(), Trust::Doubtful, "of {voters}");
             if voters == 3 {
-                agreement.heard(3, 5, 5);
+                agreement.heard(3, 5, 5, false);
                 assert!(agreement.judge(1, &of(voters), LATER));
                 assert_eq!(agreement.trust(), Trust::Agreed);
             }
         }
+    }
+
+    #[test]
+    fn who_admits_to_be_wrong_puts_nobody_in_doubt() {
+        let mut agreement = at(9);
+        differ(&mut agreement, &[2]);
+        agreement.judge(1, &of(3), NOW);
+        assert!(agreement.judge(1, &of(3), LATER));
+        assert_eq!(agreement.trust(), Trust::Doubtful);
+        agreement.heard(2, 5, 999, true);
+        assert!(agreement.judge(1, &of(3), LATER));
+        assert_eq!((agreement.trust(), agreement.suspects(1)), (Trust::Agreed, vec![2]));
+        assert!(!agreement.holds_back(1, &[1, 2, 3], 9, GRACE, false));
     }
 
     #[test]
@@ -472,8 +490,8 @@ mod tests {
     #[test]
     fn a_report_waits_for_its_entry_and_the_oldest_is_kept() {
         let mut agreement = at(9);
-        agreement.heard(2, 12, 999);
-        agreement.heard(2, 14, 14);
+        agreement.heard(2, 12, 999, false);
+        agreement.heard(2, 14, 14, false);
         agreement.applied(10, 10);
         agreement.applied(11, 11);
         assert_eq!(agreement.differing().count(), 0);
@@ -481,9 +499,9 @@ mod tests {
         assert_eq!(agreement.differing().collect::<Vec<_>>(), [2]);
         assert_eq!(agreement.next_awaited, Index::MAX);
         // A connection made anew ends the waiting.
-        agreement.heard(2, Index::MAX, 1);
+        agreement.heard(2, Index::MAX, 1, false);
         agreement.greeted(2);
-        agreement.heard(2, 13, 13);
+        agreement.heard(2, 13, 13, false);
         agreement.applied(13, 13);
         assert_eq!(agreement.differing().count(), 0);
     }
@@ -494,10 +512,10 @@ mod tests {
         assert_eq!(agreement.hash_at(5), None);
         assert_eq!(agreement.hash_at(6), Some(6));
         assert_eq!(agreement.hash_at(HASHES_MAX as Index + 6), None);
-        agreement.heard(2, 5, 999);
+        agreement.heard(2, 5, 999, false);
         assert_eq!(agreement.differing().count(), 0);
-        agreement.heard(2, 100, 100);
-        agreement.heard(2, 99, 999);
+        agreement.heard(2, 100, 100, false);
+        agreement.heard(2, 99, 999, false);
         assert_eq!(agreement.differing().count(), 0, "overtaken by a later report");
     }
 
@@ -516,9 +534,9 @@ mod tests {
         assert!(!agreement.holds_back(1, &voters, 9, GRACE, false), "nobody is there to say more");
         assert!(agreement.holds_back(1, &voters, 9, GRACE, true), "somebody is");
         assert!(!agreement.holds_back(1, &voters, 9, PATIENCE, true));
-        agreement.heard(2, 8, 8);
+        agreement.heard(2, 8, 8, false);
         assert!(agreement.holds_back(1, &voters, 9, 0, true));
-        agreement.heard(2, 9, 9);
+        agreement.heard(2, 9, 9, false);
         assert!(!agreement.holds_back(1, &voters, 9, 0, true), "two of three agree");
         let mut agreement = at(9);
         differ(&mut agreement, &[2]);

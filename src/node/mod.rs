@@ -378,7 +378,7 @@ impl<D: Disk> Node<D> {
                 self.reads.answered(id, index, now + READ_RETRY);
             }
             PeerCall::Introduce { members } => self.on_introduction(members),
-            PeerCall::StateHash { index, hash } => self.on_state_hash(from, index, hash),
+            PeerCall::StateHash { index, hash, wrong } => self.on_state_hash(from, index, hash, wrong),
             PeerCall::SnapshotBegin { .. }
             | PeerCall::SnapshotChunk { .. }
             | PeerCall::SnapshotAck { .. }

@@ -7,7 +7,7 @@
 //! propose failed:   number u64 | request id u64 | code u8 | text blob
 //! read index:       id u64
 //! read index reply: id u64 | known u8 | index u64
-//! state hash:       index u64 | hash u64
+//! state hash:       index u64 | hash u64 | wrong u8
 //! snapshot begin:   stream u64 | term u64 | index u64
 //! snapshot chunk:   stream u64 | number u64 | bytes blob
 //! snapshot ack:     stream u64 | next u64 | installed u8
@@ -94,10 +94,11 @@ fn put(call: &PeerCall, out: &mut BytesMut) {
             out.put_u8(u8::from(index.is_some()));
             out.put_u64_le(index.unwrap_or(0));
         }
-        PeerCall::StateHash { index, hash } => {
+        PeerCall::StateHash { index, hash, wrong } => {
             out.put_u8(STATE_HASH);
             out.put_u64_le(*index);
             out.put_u64_le(*hash);
+            out.put_u8(u8::from(*wrong));
         }
         PeerCall::SnapshotBegin { stream, at } => {
             out.put_u8(SNAPSHOT_BEGIN);
@@ -170,7 +171,7 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
             }
             PeerCall::ReadIndexReply { id, index: known.then_some(index) }
         }
-        STATE_HASH => PeerCall::StateHash { index: body.u64()?, hash: body.u64()? },
+        STATE_HASH => PeerCall::StateHash { index: body.u64()?, hash: body.u64()?, wrong: body.bool()? },
         SNAPSHOT_BEGIN => PeerCall::SnapshotBegin {
             stream: body.u64()?,
             at: EntryId { term: body.u64()?, index: body.u64()? },

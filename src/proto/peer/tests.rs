@@ -66,7 +66,7 @@ fn samples() -> Vec<Frame> {
         Frame::Call(PeerCall::ReadIndex { id: 17 }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: Some(0) }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: None }),
-        Frame::Call(PeerCall::StateHash { index: 5, hash: u64::MAX }),
+        Frame::Call(PeerCall::StateHash { index: 5, hash: u64::MAX, wrong: true }),
         Frame::Call(PeerCall::SnapshotBegin { stream: 1, at: EntryId::new(2, 3) }),
         Frame::Call(PeerCall::SnapshotChunk { stream: 1, number: 2, bytes: Bytes::from_static(b"chunk") }),
         Frame::Call(PeerCall::SnapshotAck { stream: 1, next: 2, installed: false }),

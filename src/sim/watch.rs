@@ -12,7 +12,7 @@
 //! - V09: a membership follows from the one before it by its change alone, and every member that has applied it knows
 //!   the same of it. A leader begins a change when the one before is committed, and an entry of its own term; a
 //!   learner that holds nothing is not promoted.
-//! - V10: nobody begins to lead as long as another member may serve reads by its lease, by the clock of that member.
+//! - V10: nobody begins to lead as long as another member may serve reads by its lease of an earlier term, by its clock.
 //! - V12: the revision never falls while applied entries grow.
 //! - V21: who has applied its own removal begins to lead no more.
 //!
@@ -215,7 +215,7 @@ impl World {
             self.trace.line(self.now, member as u64, || format!("{what} in term {}", standing.term));
             self.watch.elections += u64::from(leads);
             if leads {
-                self.check_leases(member);
+                self.check_leases(member, standing.term);
             }
             self.moment(moment, member, 0);
         }
@@ -243,10 +243,10 @@ impl World {
         }
     }
 
-    fn check_leases(&mut self, member: usize) {
+    fn check_leases(&mut self, member: usize, term: Term) {
         let leased = |other: &usize| {
-            let process = self.machines[*other].process.as_ref();
-            process.is_some_and(|process| process.node.standing().0.lease_until > self.local(*other))
+            let standing = self.machines[*other].process.as_ref().map(|process| process.node.standing().0);
+            standing.is_some_and(|known| known.term < term && known.lease_until > self.local(*other))
         };
         if let Some(other) = self.members().find(|other| *other != member && leased(other)) {
             self.fail("V10", format!("member {member} begins to lead while {other} serves by its lease"));

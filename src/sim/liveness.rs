@@ -156,11 +156,17 @@ impl World {
             let waiting = self.clients.outstanding();
             return self.fail("L2", format!("{waiting} operations are neither answered nor given up"));
         }
+        // Where frames are lost one by one, a stream may be waited for until it is given up.
+        let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
         let before = self.clients.answered();
         let wanted = 4 * self.options.clients;
         self.wake_clients(wanted);
-        let due =
-            self.now + 10 * election + wanted * 20 * self.options.sync + 10 * self.options.think + SECOND;
+        let due = self.now
+            + 10 * election
+            + wanted * 20 * self.options.sync
+            + 10 * self.options.think
+            + SECOND
+            + stream;
         self.run_until(due, |world| world.clients.answered() >= before + wanted as usize / 2);
         let answered = self.clients.answered() - before;
         if self.sound() && answered < wanted as usize / 2 {
@@ -178,8 +184,6 @@ impl World {
             self.fail("L4", format!("{more} elections though nothing happened"));
         }
         self.clients.budget = 0;
-        // Where frames are lost one by one, a stream may be waited for until it is given up.
-        let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
         let due = self.now + 10 * election + stream;
         self.run_until(due, World::converged);
         if self.sound() && !self.converged() {

@@ -228,8 +228,8 @@ impl World {
             return;
         }
         if conn.accepted_by.is_none() && !conn.greeted {
-            conn.accepted_by = life;
-            // A connection to nobody, or to a life that is over, is refused.
+            // A connection to nobody, or to a life that is over, is refused, also with what comes on it later.
+            conn.accepted_by = life.or(Some(0));
         }
         if life.is_none() || conn.accepted_by != life {
             return self.answer_dialler(number, Answer::Reset);

@@ -12,7 +12,7 @@
 //! - V09: a membership follows from the one before it by its change alone, and every member that has applied it knows
 //!   the same of it. A leader begins a change when the one before is committed, and an entry of its own term; a
 //!   learner that holds nothing is not promoted.
-//! - V10: nobody begins to lead as long as the leader of an earlier term may serve reads by its lease, by its own clock.
+//! - V10: nobody begins to lead as long as another member may serve reads by its lease of an earlier term, by its clock.
 //! - V12: the revision never falls while applied entries grow.
 //! - V21: who has applied its own removal begins to lead no more.
 //!
@@ -231,7 +231,7 @@ impl World {
             self.trace.line(self.now, member as u64, || format!("{what} in term {}", standing.term));
             self.watch.elections += u64::from(leads);
             if leads {
-                self.check_leases(member);
+                self.check_leases(member, standing.term);
             }
             self.moment(moment, member, 0);
         }
@@ -261,13 +261,10 @@ impl World {
         self.observe_mending(member);
     }
 
-    fn check_leases(&mut self, member: usize) {
-        let standing =
-            |of: usize| self.machines[of].process.as_ref().map(|process| process.node.standing().0);
-        let term = standing(member).map_or(0, |own| own.term);
-        // Whoever stood still over its election may begin to lead a term that is over: nothing can come of it.
+    fn check_leases(&mut self, member: usize, term: Term) {
         let leased = |other: &usize| {
-            standing(*other).is_some_and(|held| held.term < term && held.lease_until > self.local(*other))
+            let standing = self.machines[*other].process.as_ref().map(|process| process.node.standing().0);
+            standing.is_some_and(|known| known.term < term && known.lease_until > self.local(*other))
         };
         if let Some(other) = self.members().find(|other| *other != member && leased(other)) {
             self.fail("V10", format!("member {member} begins to lead while {other} serves by its lease"));

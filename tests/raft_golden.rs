@@ -98,9 +98,13 @@ fn tell(message: &Message) -> String {
         }
         MessageBody::TimeoutNow => "take over".into(),
         MessageBody::Inquire { .. } => "which term is yours? I lost my memory".into(),
-        MessageBody::Inquired { whole, last, .. } => {
-            let whole = if *whole { "" } else { ", and I lost mine" };
-            format!("this one is mine{whole}, last {last}")
+        MessageBody::Inquired { memory, last, .. } => {
+            let memory = match memory {
+                Memory::Whole => "",
+                Memory::Lost => ", and I lost my memory",
+                Memory::Fresh => ", and I am new here",
+            };
+            format!("this one is mine{memory}, last {last}")
         }
         MessageBody::Forgot => "I lost my memory, lead on in a later term".into(),
     };

@@ -232,8 +232,8 @@ impl Raft {
         let Message { from, term, body, .. } = message;
         match body {
             MessageBody::Inquire { life } => return self.on_inquire(from, life),
-            MessageBody::Inquired { life, whole, last } => {
-                return self.on_inquired(from, term, life, whole, last);
+            MessageBody::Inquired { life, memory, last } => {
+                return self.on_inquired(from, term, life, memory, last);
             }
             _ if self.is_lost() => return,
             MessageBody::PreVote { last } => return self.on_pre_vote(from, term, last, log),

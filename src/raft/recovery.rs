@@ -29,8 +29,9 @@
 //! If those who lost their memory are too many, each waits and says for whom; nobody makes up a state.
 //!
 //! An empty disk may also mean that the whole cluster starts for the first time. So a member that finds none asks too,
-//! and begins as any new member if a majority, itself included, never held an entry and nobody says otherwise. (At
-//! once if all answered; if somebody stays silent, after the same patience.)
+//! and begins as any new member if all others hold nothing; or, after the same patience, if somebody stays silent
+//! and a majority, itself included, is just as new. (Who has begun and still holds nothing is no proof: others
+//! may have gone on without it.)
 //!
 //! The price: a member of a cluster that already works, which never before came so far, is taken for one that lost
 //! everything, and cannot stand in for a member that is lost while it is brought up. Nothing tells the two apart.
@@ -82,8 +83,8 @@ pub(super) struct Recovery {
 struct Answer {
     from: MemberId,
     term: Term,
-    whole: bool,
-    /// Nothing was ever in its log.
+    memory: Memory,
+    /// Nothing is in its log.
     empty: bool,
 }
 
@@ -166,7 +167,7 @@ impl Raft {
         };
         for id in voters {
             match recovery.answer(id) {
-                Some(answer) if answer.whole => recovering.whole.push(id),
+                Some(answer) if answer.memory == Memory::Whole => recovering.whole.push(id),
                 Some(_) => recovering.recovering.push(id),
                 None => recovering.silent.push(id),
             }
@@ -201,15 +202,34 @@ impl Raft {
     }
 
     pub(super) fn on_inquire(&mut self, from: MemberId, life: u64) {
-        let (last, whole) = (self.common.log.last(), !self.forgot());
-        self.common.send_now(from, MessageBody::Inquired { life, whole, last });
+        let last = self.common.log.last();
+        let memory = match &self.common.recovery {
+            None => Memory::Whole,
+            Some(recovery) if recovery.fresh && (recovery.floor.is_none() || recovery.begins) => {
+                Memory::Fresh
+            }
+            Some(_) => Memory::Lost,
+        };
+        self.common.send_now(from, MessageBody::Inquired { life, memory, last });
     }
 
-    pub(super) fn on_inquired(&mut self, from: MemberId, term: Term, life: u64, whole: bool, last: EntryId) {
+    pub(super) fn on_inquired(
+        &mut self,
+        from: MemberId,
+        term: Term,
+        life: u64,
+        memory: Memory,
+        last: EntryId,
+    ) {
         let Some(recovery) = self.common.recovery.as_mut().filter(|recovery| recovery.life == life) else {
             return;
         };
-        let answer = Answer { from, term, whole, empty: last == EntryId::ZERO };
+        // What was new when this member asked first is so for good: it says that nothing was there before.
+        let memory = match recovery.answer(from) {
+            Some(known) if known.memory == Memory::Fresh && known.empty => Memory::Fresh,
+            _ => memory,
+        };
+        let answer = Answer { from, term, memory, empty: last == EntryId::ZERO };
         recovery.answers.retain(|known| known.from != from);
         if recovery.answers.len() < 2 * MEMBERS_MAX {
             recovery.answers.push(answer);
@@ -250,20 +270,21 @@ impl Raft {
         };
         let is_whole = |voter| match voter == id {
             true => Some(false),
-            false => recovery.answer(voter).map(|answer| answer.whole),
+            false => recovery.answer(voter).map(|answer| answer.memory == Memory::Whole),
         };
-        let is_empty = |voter| match voter == id {
-            true => Some(log_is_empty),
-            false => recovery.answer(voter).map(|answer| answer.empty),
+        let is_new = |voter| match voter == id {
+            true => Some(true),
+            false => recovery.answer(voter).map(|answer| answer.memory == Memory::Fresh),
         };
-        let nobody_holds_anything = recovery.answers.iter().all(|answer| answer.empty);
+        let all = electorate.all().into_iter().all(|voter| voter == id || recovery.answer(voter).is_some());
+        let nobody_holds_anything = log_is_empty
+            && recovery.answers.iter().all(|answer| answer.empty && answer.memory != Memory::Lost);
         let begins =
-            recovery.fresh && nobody_holds_anything && outcome(&electorate, is_empty) == Outcome::Won;
+            recovery.fresh && nobody_holds_anything && (all || outcome(&electorate, is_new) == Outcome::Won);
         if !begins && outcome(&electorate, is_whole) != Outcome::Won {
             recovery.enough_at = None;
             return;
         }
-        let all = electorate.all().into_iter().all(|voter| voter == id || recovery.answer(voter).is_some());
         let enough_at = *recovery.enough_at.get_or_insert(now);
         if !all && now < enough_at + patience {
             return;

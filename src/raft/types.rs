@@ -131,10 +131,10 @@ pub enum MessageBody {
     Inquire {
         life: u64,
     },
-    /// The term is that of the message. `whole`: the answer comes from one that did not lose its memory.
+    /// The term is that of the message; memory and log are those of the member that answers.
     Inquired {
         life: u64,
-        whole: bool,
+        memory: Memory,
         last: EntryId,
     },
     /// An append of an earlier term came to a member that lost its memory, and takes part from this term on only.

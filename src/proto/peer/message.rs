@@ -12,7 +12,7 @@ use bytes::{BufMut, BytesMut};
 use super::{Body, KIND_RAFT, framed, malformed};
 use crate::api::Fault;
 use crate::base::{EntryId, Term, Writer, limits};
-use crate::raft::types::{Entry, EntryKind, Message, MessageBody};
+use crate::raft::types::{Entry, EntryKind, Memory, Message, MessageBody};
 
 const PRE_VOTE: u8 = 1;
 const PRE_VOTE_REPLY: u8 = 2;
@@ -25,6 +25,10 @@ const TIMEOUT_NOW: u8 = 8;
 const INQUIRE: u8 = 9;
 const INQUIRED: u8 = 10;
 const FORGOT: u8 = 11;
+
+const MEMORY_WHOLE: u8 = 0;
+const MEMORY_LOST: u8 = 1;
+const MEMORY_FRESH: u8 = 2;
 
 const ENTRY_NORMAL: u8 = 0;
 const ENTRY_MEMBERSHIP: u8 = 1;
@@ -86,10 +90,14 @@ fn put(message: &Message, out: &mut BytesMut) {
             out.put_u8(INQUIRE);
             out.put_u64_le(*life);
         }
-        MessageBody::Inquired { life, whole, last } => {
+        MessageBody::Inquired { life, memory, last } => {
             out.put_u8(INQUIRED);
             out.put_u64_le(*life);
-            out.put_u8(u8::from(*whole));
+            out.put_u8(match memory {
+                Memory::Whole => MEMORY_WHOLE,
+                Memory::Lost => MEMORY_LOST,
+                Memory::Fresh => MEMORY_FRESH,
+            });
             put_id(*last, out);
         }
         MessageBody::Forgot => out.put_u8(FORGOT),
@@ -146,7 +154,16 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<Message, Fault> {
         },
         TIMEOUT_NOW => MessageBody::TimeoutNow,
         INQUIRE => MessageBody::Inquire { life: body.u64()? },
-        INQUIRED => MessageBody::Inquired { life: body.u64()?, whole: body.bool()?, last: take_id(body)? },
+        INQUIRED => {
+            let life = body.u64()?;
+            let memory = match body.u8()? {
+                MEMORY_WHOLE => Memory::Whole,
+                MEMORY_LOST => Memory::Lost,
+                MEMORY_FRESH => Memory::Fresh,
+                other => return Err(malformed(format!("memory of kind {other}"))),
+            };
+            MessageBody::Inquired { life, memory, last: take_id(body)? }
+        }
         FORGOT => MessageBody::Forgot,
         other => return Err(malformed(format!("message kind {other}, which this version does not know"))),
     };

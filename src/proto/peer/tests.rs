@@ -38,7 +38,11 @@ fn samples() -> Vec<Frame> {
         }),
         message(MessageBody::TimeoutNow),
         message(MessageBody::Inquire { life: 7 }),
-        message(MessageBody::Inquired { life: 7, whole: true, last: EntryId::new(2, 3) }),
+        message(MessageBody::Inquired {
+            life: 7,
+            memory: crate::raft::types::Memory::Fresh,
+            last: EntryId::new(2, 3),
+        }),
         message(MessageBody::Forgot),
         Frame::Call(PeerCall::Propose {
             term: 9,

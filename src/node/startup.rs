@@ -100,8 +100,13 @@ impl<D: Disk> Node<D> {
         }
         let agreement = Agreement::new(applied.index, store.hash(), store.is_diverged());
         let memory = mark.as_ref().map_or(Memory::Whole, Mark::memory);
-        let start =
-            Start { hard_state, membership: membership(store.members()), applied: store.applied(), memory };
+        let start = Start {
+            hard_state,
+            membership: membership(store.members()),
+            applied: store.applied(),
+            memory,
+            solitary: store.members().len() == 1 && store.removed_members().is_empty(),
+        };
         let raft = Raft::new(raft_config(&config, id, rng.next_u64()), start, &log, now);
         let repair = mark.map(|mark| Repair::new(disk, mark, now));
         // Ids of requests must differ from those before a restart: 62 random bits to begin with.

@@ -64,6 +64,11 @@ impl<D: Disk> Node<D> {
         self.agreement.trust() == Trust::Diverged
     }
 
+    /// Some member's state differs, and it is not known whose is right: nothing is served.
+    pub fn is_doubtful(&self) -> bool {
+        self.agreement.trust() == Trust::Doubtful
+    }
+
     /// The store's revision as applied here.
     pub fn revision(&self) -> Revision {
         self.store.revision()

@@ -121,6 +121,8 @@ pub struct Start {
     /// The last entry whose effects the state machine holds durably. The log holds it, or begins right behind it.
     pub applied: EntryId,
     pub memory: Memory,
+    /// Nobody else was ever a member: no other leader can rest a lease on this one.
+    pub solitary: bool,
 }
 
 /// Why a request was not taken. Nothing of it was.

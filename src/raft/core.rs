@@ -163,12 +163,13 @@ impl Raft {
     ///
     /// It votes for nobody for one lease: it may have promised that just before it went down. A member whose
     /// term is still 0 never answered a leader (an answer leaves after the term is durable), so it owes nothing;
-    /// nor does the only voter, since no other leader can rest a lease on it.
+    /// nor does one that always was the only voter. (One that is alone since the leader removed itself may have
+    /// answered that leader just before.)
     pub fn new(config: Config, start: Start, log: &impl LogView, now: Mono) -> Raft {
         if let Err(why) = config.check() {
             panic!("the settings were checked before the core was made: {why}");
         }
-        let Start { hard_state, membership, applied, memory } = start;
+        let Start { hard_state, membership, applied, memory, solitary } = start;
         assert!(
             membership.all().len() <= crate::base::limits::MEMBERS_MAX,
             "a cluster has at most {} members",
@@ -182,7 +183,7 @@ impl Raft {
             hard_state.term
         );
         let history = read_history(applied.index, membership, log);
-        let alone = history.possible().all(|membership| membership.is_only_voter(config.id));
+        let alone = solitary && history.possible().all(|membership| membership.is_only_voter(config.id));
         let owes_nothing = hard_state.term == 0 || alone || breaks!(config, ForgottenPromise);
         let mut rng = Rng::new(config.seed);
         let recovery = Recovery::new(memory, &mut rng, now);

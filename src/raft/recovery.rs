@@ -58,7 +58,7 @@ use super::types::{Membership, Memory, MessageBody};
 const LEAP: Term = 1 << 32;
 
 /// Voters that do not answer are waited for this long, in election timeouts, once a majority has.
-const PATIENCE: u64 = 10;
+const PATIENCE: u64 = 5;
 
 /// What a member that lost its memory knows.
 #[derive(Clone)]

@@ -226,7 +226,7 @@ impl World {
         self.end_process(member, true);
         // Nothing tells a member that was added from one that was added just now; one of the first knows whom to ask as
         // long as the members are the first ones. Otherwise its operator has to remove it and add another.
-        let comes_back = !self.joins(member) && self.watch.roster.is_unchanged();
+        let comes_back = self.options.spares == 0;
         let machine = &mut self.machines[member];
         machine.disk = SimDisk::new();
         machine.rot.clear();

@@ -103,7 +103,10 @@ impl Faults<'_> {
             self.class(span, Faults::damage);
             self.class(2 * span, |this, at| {
                 let who = this.member();
-                this.push(Trigger::At(at), Action::CorruptState { who });
+                // Not while voters come and go: one that is added has no state yet, and can bear nobody out.
+                if this.options.spares == 0 {
+                    this.push(Trigger::At(at), Action::CorruptState { who });
+                }
             });
             self.class(2 * span, |this, at| {
                 let who = this.member();

@@ -8,7 +8,7 @@
 //! - L5: at the end all members of the core have applied the same.
 //! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over.
 //! - L8: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong
-//!   notices.
+//!   notices, or doubts it, and the one that differs from it does so too: then it is for the operator to say who is right.
 
 use super::operator::Outcome;
 use super::plan::{Step, Who};
@@ -75,6 +75,12 @@ impl World {
         for member in damaged {
             self.lose_for_good(member);
         }
+        // Where members came and went, who is mending may know too few of those who are there now.
+        for member in self.enrolled() {
+            if self.options.spares > 0 && self.machines[member].mending && self.may_lose(member) {
+                self.lose_for_good(member);
+            }
+        }
         let mut well = self.enrolled();
         well.retain(|member| !self.machines[*member].mending);
         for _ in 0..dice.below(well.len() as u64 + 1) {
@@ -123,7 +129,12 @@ impl World {
         self.run_until(due, |world| world.unnoticed().is_empty());
         let unnoticed = self.unnoticed();
         if self.sound() && !unnoticed.is_empty() {
-            self.fail("L8", format!("members {unnoticed:?} do not notice that their state is wrong"));
+            let states: Vec<String> = self.members().map(|member| self.describe(member)).collect();
+            let states = states.join("; ");
+            self.fail(
+                "L8",
+                format!("members {unnoticed:?} do not notice that their state is wrong: {states}"),
+            );
         }
     }
 
@@ -132,6 +143,10 @@ impl World {
         self.notice_wrong_states();
         if !self.sound() {
             return;
+        }
+        if self.in_doubt() {
+            // It takes an operator to say who is right.
+            return self.tally.count("undecided");
         }
         self.choose_core();
         self.heal();
@@ -212,7 +227,8 @@ impl World {
             if !self.sound() || !self.order(step, machine) {
                 continue;
             }
-            let due = self.now + 2 * RECONNECT + 20 * self.options.election;
+            let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
+            let due = self.now + 2 * RECONNECT + 20 * self.options.election + stream;
             let order = self.operator.orders.len() - 1;
             let over = |world: &World| world.operator.orders[order].outcome != Outcome::Waiting;
             self.run_until(due, over);

@@ -168,6 +168,10 @@ impl World {
     /// Whether the cluster can bear it that this happens.
     fn is_fair(&self, step: Step, machine: usize) -> bool {
         let good = self.good_machines();
+        // Who is being repaired asks the members that it knows of.
+        if self.members().any(|at| self.machines[at].mending) {
+            return false;
+        }
         let wrong = match step {
             Step::AddVoter | Step::AddLearner => good & (1 << machine) == 0 || self.operator.is_used(machine),
             _ => self.watch.roster.member_on(machine).is_none(),

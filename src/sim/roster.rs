@@ -76,11 +76,6 @@ impl Roster {
         self.settled.last().expect("the first one stays")
     }
 
-    /// No change was ever begun.
-    pub fn is_unchanged(&self) -> bool {
-        self.begun.is_empty()
-    }
-
     pub fn is_enrolled(&self, machine: usize) -> bool {
         self.newest().members.keys().any(|id| self.machine(*id) == machine)
     }

@@ -10,6 +10,7 @@
 //!
 //! And when the faults are over and a majority is there, it must notice (`liveness`, L8).
 
+use super::machine::Process;
 use super::world::World;
 use crate::api::{Body, PeerCall, Reply};
 use crate::base::time::MS;
@@ -64,19 +65,23 @@ impl World {
     }
 
     fn look_for_wrong_state(&mut self, member: usize, applied: Index) {
+        let right = self.is_right(member);
         let machine = &mut self.machines[member];
         let Some(process) = &machine.process else { return };
         if let Some(at) = process.node.misapplied_at().filter(|_| machine.wrong.is_none()) {
             machine.wrong = Some(Wrong { at, since: self.now, noticed: false });
         }
         // A process that starts from before the entry applies it rightly; a snapshot replaces the state.
-        let right = process
-            .node
-            .state_hash_at(applied)
-            .is_some_and(|hash| self.watch.hashes.get(&applied).is_some_and(|known| *known == hash));
         if machine.wrong.is_some_and(|wrong| applied < wrong.at) || right {
             machine.wrong = None;
         }
+    }
+
+    /// Whether a member's state is known to be what it should be. Others may get there later than it does.
+    fn is_right(&self, member: usize) -> bool {
+        let Some(process) = &self.machines[member].process else { return false };
+        let applied = process.node.standing().1.index;
+        process.node.state_hash_at(applied).is_some_and(|hash| self.watch.hashes.get(&applied) == Some(&hash))
     }
 
     /// After a turn: the member may have noticed.
@@ -126,12 +131,21 @@ impl World {
         self.machines[member].wrong.is_none()
     }
 
-    /// Members whose state is wrong and that do not know it.
+    /// Whether members are in doubt whose state is wrong: the others lag, and nobody may send them its own.
+    pub(super) fn in_doubt(&self) -> bool {
+        let doubts = |member: usize| {
+            self.machines[member].process.as_ref().is_some_and(|process| process.node.is_doubtful())
+        };
+        self.enrolled().into_iter().any(doubts)
+    }
+
+    /// Members whose state is wrong and that neither know nor suspect it.
     pub(super) fn unnoticed(&self) -> Vec<usize> {
         let unnoticed = |member: &usize| {
             let machine = &self.machines[*member];
-            let knows = machine.process.as_ref().is_some_and(|process| process.node.is_diverged());
-            machine.wrong.is_some() && !machine.gone && !knows
+            let knows = |process: &Process| process.node.is_diverged() || process.node.is_doubtful();
+            let knows = machine.process.as_deref().is_some_and(knows);
+            machine.wrong.is_some() && !machine.gone && !knows && !self.is_right(*member)
         };
         self.enrolled().into_iter().filter(unnoticed).collect()
     }

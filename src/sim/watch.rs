@@ -309,13 +309,24 @@ impl World {
         }
         // The first entry of a term stands behind everything that is committed.
         if let Some(first) = batch.entries().iter().find(|entry| entry.payload.is_empty())
-            && self.watch.leaders.get(&first.id.term) == Some(&member)
+            && self.leads_in(member, first.id.term)
         {
             self.check_complete(member, first.id);
         }
     }
 
+    /// And not: has led. Whoever lost its log gets the entries of its own old terms from others.
+    fn leads_in(&self, member: usize, term: Term) -> bool {
+        let process = self.machines[member].process.as_ref();
+        process.is_some_and(|process| process.node.leads() && process.node.standing().0.term == term)
+    }
+
     fn check_complete(&mut self, member: usize, first: EntryId) {
+        // Whoever stood still over its election may begin to lead a term that is over: what a later leader committed
+        // is not asked of it.
+        if self.watch.leaders.range(first.term + 1..).next().is_some() {
+            return;
+        }
         let handed = &self.watch.seen[member].handed;
         for (index, committed) in (1..).zip(&self.watch.committed) {
             let Some(committed) = committed else { continue };
@@ -421,7 +432,7 @@ impl World {
 
     /// A leader has begun the change at `id`: might it?
     fn check_change(&mut self, member: usize, id: EntryId) {
-        if self.watch.leaders.get(&id.term) != Some(&member) {
+        if !self.leads_in(member, id.term) {
             return;
         }
         let (watch, handed) = (&self.watch, &self.watch.seen[member].handed);

@@ -109,6 +109,7 @@ impl Member {
             membership: membership.clone(),
             applied: EntryId::ZERO,
             memory: Memory::Whole,
+            solitary: membership.all().len() == 1,
         };
         let mut raft = Raft::new(config.clone(), start, &log, now);
         raft.set_election_at(Mono::NEVER);
@@ -145,6 +146,7 @@ impl Member {
             membership: self.membership.clone(),
             applied: self.applied,
             memory: Memory::Whole,
+            solitary: self.base_membership.all().len() == 1,
         };
         self.raft = Raft::new(config, start, &self.log, now);
         self.raft.set_election_at(Mono::NEVER);

@@ -58,7 +58,7 @@ mod driver {
     const PATIENCE: Duration = Duration::from_secs(400);
 
     /// The simulator gives a bug up after so much processor time.
-    const SIM_CPU_SECONDS: &str = "20";
+    const SIM_CPU_SECONDS: &str = "10";
 
     struct Found {
         test: String,
@@ -110,7 +110,7 @@ mod driver {
         Who finds each of the historical mistakes that `src/sim/planted.rs` lists, and how fast; written by `make planted`.\n\
         The first half of a row is the first of its tests that fails: CPU seconds of the test binaries that were run up\n\
         to then, and the seed where the test runs seeds from 1. The second half is the simulator (`pawld sim planted`,\n\
-        profile `sim`): how many seeds from 1 on, CPU seconds, and what it says. \"not found\" means: not within 20 CPU\n\
+        profile `sim`): how many seeds from 1 on, CPU seconds, and what it says. \"not found\" means: not within 10 CPU\n\
         seconds; such a bug is for the test beside it.\n\n\
         | bug | what | found by the test | seed | CPU s | simulator: seeds | CPU s | it says |\n\
         |---|---|---|---|---|---|---|---|\n";

@@ -56,6 +56,9 @@
 //!   calls that both end are executed one after the other.
 //! - A disk that lies about syncs of the log. Nothing can tell such a lie from a write that was torn.
 //! - Byzantine members, and damage to a majority.
+//! - A wrong state (`corrupt-state`) while members come and go: a voter that was just added has no state yet, and bears
+//!   nobody out; and a doubt that only an operator can settle (counted as `undecided`) ends a run without its live phase.
+//! - An emptied disk while members come and go: the machine is gone for good, as an added member may not come back so.
 //! - Joint changes of the membership: the node begins none (`raft_shuffle` and the explorer have them). A machine that
 //!   joins anew under the URL that a removed member had.
 

@@ -247,7 +247,9 @@ impl Agreement {
         others_live: bool,
     ) -> bool {
         let confirmed = self.agreeing(me, voters, at) >= majority(voters.len());
-        !confirmed && (self.differs || age < if others_live { PATIENCE } else { GRACE })
+        // Of those that differ a majority, this member included, may have had its word already.
+        let doubted = self.differs && self.doubted_since.is_some();
+        !confirmed && (doubted || age < if others_live { PATIENCE } else { GRACE })
     }
 
     /// Voters that had this member's state behind an entry, itself included.

@@ -61,7 +61,7 @@ sim: ## Simulate fresh seeds for SIM_SECONDS of CPU time (default 60); failing p
 	target/sim/pawld sim --seeds 1000000 --cpu $(SIM_SECONDS) --out sim/found
 
 .PHONY: sim-check
-sim-check: ## Plans that failed once, fresh seeds, small worlds, some planted bugs: the simulator's part of CI
+sim-check: ## Plans that failed once, seeds, small worlds, some planted bugs: the simulator's part of CI
 	scripts/sim-check
 
 .PHONY: soak

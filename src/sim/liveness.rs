@@ -175,7 +175,9 @@ impl World {
         let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
         let before = self.clients.answered();
         let wanted = 4 * self.options.clients;
-        self.wake_clients(wanted);
+        // While they wait, requests are given up and others asked, some six by each client.
+        let given_up = if self.options.frames { 8 * self.options.clients } else { 0 };
+        self.wake_clients(wanted + given_up);
         let due = self.now
             + 10 * election
             + wanted * 20 * self.options.sync
@@ -191,6 +193,8 @@ impl World {
             return self.fail("L3", what);
         }
         self.change_something();
+        // What the last faults did to connections, and to a leader's quorum, may show only now.
+        self.run(self.now + RECONNECT + 2 * election);
         let elections = self.watch.elections;
         let quiet = self.now + self.options.calm;
         self.run(quiet);

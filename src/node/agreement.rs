@@ -247,8 +247,7 @@ impl Agreement {
         others_live: bool,
     ) -> bool {
         let confirmed = self.agreeing(me, voters, at) >= majority(voters.len());
-        // Of those that differ a majority, this member included, may have had its word already.
-        let doubted = self.differs && self.doubted_since.is_some();
+        let doubted = self.differs && !self.is_borne_out(me, voters);
         !confirmed && (doubted || age < if others_live { PATIENCE } else { GRACE })
     }
 
@@ -273,14 +272,21 @@ impl Agreement {
         self.trust != before
     }
 
+    fn comparisons_that_differ(&self, voters: &[MemberId]) -> impl Iterator<Item = Compared> {
+        voters.iter().filter_map(|id| self.peers.get(id).filter(|peer| peer.differs())?.compared)
+    }
+
+    /// Whether a majority, this member included, agrees as of the first entry that a voter differed in.
+    fn is_borne_out(&self, me: MemberId, voters: &[MemberId]) -> bool {
+        let first = self.comparisons_that_differ(voters).map(|compared| compared.since).min();
+        first.is_none_or(|first| self.agreeing(me, voters, first) >= majority(voters.len()))
+    }
+
     fn trust_now(&mut self, me: MemberId, voters: &[MemberId], now: Mono) -> Trust {
-        let differing =
-            voters.iter().filter_map(|id| self.peers.get(id).filter(|peer| peer.differs())?.compared);
-        if differing.clone().count() >= majority(voters.len()) {
+        if self.comparisons_that_differ(voters).count() >= majority(voters.len()) {
             return Trust::Diverged;
         }
-        let first = differing.map(|compared| compared.since).min();
-        if first.is_none_or(|first| self.agreeing(me, voters, first) >= majority(voters.len())) {
+        if self.is_borne_out(me, voters) {
             self.doubted_since = None;
             return Trust::Agreed;
         }

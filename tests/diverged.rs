@@ -8,20 +8,20 @@ use pawl::io::os::OsDisk;
 use crate::harness::{Cluster, Member, PATIENCE, Setup, until};
 use crate::resp::Reply;
 
-/// Where the store keeps its state hash in the application record (`storage-format.md` §6.1), and its versions.
+/// Where the store keeps its state hash in the application record (`storage-format.md` §6.1), and its changes.
 const HASH_AT: usize = 56;
-const VERSIONS: usize = 0;
+const CHANGES: usize = 1;
 
 /// Leaves the tree of a stopped member as a wrong apply would have: a value and the state hash are others.
 fn make_wrong(member: &Member) {
     let mut tree = Tree::open(&OsDisk, &member.tree()).unwrap();
     let (key, mut value, counted) = {
-        let mut cursor = tree.cursor(View::Now, VERSIONS);
+        let mut cursor = tree.cursor(View::Now, CHANGES);
         assert!(cursor.first().unwrap(), "there are keys");
         (cursor.key().unwrap().to_vec(), cursor.value().to_vec().unwrap(), cursor.counted())
     };
     *value.last_mut().unwrap() ^= 1;
-    tree.insert(VERSIONS, &key, &[&value], counted).unwrap();
+    tree.insert(CHANGES, &key, &[&value], counted).unwrap();
     let mut record = tree.user().to_vec();
     record[HASH_AT] ^= 1;
     tree.set_user(&record);

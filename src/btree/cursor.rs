@@ -38,8 +38,8 @@ impl<'t, D: Disk> Cursor<'t, D> {
         self.next_leaf()
     }
 
-    /// As [`Cursor::seek`], and the place of `key` itself, for [`Tree::insert_at`] and [`Tree::supersede`]: who
-    /// looks before a change descends once. For a cursor on the present state.
+    /// To the cell of `key`, if there is one, and the place where it is or belongs, for [`Tree::insert_at`]: who looks
+    /// before a change descends once. For a cursor on the present state.
     pub fn seek_spot(&mut self, key: &[u8]) -> Result<Spot> {
         let (index, found) = self.descend_to(key)?;
         let mut path = Descent::new();
@@ -48,11 +48,10 @@ impl<'t, D: Disk> Cursor<'t, D> {
             path.push(Link { page: page_no(page), born: page_checkpoint(page) as u32 }, *index);
         }
         let found = found.then(|| Found::in_leaf(self.leaf().0, index));
-        let leaf_ends = index >= self.leaf_count;
-        if leaf_ends {
-            self.next_leaf()?;
+        if found.is_none() {
+            self.path.clear();
         }
-        Ok(self.tree.spot(self.root, Place { path, found }, leaf_ends))
+        Ok(self.tree.spot(self.root, Place { path, found }))
     }
 
     /// To the last cell with a key less than `key`.

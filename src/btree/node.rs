@@ -423,11 +423,6 @@ impl<'p> NodeMut<'p> {
         put_u64(self.page, at, counted);
     }
 
-    pub(super) fn set_flag(&mut self, index: usize, counted: bool) {
-        let at = self.as_node().offset(index);
-        self.page[at] = self.page[at] & !FLAG_COUNTED | if counted { FLAG_COUNTED } else { 0 };
-    }
-
     /// Drops all cells.
     pub(super) fn clear(&mut self) {
         self.page[20..HEADER_BYTES].fill(0);

@@ -7,13 +7,13 @@ use crate::base::Result;
 use crate::base::planted;
 use crate::io::Disk;
 
+use super::RootNo;
 use super::format::{Kind, LEVELS_MAX, Link, PageNo, Root, page_level, start_page};
 use super::node::{
     CellKey, DESCRIPTOR_BYTES, Descriptor, FLAG_COUNTED, Fit, Node, NodeMut, branch_cell, build_branch,
     build_leaf_chained, build_leaf_inline, leaf_cell,
 };
 use super::tree::{Descent, Step, Tree};
-use super::{RootNo, View};
 
 /// A page that uses less than this part of its room looks for a neighbour to join.
 const UNDERFULL_PART: usize = 4;
@@ -42,17 +42,14 @@ impl Found {
 pub struct Spot {
     root: RootNo,
     place: Place,
-    /// The cell after the spot, if there is one, is in another leaf.
-    leaf_ends: bool,
     change_count: u64,
 }
 
-/// What becomes of the cell after a new one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Stays,
-    /// It is in the same leaf, and is counted no longer.
-    Uncounted,
+impl Spot {
+    /// Whether the key is there.
+    pub fn is_taken(&self) -> bool {
+        self.place.found.is_some()
+    }
 }
 
 impl<D: Disk> Tree<D> {
@@ -62,7 +59,7 @@ impl<D: Disk> Tree<D> {
     /// as it can number. The change may be half done in memory: no checkpoint will be taken any more.
     pub fn insert(&mut self, root: RootNo, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
         let place = self.place(root, key);
-        let result = place.and_then(|place| self.put(root, place, key, value, counted, Next::Stays));
+        let result = place.and_then(|place| self.put(root, place, key, value, counted));
         self.guard(result)
     }
 
@@ -73,22 +70,14 @@ impl<D: Disk> Tree<D> {
             Some(place) => Ok(place),
             None => self.place(root, key),
         });
-        let result = place.and_then(|place| self.put(root, place, key, value, counted, Next::Stays));
+        let result = place.and_then(|place| self.put(root, place, key, value, counted));
         self.guard(result)
     }
 
     /// As [`Tree::insert`], at the spot where the key is or belongs.
     pub fn insert_at(&mut self, spot: Spot, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
         assert_eq!(spot.change_count, self.change_count(), "a spot is good until the next change");
-        let result = self.put(spot.root, spot.place, key, value, counted, Next::Stays);
-        self.guard(result)
-    }
-
-    /// As [`Tree::insert_at`]; and the cell that comes after the spot is counted no longer. So a version of a
-    /// key takes the place of the one before it.
-    pub fn supersede(&mut self, spot: Spot, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
-        assert_eq!(spot.change_count, self.change_count(), "a spot is good until the next change");
-        let result = self.try_supersede(spot, key, value, counted);
+        let result = self.put(spot.root, spot.place, key, value, counted);
         self.guard(result)
     }
 
@@ -98,38 +87,7 @@ impl<D: Disk> Tree<D> {
         self.guard(result)
     }
 
-    /// Marks a cell as counted or not. Whether there is such a cell.
-    pub fn set_counted(&mut self, root: RootNo, key: &[u8], counted: bool) -> Result<bool> {
-        let result = self.try_set_counted(root, key, counted);
-        self.guard(result)
-    }
-
-    fn try_supersede(&mut self, spot: Spot, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
-        let Spot { root, place, leaf_ends, .. } = spot;
-        if !leaf_ends && place.found.is_none() {
-            return self.put(root, place, key, value, counted, Next::Uncounted);
-        }
-        let next = {
-            let mut cursor = self.cursor(View::Now, root);
-            let there = cursor.seek(key)? && (place.found.is_none() || cursor.next()?);
-            if there { Some(cursor.key()?.into_owned()) } else { None }
-        };
-        self.put(root, place, key, value, counted, Next::Stays)?;
-        if let Some(next) = next {
-            self.try_set_counted(root, &next, false)?;
-        }
-        Ok(())
-    }
-
-    fn put(
-        &mut self,
-        root: RootNo,
-        place: Place,
-        key: &[u8],
-        value: &[&[u8]],
-        counted: bool,
-        next: Next,
-    ) -> Result<()> {
+    fn put(&mut self, root: RootNo, place: Place, key: &[u8], value: &[&[u8]], counted: bool) -> Result<()> {
         let mut cell = self.take_scratch();
         if self.roots[root].link.is_none() {
             self.build_cell(root, &mut cell, key, value, counted)?;
@@ -150,12 +108,8 @@ impl<D: Disk> Tree<D> {
             .skip(usize::from(planted::on("tree-chain-page-leaks")))
             .for_each(|no| self.release(no));
         let leaf = path[path.len() - 1];
-        let mut delta = i64::from(counted) - found.as_ref().map_or(0, |found| i64::from(found.counted));
+        let delta = i64::from(counted) - found.as_ref().map_or(0, |found| i64::from(found.counted));
         let mut node = NodeMut::new(self.page_mut(leaf.link.page));
-        if next == Next::Uncounted && node.as_node().leaf_counted(leaf.index) {
-            node.set_flag(leaf.index, false);
-            delta -= 1;
-        }
         let fits = match found {
             Some(_) => node.replace(leaf.index, &cell),
             None => node.insert(leaf.index, &cell),
@@ -189,20 +143,6 @@ impl<D: Disk> Tree<D> {
         NodeMut::new(self.page_mut(leaf.link.page)).remove(leaf.index);
         self.add_counted(&path, -i64::from(found.counted));
         self.join_upwards(root, path)?;
-        Ok(true)
-    }
-
-    fn try_set_counted(&mut self, root: RootNo, key: &[u8], counted: bool) -> Result<bool> {
-        if self.roots[root].link.is_none() {
-            return Ok(false);
-        }
-        let Place { mut path, found: Some(found) } = self.place(root, key)? else { return Ok(false) };
-        if found.counted != counted {
-            self.make_writable(root, &mut path)?;
-            let leaf = path[path.len() - 1];
-            NodeMut::new(self.page_mut(leaf.link.page)).set_flag(leaf.index, counted);
-            self.add_counted(&path, i64::from(counted) - i64::from(found.counted));
-        }
         Ok(true)
     }
 
@@ -245,8 +185,8 @@ impl<D: Disk> Tree<D> {
         Ok(Some(Place { path, found: None }))
     }
 
-    pub(super) fn spot(&self, root: RootNo, place: Place, leaf_ends: bool) -> Spot {
-        Spot { root, place, leaf_ends, change_count: self.change_count() }
+    pub(super) fn spot(&self, root: RootNo, place: Place) -> Spot {
+        Spot { root, place, change_count: self.change_count() }
     }
 
     fn build_cell(

@@ -207,10 +207,10 @@ fn verify_tree<D: Disk>(
         Ok(tree) => tree,
         Err(error) => return unreadable(error, damages, console),
     };
-    let store::Report { findings, revision, applied_index, versions, keys } = tree;
+    let store::Report { findings, revision, applied_index, changes, keys } = tree;
     let path = path.display();
     if findings.is_empty() {
-        let content = format!("{keys} keys, {versions} versions");
+        let content = format!("{keys} keys, {changes} changes");
         say(console, format!("tree {path}: revision {revision}, applied index {applied_index}, {content}"));
         return Ok(Some(applied_index));
     }

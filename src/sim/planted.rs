@@ -90,13 +90,14 @@ pub const BUGS: &[Bug] = &[
     bug("tree-chain-page-leaks", "a replaced long value leaves a page behind", &[TREE_MODEL, TREE_CRASH]),
     // The store.
     bug("store-version-survives-delete", "a key that was deleted goes on with its version", &[STORE]),
-    bug("store-superseded-still-counts", "an overwritten version is counted beside the new one", &[STORE]),
+    bug("store-deleted-still-counts", "a key that was deleted is still counted", &[STORE]),
     bug("store-empty-delete-is-a-revision", "deleting nothing makes a revision", &[STORE]),
     bug("store-failed-put-is-a-revision", "a put that fails makes a revision", &[STORE]),
     bug("store-kept-value-is-lost", "KEEPVALUE writes the empty value", &[STORE]),
     bug("store-count-stops-at-limit", "the count knows only what the limit let through", &[STORE]),
     bug("store-filter-excludes-its-bound", "MAXMOD and MAXCREATE leave their bound out", &[STORE]),
     bug("store-one-beyond-the-limit", "one key more than the limit is sent", &[STORE]),
+    bug("store-skip-is-too-short", "a change's links do not go back as far as they should", &[STORE]),
     bug("store-old-read-misses-its-revision", "a read at a revision sees the one before", &[STORE]),
     bug(
         "store-applied-in-another-commit",
@@ -104,7 +105,11 @@ pub const BUGS: &[Bug] = &[
         &[STORE, CLUSTER],
     ),
     // Snapshots.
-    bug("snapshot-without-history", "a snapshot carries the newest versions alone", &[STORE, CLUSTER]),
+    bug(
+        "snapshot-without-deleted-keys",
+        "a snapshot leaves out the keys that were deleted",
+        &[STORE, CLUSTER],
+    ),
     bug(
         "snapshot-revision-goes-back",
         "an installed store is one revision behind its content",

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
-use super::record::Header;
-use super::walk::{Bounds, Walk, key_value, read_record};
-use super::{REVISIONS, Store, VERSIONS, chain, damaged, keys, range};
-use crate::api::{Body, Command, Delete, Fault, KeyValue, Order, Put};
+use super::line::Line;
+use super::record::{self, Change, Header};
+use super::revision::Rev;
+use super::walk::{Bounds, Walk, key_value, value_at};
+use super::{CHANGES, KEYS, Store, chain, damaged};
+use crate::api::{Body, Command, Delete, Fault, KeyValue, Order, Put, Span};
 use crate::base::planted;
 use crate::base::{EntryId, MemberId, Result, Revision};
 use crate::btree::{Spot, View};
@@ -14,12 +16,16 @@ use crate::io::Disk;
 /// Keys of a deleted span that are collected before they are deleted: bounds the memory of a large one.
 const DELETE_KEYS_MAX: usize = 1024;
 
-/// The newest version of a key.
-struct Newest {
-    revision: Revision,
+/// What the store holds of a key.
+struct Known {
     header: Header,
-    /// Empty unless asked for.
-    value: Bytes,
+    line: Line,
+}
+
+impl Known {
+    fn rev(&self) -> Rev {
+        self.line.newest().expect("a key that is known has changed")
+    }
 }
 
 impl<D: Disk> Store<D> {
@@ -57,40 +63,49 @@ impl<D: Disk> Store<D> {
             return Ok(Body::Fault(Fault::no_lease()));
         }
         let revision = self.state.revision + 1;
-        let version = keys::version_of(&put.key, revision);
-        let (spot, newest) = self.newest(&version, put.prev_kv || put.ignore_value)?;
-        let live =
-            newest.filter(|newest| !newest.header.tombstone || planted::on("store-version-survives-delete"));
-        if live.is_none() && (put.ignore_value || put.ignore_lease) {
+        let (spot, known) = self.known(&put.key)?;
+        let is_live =
+            |known: &&Known| !known.header.tombstone || planted::on("store-version-survives-delete");
+        let live = known.as_ref().filter(is_live).map(|known| (known.rev(), known.header));
+        let Some((header, old_value)) = self.plan_put(put, revision, live)? else {
             self.state.revision += u64::from(planted::on("store-failed-put-is-a-revision"));
             return Ok(Body::Fault(Fault::no_key()));
-        }
-        let header = match &live {
-            None => Header { create: revision, version: 1, ..Header::default() },
-            Some(live) => Header {
-                create: live.header.create,
-                version: live.header.version + 1 + u64::from(self.misapplies()),
-                lease: if put.ignore_lease { live.header.lease } else { 0 },
-                ..Header::default()
-            },
         };
-        let value = match &live {
-            Some(live) if put.ignore_value && !planted::on("store-kept-value-is-lost") => &live.value,
+        let value = match &old_value {
+            Some(kept) if put.ignore_value && !planted::on("store-kept-value-is-lost") => kept,
             _ => &put.value,
         };
-        self.add_version(
-            spot,
-            &version,
-            &header,
-            value,
-            live.is_some() && !planted::on("store-superseded-still-counts"),
-        )?;
-        self.add_change(revision, 0, &put.key)?;
+        let line = known.map(|known| known.line).unwrap_or_default();
+        self.change_key(spot, &put.key, line, Rev::new(revision, 0), &header, value)?;
         self.state.revision = revision;
-        let previous = put
-            .prev_kv
-            .then(|| live.map(|live| key_value(put.key.clone(), live.revision, &live.header, live.value)));
+        let previous = put.prev_kv.then(|| {
+            let (rev, header) = live?;
+            Some(key_value(put.key.clone(), rev, &header, old_value.unwrap_or_default()))
+        });
         Ok(Body::Put { revision, previous })
+    }
+
+    /// What a put makes of its key, and the value that is there if it has to be known; None if the put keeps
+    /// something of a key that is not there.
+    fn plan_put(
+        &self,
+        put: &Put,
+        revision: Revision,
+        live: Option<(Rev, Header)>,
+    ) -> Result<Option<(Header, Option<Bytes>)>> {
+        let Some((rev, old)) = live else {
+            let header = Header { create: revision, version: 1, ..Header::default() };
+            return Ok((!put.ignore_value && !put.ignore_lease).then_some((header, None)));
+        };
+        let header = Header {
+            create: old.create,
+            version: old.version + 1 + u64::from(self.misapplies()),
+            lease: if put.ignore_lease { old.lease } else { 0 },
+            tombstone: false,
+        };
+        let value =
+            if put.prev_kv || put.ignore_value { Some(value_at(&self.tree, &self.path, rev)?) } else { None };
+        Ok(Some((header, value)))
     }
 
     /// Apply that looks at whose store it is.
@@ -100,22 +115,22 @@ impl<D: Disk> Store<D> {
 
     /// All keys of the span go in one revision, sub-revisions in key order; no revision if there are none.
     fn delete(&mut self, delete: &Delete) -> Result<Body> {
-        let mut bounds = range::bounds(&delete.span);
+        let mut bounds = Bounds::of(&delete.span);
         let revision = self.state.revision + 1;
         let mut sub = 0;
         let mut previous = Vec::new();
         while !bounds.is_empty() {
             let batch = self.collect_live(&bounds, delete.prev_kv)?;
             let Some(last) = batch.last() else { break };
-            bounds.from = keys::after(&last.prefix);
-            for Doomed { prefix, key_value } in batch {
-                let version = keys::version(&prefix, revision);
-                let spot = self.tree.cursor(View::Now, VERSIONS).seek_spot(&version)?;
-                self.add_version(spot, &version, &Header::tombstone(sub), &[], true)?;
-                self.add_change(revision, sub, &key_value.key)?;
+            bounds.from = Span::Key(last.key.clone()).bounds().1.expect("a single key's span ends");
+            for doomed in batch {
+                let (spot, known) = self.known(&doomed.key)?;
+                let line = known.expect("it was just found").line;
+                let rev = Rev::new(revision, sub);
+                self.change_key(spot, &doomed.key, line, rev, &Header::tombstone(), &[])?;
                 sub = sub.checked_add(1).expect("a store holds fewer than 2^32 keys");
                 if delete.prev_kv {
-                    previous.push(key_value);
+                    previous.push(doomed);
                 }
             }
         }
@@ -126,11 +141,11 @@ impl<D: Disk> Store<D> {
     }
 
     /// The first live keys within the bounds.
-    fn collect_live(&self, bounds: &Bounds, with_values: bool) -> Result<Vec<Doomed>> {
+    fn collect_live(&self, bounds: &Bounds, with_values: bool) -> Result<Vec<KeyValue>> {
         let mut walk = Walk::new(&self.tree, &self.path, bounds, Order::Ascending, None);
         let mut batch = Vec::new();
         while batch.len() < DELETE_KEYS_MAX && walk.advance()? {
-            batch.push(Doomed { prefix: walk.prefix().to_vec(), key_value: walk.key_value(with_values)? });
+            batch.push(walk.key_value(with_values)?);
         }
         Ok(batch)
     }
@@ -146,49 +161,46 @@ impl<D: Disk> Store<D> {
         Ok(Body::Members(self.members.clone()))
     }
 
-    /// Where a new version of a key belongs, and the newest one there is: it comes right after that.
-    fn newest(&self, version: &[u8], with_value: bool) -> Result<(Spot, Option<Newest>)> {
-        let mut cursor = self.tree.cursor(View::Now, VERSIONS);
-        let spot = cursor.seek_spot(version)?;
-        if !cursor.valid() {
+    /// Where a key's cell is or belongs, and what it says.
+    fn known(&self, key: &[u8]) -> Result<(Spot, Option<Known>)> {
+        let mut cursor = self.tree.cursor(View::Now, KEYS);
+        let spot = cursor.seek_spot(key)?;
+        if !spot.is_taken() {
             return Ok((spot, None));
         }
-        let key = cursor.key()?;
-        if !key.starts_with(keys::prefix_of(version)) {
-            return Ok((spot, None));
-        }
-        let (_, revision) = keys::split(&key).map_err(|bad| damaged(&self.path, "a key", bad))?;
-        let (header, value) = read_record(&cursor.value(), with_value, &self.path)?;
-        Ok((spot, Some(Newest { revision, header, value })))
+        let value = cursor.value();
+        let decode = |record: &[u8]| {
+            let (newest, header, line) = record::decode_key(record)?;
+            Ok(Known { header, line: record::decode_line(newest, line)? })
+        };
+        let known = match value.as_slice() {
+            Some(record) => decode(record),
+            None => decode(&value.to_vec()?),
+        };
+        Ok((spot, Some(known.map_err(|bad| damaged(&self.path, "a key", bad))?)))
     }
 
-    /// Puts a version where it belongs; `replaces`: what comes after it is the live version of the key so far,
-    /// which is counted no longer.
-    fn add_version(
+    /// Makes `rev` the newest change of a key.
+    fn change_key(
         &mut self,
         spot: Spot,
-        version: &[u8],
+        key: &[u8],
+        mut line: Line,
+        rev: Rev,
         header: &Header,
         value: &[u8],
-        replaces: bool,
     ) -> Result<()> {
-        let (head, head_bytes) = header.encode();
-        let (record, counted) = ([&head[..head_bytes], value], !header.tombstone);
-        self.state.hash = chain::cell(self.state.hash, VERSIONS, version, record[0], value);
-        if replaces {
-            self.tree.supersede(spot, version, &record, counted)
-        } else {
-            self.tree.insert_at(spot, version, &record, counted)
-        }
+        let links = line.push(rev);
+        let mut record = std::mem::take(&mut self.scratch);
+        record.clear();
+        record::encode_key(header, &line, &mut record);
+        let counted = !header.tombstone || planted::on("store-deleted-still-counts");
+        self.tree.insert_at(spot, key, &[&record], counted)?;
+        record.clear();
+        Change { header: *header, links }.encode(rev, key.len(), &mut record);
+        self.state.hash = chain::change(self.state.hash, &rev.encode(), &record, key, value);
+        self.tree.append(CHANGES, &rev.encode(), &[&record, key, value], false)?;
+        self.scratch = record;
+        Ok(())
     }
-
-    fn add_change(&mut self, revision: Revision, sub: u32, key: &[u8]) -> Result<()> {
-        self.tree.append(REVISIONS, &keys::change(revision, sub), &[key], false)
-    }
-}
-
-/// A live key that a delete has found.
-struct Doomed {
-    prefix: Vec<u8>,
-    key_value: KeyValue,
 }

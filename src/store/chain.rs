@@ -1,18 +1,18 @@
 //! The state hash: 64 bits that stand for everything that the entries up to some index did here.
 //!
-//! It is a chain. Each cell that an entry writes is mixed in, and then the entry's term and the revision, so that entries
+//! It is a chain. Each change that an entry makes is mixed in, and then the entry's term and the revision, so that entries
 //! without an effect count too (`storage-format.md` §6.5). Members that applied the same entries in the same way have the
 //! same hash at each index; once two have done something different they never agree again, short of a collision.
 //! The hash travels in the application record, by the same commit as the changes, and in the head of a snapshot.
 //!
-//! What is mixed in is what apply *did* (the version's key with its revision, its header, its value), not the command
+//! What is mixed in is what apply *did* (the revision of the change, its record, key and value), not the command
 //! that it was given: that one's bytes the log checks already. So a member that computes another version, revision
 //! or creation differs at once, whatever the reason: another program, a broken processor, a bit that flipped
-//! in memory before the cell was made, or in a page from which the entry took something over.
+//! in memory before the record was made, or in a page from which the entry took something over.
 //!
 //! What it does not see: a bit that flips in a page after it was written and that no later entry builds on. Pages
-//! have checksums for the way to the disk and back. Nor does it see the cells of the list of revisions: each follows
-//! from its version, and `check` holds them against each other.
+//! have checksums for the way to the disk and back. Nor does it see the cells of keys: each follows from the changes
+//! of its key, and `check` holds them against each other.
 //!
 //! A value comes in by its CRC-32 and length, because mixing waits for the mixing before, and a CRC does not. Two
 //! values that differ within 32 neighbouring bits never have the same CRC; others in one of 2^32 cases. Two
@@ -26,12 +26,21 @@ use crate::base::{Revision, Term};
 /// The hash of a store to which nothing was applied.
 pub const START: u64 = Digest::new().value();
 
-/// Mixes in one cell that was written: `head` and `value` together are what stands behind the key.
-pub fn cell(hash: u64, root: usize, key: &[u8], head: &[u8], value: &[u8]) -> u64 {
+/// Mixes in a change of a key: its revision as encoded, what its record says before the key, key and value.
+pub fn change(hash: u64, rev: &[u8], head: &[u8], key: &[u8], value: &[u8]) -> u64 {
+    let mut digest = Digest::resume(hash);
+    digest.string(rev);
+    digest.string(head);
+    digest.string(key);
+    digest.number((value.len() as u64) << 32 | u64::from(crc32(value)));
+    digest.value()
+}
+
+/// Mixes in the record of a member.
+pub fn member(hash: u64, key: &[u8], record: &[u8]) -> u64 {
     let mut digest = Digest::resume(hash);
     digest.string(key);
-    digest.string(head);
-    digest.number((root as u64) << 60 | (value.len() as u64) << 32 | u64::from(crc32(value)));
+    digest.string(record);
     digest.value()
 }
 
@@ -45,30 +54,35 @@ pub fn entry(hash: u64, term: Term, revision: Revision) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::revision::Rev;
 
     /// The example of `storage-format.md` §6.5. A change here is a change of the format.
     #[test]
     fn the_values_never_change() {
-        let written = cell(START, 0, b"a\0\xff\xff\xff\xff\xff\xff\xff\xfd", b"head", b"value");
-        assert_eq!((START, written), (0xbb67_ae85_84ca_a73b, 0xa884_100c_74a8_85a2));
-        assert_eq!(entry(written, 3, 2), 0xa0a3_609d_a067_c578);
+        let written = change(START, &Rev::new(2, 0).encode(), b"head", b"key", b"value");
+        assert_eq!((START, written), (0xbb67_ae85_84ca_a73b, 0x40a1_19b9_bef1_31b4));
+        assert_eq!(entry(written, 3, 2), 0xf6a6_68a8_ad68_3382);
+        assert_eq!(member(START, b"key", b"record"), 0x45eb_8fbc_dc69_138f);
     }
 
     #[test]
     fn whatever_differs_changes_the_hash() {
-        let base = cell(START, 0, b"key", b"head", b"value");
+        let base = change(START, b"rev", b"head", b"key", b"value");
         for other in [
-            cell(base, 0, b"key", b"head", b"value"),
-            cell(START, 2, b"key", b"head", b"value"),
-            cell(START, 0, b"kez", b"head", b"value"),
-            cell(START, 0, b"key", b"heae", b"value"),
-            cell(START, 0, b"key", b"head", b"valuf"),
-            cell(START, 0, b"key", b"head", b"value\0"),
-            cell(START, 0, b"keyh", b"ead", b"value"),
+            change(base, b"rev", b"head", b"key", b"value"),
+            change(START, b"rew", b"head", b"key", b"value"),
+            change(START, b"rev", b"heae", b"key", b"value"),
+            change(START, b"rev", b"head", b"kez", b"value"),
+            change(START, b"rev", b"head", b"key", b"valuf"),
+            change(START, b"rev", b"head", b"key", b"value\0"),
+            change(START, b"revh", b"ead", b"key", b"value"),
+            change(START, b"rev", b"headk", b"ey", b"value"),
+            member(START, b"key", b"value"),
             entry(base, 1, 1),
         ] {
             assert_ne!(base, other);
         }
+        assert_ne!(member(START, b"key", b"record"), member(START, b"keyr", b"ecord"));
         assert_ne!(entry(base, 1, 3), entry(base, 2, 3));
         assert_ne!(entry(base, 1, 3), entry(base, 1, 4));
         assert_ne!(entry(base, 1, 3), entry(base, 3, 1));

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::keys;
-use super::record::{self, Header};
+use super::line::Line;
+use super::record::{self, Change, Header};
+use super::revision::Rev;
 use super::state::{Phase, State};
-use super::{MEMBERS, REVISIONS, VERSIONS, damaged};
+use super::{CHANGES, KEYS, MEMBERS, damaged, member_record};
 use crate::base::{Result, Revision};
 use crate::btree::{self, Tree, View};
 use crate::io::Disk;
@@ -20,8 +21,8 @@ pub struct Report {
     pub findings: Vec<String>,
     pub revision: Revision,
     pub applied_index: u64,
-    /// Versions of keys, tombstones included, and keys that exist now.
-    pub versions: u64,
+    /// Changes of keys, deletions included, and keys that exist now.
+    pub changes: u64,
     pub keys: u64,
 }
 
@@ -34,7 +35,7 @@ pub fn check<D: Disk>(disk: &D, path: &Path) -> Result<Report> {
     let tree = Tree::open(disk, path)?;
     let state = State::decode(path, tree.user())?;
     let report = Report { revision: state.revision, applied_index: state.applied.index, ..Report::default() };
-    let mut check = Check { tree: &tree, path, state, report, previous: None };
+    let mut check = Check { tree: &tree, path, state, report };
     match state.phase {
         Phase::Complete => {}
         Phase::Filling => check.find("the file was still being filled".into()),
@@ -42,8 +43,8 @@ pub fn check<D: Disk>(disk: &D, path: &Path) -> Result<Report> {
             check.find("the state differs from that of most members: it must be rebuilt".into())
         }
     }
-    check.versions()?;
-    check.revisions()?;
+    check.keys()?;
+    check.changes()?;
     check.members()?;
     Ok(check.report)
 }
@@ -53,8 +54,13 @@ struct Check<'s, D: Disk> {
     path: &'s Path,
     state: State,
     report: Report,
-    /// The version before, as the tree orders them: the next newer one of the same key, or another key's.
-    previous: Option<(Vec<u8>, Revision, Header)>,
+}
+
+/// A change as the line of a key leads to it.
+struct Linked {
+    rev: Rev,
+    change: Change,
+    key: Vec<u8>,
 }
 
 impl<D: Disk> Check<'_, D> {
@@ -64,75 +70,102 @@ impl<D: Disk> Check<'_, D> {
         }
     }
 
-    fn versions(&mut self) -> Result<()> {
-        let mut cursor = self.tree.cursor(View::Now, VERSIONS);
+    fn keys(&mut self) -> Result<()> {
+        let mut cursor = self.tree.cursor(View::Now, KEYS);
         let mut there = cursor.first()?;
         while there {
             let key = cursor.key()?;
             let record = cursor.value().to_vec()?;
-            self.report.versions += 1;
-            match (keys::split(&key), Header::decode(&record)) {
-                (Ok((prefix, revision)), Ok((header, _))) => {
-                    self.version(prefix, revision, header, cursor.counted())?;
-                }
-                (Err(bad), _) | (_, Err(bad)) => {
-                    self.find(format!("a version with key {:02x?}: {}", &key[..key.len().min(32)], bad.0));
-                }
+            let decoded = record::decode_key(&record)
+                .and_then(|(newest, header, line)| Ok((header, record::decode_line(newest, line)?)));
+            match decoded {
+                Ok((header, line)) => self.key(&key, &header, &line, cursor.counted())?,
+                Err(bad) => self.find(format!("{}: {}", name(&key), bad.0)),
             }
             there = cursor.next()?;
         }
         Ok(())
     }
 
-    fn version(&mut self, prefix: &[u8], revision: Revision, header: Header, counted: bool) -> Result<()> {
-        let name = match keys::user_key(prefix) {
-            Ok(key) => format!("key {} at revision {revision}", String::from_utf8_lossy(&key)),
-            Err(bad) => {
-                self.find(format!("a key that cannot be decoded: {}", bad.0));
-                return Ok(());
-            }
-        };
-        if revision > self.state.revision {
-            self.find(format!("{name}: the store is at revision {}", self.state.revision));
-        }
-        let newer = self.previous.take().filter(|(other, ..)| other == prefix);
-        if counted != (newer.is_none() && !header.tombstone) {
-            self.find(format!("{name}: counted is {counted}"));
+    fn key(&mut self, key: &[u8], header: &Header, line: &Line, counted: bool) -> Result<()> {
+        if counted == header.tombstone {
+            self.find(format!("{}: counted is {counted}, deleted is {}", name(key), header.tombstone));
         }
         self.report.keys += u64::from(counted);
-        if let Some((_, newer_revision, newer)) = &newer
-            && !follows(newer, &header, *newer_revision)
-        {
-            self.find(format!("{name}: {header:?} cannot come before {newer:?} at {newer_revision}"));
+        let changes = self.line_of(key, line)?;
+        self.report.changes += changes.len() as u64;
+        // Oldest first: the change of ordinal n is at n - 1.
+        let rev_of = |ordinal: u64| changes.get((ordinal as usize).wrapping_sub(1)).map(|linked| linked.rev);
+        let mut findings = Vec::new();
+        if changes.len() as u64 != line.ordinal {
+            findings.push(format!("{} changes, and the line says {}", changes.len(), line.ordinal));
         }
-        if !header.tombstone && (header.create > revision || header.version == 0) {
-            self.find(format!("{name}: created at {}, version {}", header.create, header.version));
+        if changes.last().is_some_and(|newest| newest.change.header != *header) {
+            findings.push("the newest change is not as the key's cell says".into());
         }
-        let change = keys::change(revision, header.sub);
-        let listed = match self.tree.get(View::Now, REVISIONS, &change)? {
-            Some(value) => Some(value.to_vec()?),
-            None => None,
-        };
-        if listed != keys::user_key(prefix).ok() {
-            self.find(format!("{name}: the list of revisions has another key at {revision}.{}", header.sub));
+        let mut expected = Line::default();
+        for (ordinal, linked) in (1..).zip(&changes) {
+            let Linked { rev, change, key: of } = linked;
+            if of != key {
+                findings.push(format!("revision {rev} is of {}", name(of)));
+            }
+            if expected.push(*rev) != change.links {
+                findings.push(format!("revision {rev} is linked as {:?}", change.links));
+            }
+            let before = rev_of(ordinal - 1).map(|_| &changes[ordinal as usize - 2].change.header);
+            if !follows(before, &change.header, rev.main) {
+                findings.push(format!("revision {rev}: {:?} cannot follow {before:?}", change.header));
+            }
         }
-        self.previous = Some((prefix.to_vec(), revision, header));
+        if expected.marks != line.marks {
+            findings.push(format!("marks {:?}, expected {:?}", line.marks, expected.marks));
+        }
+        findings.into_iter().for_each(|finding| self.find(format!("{}: {finding}", name(key))));
         Ok(())
     }
 
-    fn revisions(&mut self) -> Result<()> {
-        let mut cursor = self.tree.cursor(View::Now, REVISIONS);
+    /// All changes of a key, the oldest first, from each to the one before it.
+    fn line_of(&mut self, key: &[u8], line: &Line) -> Result<Vec<Linked>> {
+        let mut changes = Vec::new();
+        let mut next = line.newest();
+        while let Some(rev) = next {
+            let Some(value) = self.tree.get(View::Now, CHANGES, &rev.encode())? else {
+                self.find(format!("{}: there is no change at revision {rev}", name(key)));
+                break;
+            };
+            match decode_change(rev, &value.to_vec()?) {
+                Ok(linked) => {
+                    // Links lead back in time, so this ends.
+                    next = linked.change.links.previous;
+                    changes.push(linked);
+                }
+                // It is told where all changes are looked at.
+                Err(_) => break,
+            }
+        }
+        changes.reverse();
+        Ok(changes)
+    }
+
+    fn changes(&mut self) -> Result<()> {
+        let mut cursor = self.tree.cursor(View::Now, CHANGES);
         let mut count = 0u64;
         let mut there = cursor.first()?;
         while there {
-            if let Err(bad) = keys::split_change(&cursor.key()?) {
-                self.find(format!("the list of revisions: {}", bad.0));
+            let record = cursor.value().to_vec()?;
+            let decoded = Rev::decode(&cursor.key()?).and_then(|rev| decode_change(rev, &record));
+            match decoded {
+                Ok(Linked { rev, .. }) if rev.main > self.state.revision => {
+                    self.find(format!("revision {rev}: the store is at {}", self.state.revision));
+                }
+                Ok(_) => {}
+                Err(bad) => self.find(format!("a change: {}", bad.0)),
             }
             count += 1;
             there = cursor.next()?;
         }
-        if count != self.report.versions {
-            self.find(format!("{count} changes are listed, and there are {} versions", self.report.versions));
+        if count != self.report.changes {
+            self.find(format!("{count} changes, of which keys lead to {}", self.report.changes));
         }
         Ok(())
     }
@@ -142,7 +175,7 @@ impl<D: Disk> Check<'_, D> {
         let mut there = cursor.first()?;
         while there {
             let record = cursor.value().to_vec()?;
-            if let Err(bad) = record::decode_member(&cursor.key()?, &record) {
+            if let Err(bad) = member_record::decode_member(&cursor.key()?, &record) {
                 self.find(damaged(self.path, "a member", bad).to_string());
             }
             there = cursor.next()?;
@@ -151,13 +184,26 @@ impl<D: Disk> Check<'_, D> {
     }
 }
 
-/// Whether `newer`, made by `revision`, can be what follows `older`: versions rise by one within a life of the
+fn decode_change(rev: Rev, record: &[u8]) -> Result<Linked, record::Malformed> {
+    let (change, mut rest) = Change::decode(rev, record)?;
+    let key = record::take_key(&mut rest)?.to_vec();
+    if change.header.tombstone && !rest.is_empty() {
+        return Err(record::Malformed(format!("{} bytes of value at the deletion {rev}", rest.left())));
+    }
+    Ok(Linked { rev, change, key })
+}
+
+fn name(key: &[u8]) -> String {
+    format!("key {}", String::from_utf8_lossy(&key[..key.len().min(64)]))
+}
+
+/// Whether `newer`, made by revision `main`, can be what follows `older`: versions rise by one within a life of the
 /// key, and a new life begins at its own revision.
-fn follows(newer: &Header, older: &Header, revision: Revision) -> bool {
-    match (newer.tombstone, older.tombstone) {
-        (true, true) => false,
-        (true, false) => true,
-        (false, true) => newer.version == 1 && newer.create == revision,
-        (false, false) => newer.version == older.version + 1 && newer.create == older.create,
+fn follows(older: Option<&Header>, newer: &Header, main: Revision) -> bool {
+    match (older.filter(|older| !older.tombstone), newer.tombstone) {
+        (None, true) => false,
+        (None, false) => newer.version == 1 && newer.create == main,
+        (Some(_), true) => true,
+        (Some(older), false) => newer.version == older.version + 1 && newer.create == older.create,
     }
 }

@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::digest::Digest;
+use super::record::{self, Malformed};
+use super::revision::Rev;
 use super::snapshot::{
     CHUNK_HEAD_BYTES, Cell, HEAD_BYTES, Head, Item, bad_stream, digest_cell, digest_of_head,
 };
 use super::state::{Identity, Phase, State};
-use super::{MEMBERS, REPLICATED, REVISIONS, Store, VERSIONS, keys, record};
+use super::{CHANGES, KEYS, MEMBERS, REPLICATED, Store, member_record};
 use crate::api::Member;
 use crate::base::crc::crc32_from;
 use crate::base::planted;
@@ -335,18 +337,20 @@ impl<D: Disk> Incoming<D> {
     }
 
     /// The sender's tree may be damaged in a way that its checksums do not see.
-    fn check_cell(&self, cell: &Cell<'_>) -> Result<(), keys::Malformed> {
+    fn check_cell(&self, cell: &Cell<'_>) -> Result<(), Malformed> {
         match cell.root {
-            VERSIONS => {
-                let (prefix, _) = keys::split(cell.key)?;
-                keys::user_key(prefix)?;
-                let (header, _) = record::Header::decode(cell.value)?;
-                if cell.counted && header.tombstone {
-                    return Err(keys::Malformed("a tombstone that is counted".into()));
+            KEYS => {
+                let (newest, header, line) = record::decode_key(cell.value)?;
+                record::decode_line(newest, line)?;
+                if cell.counted == header.tombstone {
+                    return Err(Malformed("a key that is counted and deleted, or neither".into()));
                 }
             }
-            REVISIONS => drop(keys::split_change(cell.key)?),
-            MEMBERS => drop(record::decode_member(cell.key, cell.value)?),
+            CHANGES => {
+                let (_, mut rest) = record::Change::decode(Rev::decode(cell.key)?, cell.value)?;
+                record::take_key(&mut rest)?;
+            }
+            MEMBERS => drop(member_record::decode_member(cell.key, cell.value)?),
             other => unreachable!("root {other} is not among {REPLICATED:?}"),
         }
         Ok(())
@@ -410,7 +414,12 @@ pub fn create<D: Disk>(
     let mut state = State::new(identity);
     let mut tree = Tree::create(disk, &filling_path, options, &state.encode())?;
     for member in members {
-        tree.insert(MEMBERS, &record::member_key(member.id), &[&record::encode_member(member)], false)?;
+        tree.insert(
+            MEMBERS,
+            &member_record::member_key(member.id),
+            &[&member_record::encode_member(member)],
+            false,
+        )?;
     }
     state.phase = Phase::Complete;
     for _ in 0..2 {

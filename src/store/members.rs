@@ -1,7 +1,7 @@
 //! Changes of the membership, applied. The leader checked them when it proposed them, against a membership that has
 //! not changed since; what does not fit all the same is a fault that is the same on every member.
 
-use super::{MEMBERS, Store, chain, record};
+use super::{MEMBERS, Store, chain, member_record};
 use crate::api::{Body, Code, Fault, Member, MemberChange};
 use crate::base::{MemberId, Result};
 use crate::io::Disk;
@@ -53,7 +53,7 @@ impl<D: Disk> Store<D> {
         self.members.retain(|member| member.id != id);
         self.removed.push(id);
         self.removed.sort_unstable();
-        self.write_member(id, record::REMOVED)
+        self.write_member(id, member_record::REMOVED)
     }
 
     fn alter_member(&mut self, id: MemberId, alter: impl FnOnce(&mut Member)) -> Result<Body> {
@@ -67,12 +67,12 @@ impl<D: Disk> Store<D> {
     }
 
     pub(super) fn put_member(&mut self, member: &Member) -> Result<()> {
-        self.write_member(member.id, &record::encode_member(member))
+        self.write_member(member.id, &member_record::encode_member(member))
     }
 
     fn write_member(&mut self, id: MemberId, record: &[u8]) -> Result<()> {
-        let key = record::member_key(id);
-        self.state.hash = chain::cell(self.state.hash, MEMBERS, &key, &[], record);
+        let key = member_record::member_key(id);
+        self.state.hash = chain::member(self.state.hash, &key, record);
         self.tree.insert(MEMBERS, &key, &[record], false)
     }
 }

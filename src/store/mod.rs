@@ -2,21 +2,24 @@
 //!
 //! ```text
 //!                  revision 2      3         4         5        6
-//!   key a          put v1        put v2              delete             a@3 replaced a@2; at 5 it is gone
+//!   key a          put v1        put v2              delete
 //!   key b                                  put w1             put w2
 //!
-//!   tree root 0, versions          tree root 1, revisions        tree root 2, members
-//!   a 00 !5  tombstone             2.0  a                        id  name, peer URLs, client URLs
-//!   a 00 !3  v2                    3.0  a
-//!   a 00 !2  v1                    4.0  b
-//!   b 00 !6  w2  (counted)         5.0  a
-//!   b 00 !4  w1                    6.0  b
+//!   tree root 0, keys              tree root 1, changes          tree root 2, members
+//!   a  newest 5 (deleted)          2.0  a  first         v1      id  name, peer URLs, client URLs
+//!   b  newest 6, counted           3.0  a  after 2       v2
+//!                                  4.0  b  first         w1
+//!                                  5.0  a  after 3       gone
+//!                                  6.0  b  after 4       w2
 //! ```
 //!
-//! Versions of a key are neighbours, the newest first ([`keys`]): a put finds the version that it replaces in
-//! the leaf that it writes, and a read at any revision is one descent. The newest version of a key that is not
-//! deleted is marked *counted* in the tree, which keeps such counts per subtree: so the number of keys in any
-//! span, now, costs one descent per end and not a walk. There is no index of keys in memory.
+//! Changes lie in the order in which they happened, so values are written once, side by side, and whatever follows the
+//! history (a watcher that catches up, a compaction) walks it without a search. A key's own cell is small: it says
+//! which change is the newest, and enough of the ones before to find any of them ([`line`]). So random writes
+//! touch few pages: a hundred keys share a leaf, however large their values are. A read costs two descents.
+//!
+//! The cell of a key that exists is marked *counted* in the tree, which keeps such counts per subtree: so the number of
+//! keys in any span, now, costs one descent per end and not a walk. There is no index of keys in memory.
 //!
 //! Promises:
 //! - The state is a function of the log: the same entries in the same order give the same content
@@ -41,12 +44,15 @@ mod chain;
 mod check;
 mod digest;
 mod incoming;
-mod keys;
+mod line;
+mod member_record;
 mod members;
 mod range;
 mod record;
+mod revision;
 mod snapshot;
 mod state;
+mod varint;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -63,16 +69,16 @@ pub use incoming::{Incoming, Job, JobDone};
 pub use snapshot::Snapshot;
 pub use state::Identity;
 
-use keys::Malformed;
-use record::Found;
+use member_record::Found;
+use record::Malformed;
 use state::{Phase, State};
 
 /// Key spaces of the tree file.
-const VERSIONS: usize = 0;
-const REVISIONS: usize = 1;
+const KEYS: usize = 0;
+const CHANGES: usize = 1;
 const MEMBERS: usize = 2;
 /// Those that are part of the replicated content: all in use.
-const REPLICATED: [usize; 3] = [VERSIONS, REVISIONS, MEMBERS];
+const REPLICATED: [usize; 3] = [KEYS, CHANGES, MEMBERS];
 
 /// One member's copy of the replicated state.
 pub struct Store<D: Disk> {
@@ -85,6 +91,8 @@ pub struct Store<D: Disk> {
     removed: Vec<MemberId>,
     /// An apply has failed half-way.
     broken: bool,
+    /// Where records are put together.
+    scratch: Vec<u8>,
 }
 
 impl<D: Disk> Store<D> {
@@ -128,6 +136,7 @@ impl<D: Disk> Store<D> {
             members: Vec::new(),
             removed: Vec::new(),
             broken: false,
+            scratch: Vec::new(),
         };
         store.refuse_unknown_roots()?;
         (store.members, store.removed) = store.read_members()?;
@@ -272,7 +281,7 @@ impl<D: Disk> Store<D> {
         let mut there = cursor.first()?;
         while there {
             let record = cursor.value().to_vec()?;
-            let found = record::decode_member(&cursor.key()?, &record)
+            let found = member_record::decode_member(&cursor.key()?, &record)
                 .map_err(|bad| damaged(&self.path, "a member", bad))?;
             match found {
                 Found::Member(member) => members.push(member),

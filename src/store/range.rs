@@ -1,9 +1,9 @@
-//! Reads: etcd's Range over the walk of versions.
+//! Reads: etcd's Range over the walk of keys.
 
 use std::cmp::Ordering;
 
 use super::walk::{Bounds, Walk};
-use super::{Store, VERSIONS, keys};
+use super::{KEYS, Store};
 use crate::api::{Fault, KeyValue, Order, Range, RangeResult, SortBy, Span};
 use crate::base::planted;
 use crate::base::{Result, Revision};
@@ -24,7 +24,7 @@ impl<D: Disk> Store<D> {
             Err(fault) => return Ok(Err(fault)),
         };
         let mut result = RangeResult { revision, ..RangeResult::default() };
-        let bounds = bounds(&range.span);
+        let bounds = Bounds::of(&range.span);
         if bounds.is_empty() {
             return Ok(Ok(result));
         }
@@ -80,23 +80,7 @@ impl<D: Disk> Store<D> {
     }
 
     fn count(&self, bounds: &Bounds) -> Result<u64> {
-        self.tree.count(View::Now, VERSIONS, &bounds.from, bounds.to.as_deref())
-    }
-}
-
-/// The encoded bounds of a span.
-pub fn bounds(span: &Span) -> Bounds {
-    match span {
-        // All versions of one key, and nothing of any other.
-        Span::Key(key) => {
-            let prefix = keys::prefix(key);
-            let to = keys::after(&prefix);
-            Bounds { from: prefix, to: Some(to) }
-        }
-        _ => {
-            let (from, to) = span.bounds();
-            Bounds { from: keys::bound(&from), to: to.map(|to| keys::bound(&to)) }
-        }
+        self.tree.count(View::Now, KEYS, &bounds.from, bounds.to.as_deref())
     }
 }
 

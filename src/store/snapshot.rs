@@ -11,6 +11,7 @@ use std::path::Path;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::digest::Digest;
+use super::record::CHANGE_HEAD_BYTES_MAX;
 use super::state::{FIRST_REVISION, Identity, State};
 use super::{REPLICATED, Store};
 use crate::base::codec::Short;
@@ -22,8 +23,8 @@ use crate::btree::{Cursor, View};
 use crate::io::Disk;
 
 pub const MAGIC: [u8; 8] = *b"PAWLSNAP";
-/// Version 1 had no state hash; no release wrote it.
-pub const VERSION: u32 = 2;
+/// Versions 1 and 2 carried other cells; no release wrote them.
+pub const VERSION: u32 = 3;
 /// The checksum in front of a chunk.
 pub const CHUNK_HEAD_BYTES: usize = 4;
 const CHUNK_BYTES_MIN: usize = 64;
@@ -62,9 +63,9 @@ pub enum Item<'a> {
     End { cells: u64, digest: u64 },
 }
 
-// An escaped key is at most twice as long as the key; nothing else in the tree is longer.
-const CELL_KEY_BYTES_MAX: usize = 2 * KEY_BYTES_MAX + 16;
-const CELL_VALUE_BYTES_MAX: usize = ENTRY_BYTES_MAX;
+const CELL_KEY_BYTES_MAX: usize = KEY_BYTES_MAX;
+// The record of a change holds what the entry held, key and value, and a head that is shorter than the entry's rest.
+const CELL_VALUE_BYTES_MAX: usize = ENTRY_BYTES_MAX + CHANGE_HEAD_BYTES_MAX;
 const _: () = assert!(CELL_KEY_BYTES_MAX < u32::MAX as usize);
 
 impl Head {
@@ -266,7 +267,7 @@ impl Snapshot {
             return Ok(());
         }
         let more = cells.visit(store, |cell| {
-            if cell.counted || cell.root != super::VERSIONS || !planted::on("snapshot-without-history") {
+            if cell.counted || cell.root != super::KEYS || !planted::on("snapshot-without-deleted-keys") {
                 Item::Cell(*cell).encode(pending);
                 digest_cell(digest, cell);
                 *cell_count += 1;

@@ -44,8 +44,8 @@ pub enum Phase {
     Diverged,
 }
 
-/// Version 1 had no state hash; no release wrote it.
-const VERSION: u16 = 2;
+/// Versions 1 and 2 had other records; no release wrote them.
+const VERSION: u16 = 3;
 const FILLING: u16 = 1;
 const COMPLETE: u16 = 2;
 const DIVERGED: u16 = 3;
@@ -152,7 +152,7 @@ mod tests {
         let hex: String = example().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "0200020000000000\
+            "0300020000000000\
              1100000000000000220000000000000003000000000000000400000000000000\
              050000000000000002000000000000000600000000000000"
         );
@@ -167,7 +167,7 @@ mod tests {
             bytes[at] = byte;
             State::decode(path, &bytes).unwrap_err().to_string()
         };
-        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 2: upgrade it");
+        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 3: upgrade it");
         assert!(altered(0, 1).contains("no release wrote that"));
         for (at, byte) in [(0, 0), (2, 4), (4, 1), (40, 0), (48, 6)] {
             assert!(altered(at, byte).contains("is damaged"), "byte {at} = {byte}");

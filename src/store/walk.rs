@@ -1,45 +1,47 @@
-//! Walks the keys of a span as they were at a revision: one stop per key, on the version that was visible.
+//! Walks the keys of a span as they were at a revision, and reads single changes.
 
 use std::path::Path;
 
-use super::keys::{self, Malformed};
-use super::record::Header;
-use super::{VERSIONS, damaged};
-use crate::api::{KeyValue, Order};
-use crate::base::planted;
-use crate::base::{Result, Revision};
+use super::record::{self, CHANGE_HEAD_BYTES_MAX, Change, Header, Malformed};
+use super::revision::Rev;
+use super::{CHANGES, KEYS, damaged};
+use crate::api::{KeyValue, Order, Span};
+use crate::base::{Error, Result, Revision};
 use crate::btree::{Cursor, Tree, Value, View};
 use crate::io::Disk;
 use bytes::{Bytes, BytesMut};
 
-/// Steps tried before a walk descends anew to get past the other versions of a key. Stepping to a neighbour
-/// costs about an eighth of a descent.
-const STEPS_MAX: usize = 8;
-
-/// Which keys, as encoded bounds; no end = to the last key.
+/// Which keys; no end = to the last key.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    pub from: Vec<u8>,
-    pub to: Option<Vec<u8>>,
+    pub from: Bytes,
+    pub to: Option<Bytes>,
 }
 
 impl Bounds {
+    pub fn of(span: &Span) -> Bounds {
+        let (from, to) = span.bounds();
+        Bounds { from, to }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.to.as_ref().is_some_and(|to| *to <= self.from)
     }
 }
 
-/// A walk. Stands on the visible version of a key after [`Walk::advance`] has returned true.
+/// A walk. Stands on a key that was there after [`Walk::advance`] has returned true.
 pub struct Walk<'s, D: Disk> {
-    cursor: Cursor<'s, D>,
+    tree: &'s Tree<D>,
     path: &'s Path,
+    cursor: Cursor<'s, D>,
     bounds: &'s Bounds,
     order: Order,
     /// None: the latest state.
     at: Option<Revision>,
-    /// Of the key that the walk stands on; empty before the first one.
-    prefix: Vec<u8>,
-    revision: Revision,
+    begun: bool,
+    /// The change that was visible, of the key that the walk stands on.
+    rev: Rev,
+    header: Header,
 }
 
 impl<'s, D: Disk> Walk<'s, D> {
@@ -50,165 +52,123 @@ impl<'s, D: Disk> Walk<'s, D> {
         order: Order,
         at: Option<Revision>,
     ) -> Walk<'s, D> {
-        let cursor = tree.cursor(View::Now, VERSIONS);
-        Walk { cursor, path, bounds, order, at, prefix: Vec::new(), revision: 0 }
+        let cursor = tree.cursor(View::Now, KEYS);
+        let (rev, header) = (Rev::default(), Header::default());
+        Walk { tree, path, cursor, bounds, order, at, begun: false, rev, header }
     }
 
     /// To the next key that was there; false at the end of the span.
     pub fn advance(&mut self) -> Result<bool> {
-        match self.order {
-            Order::Ascending => self.advance_up(),
-            Order::Descending => self.advance_down(),
-        }
-    }
-
-    pub fn key(&self) -> Result<Bytes> {
-        Ok(keys::user_key(&self.prefix).map_err(|bad| self.damaged(bad))?.into())
-    }
-
-    pub fn prefix(&self) -> &[u8] {
-        &self.prefix
-    }
-
-    pub fn key_value(&self, with_value: bool) -> Result<KeyValue> {
-        let (header, value) = self.read(with_value)?;
-        Ok(key_value(self.key()?, self.revision, &header, value))
-    }
-
-    fn advance_up(&mut self) -> Result<bool> {
-        let mut there =
-            if self.prefix.is_empty() { self.cursor.seek(&self.bounds.from)? } else { self.pass_key_up()? };
-        while there {
-            if !self.arrive()? {
+        loop {
+            let there = match (self.begun, self.order) {
+                (false, Order::Ascending) => self.cursor.seek(&self.bounds.from)?,
+                (false, Order::Descending) => match &self.bounds.to {
+                    Some(to) => self.cursor.seek_before(to)?,
+                    None => self.cursor.last()?,
+                },
+                (true, Order::Ascending) => self.cursor.next()?,
+                (true, Order::Descending) => self.cursor.prev()?,
+            };
+            self.begun = true;
+            if !there || self.is_beyond()? {
                 return Ok(false);
             }
-            // On the newest version of a key that the walk has not seen.
             if self.find_visible()? {
                 return Ok(true);
             }
-            there = self.pass_key_up()?;
         }
-        Ok(false)
     }
 
-    /// Behind all versions of the key, wherever among them the cursor stands.
-    fn pass_key_up(&mut self) -> Result<bool> {
-        for _ in 0..STEPS_MAX {
-            if !self.cursor.valid() || !self.cursor.key()?.starts_with(&self.prefix) {
-                return Ok(self.cursor.valid());
-            }
-            self.cursor.next()?;
-        }
-        self.cursor.seek(&keys::after(&self.prefix))
-    }
-
-    fn advance_down(&mut self) -> Result<bool> {
-        let mut there = if !self.prefix.is_empty() {
-            self.pass_key_down()?
-        } else if let Some(to) = &self.bounds.to {
-            self.cursor.seek_before(to)?
-        } else {
-            self.cursor.last()?
-        };
-        while there {
-            if !self.arrive()? {
-                return Ok(false);
-            }
-            // On the oldest version of a key that the walk has not seen.
-            let newest_is_here = self.at.is_none() && self.cursor.counted();
-            if newest_is_here {
-                return Ok(true);
-            }
-            if self.cursor.seek(&self.prefix)? && self.arrive()? && self.find_visible()? {
-                return Ok(true);
-            }
-            there = self.cursor.seek_before(&self.prefix)?;
-        }
-        Ok(false)
-    }
-
-    /// Before all versions of the key.
-    fn pass_key_down(&mut self) -> Result<bool> {
-        for _ in 0..STEPS_MAX {
-            if !self.cursor.valid() || !self.cursor.key()?.starts_with(&self.prefix) {
-                return Ok(self.cursor.valid());
-            }
-            self.cursor.prev()?;
-        }
-        self.cursor.seek_before(&self.prefix)
-    }
-
-    /// Notes the key and the revision under the cursor; false if they lie outside the span.
-    fn arrive(&mut self) -> Result<bool> {
+    fn is_beyond(&self) -> Result<bool> {
         let key = self.cursor.key()?;
-        let beyond = match self.order {
+        Ok(match self.order {
             Order::Ascending => self.bounds.to.as_ref().is_some_and(|to| *key >= to[..]),
             Order::Descending => key[..] < self.bounds.from[..],
-        };
-        if beyond {
+        })
+    }
+
+    /// Looks up what the walk's revision sees of the key under the cursor; false if the key was not there then.
+    fn find_visible(&mut self) -> Result<bool> {
+        if self.at.is_none() && !self.cursor.counted() {
             return Ok(false);
         }
-        let (prefix, revision) = keys::split(&key).map_err(|bad| damaged(self.path, "a key", bad))?;
-        self.prefix.clear();
-        self.prefix.extend_from_slice(prefix);
-        self.revision = revision;
-        Ok(true)
-    }
-
-    /// From the newest version of a key to the one that was visible; false if the key was not there then.
-    fn find_visible(&mut self) -> Result<bool> {
-        let Some(at) = self.at else {
-            return Ok(self.cursor.counted());
+        let value = self.cursor.value();
+        let copy;
+        let record = match value.as_slice() {
+            Some(record) => record,
+            None => {
+                copy = value.to_vec()?;
+                &copy
+            }
         };
-        if self.revision > at || (planted::on("store-old-read-misses-its-revision") && self.revision == at) {
-            let mut there = self.cursor.next()?;
-            if there && self.cursor.key()?.starts_with(&self.prefix) && self.revision_here()? > at {
-                there = self.cursor.seek(&keys::version(&self.prefix, at))?;
+        let bad = |bad| damaged(self.path, "a key", bad);
+        let (newest, header, line) = record::decode_key(record).map_err(bad)?;
+        (self.rev, self.header) = (newest, header);
+        if let Some(at) = self.at {
+            let line = record::decode_line(newest, line).map_err(bad)?;
+            let links = |rev| Ok(head_at(self.tree, self.path, rev)?.links);
+            let Some(rev) = line.find(at, links)? else { return Ok(false) };
+            if rev != newest {
+                (self.rev, self.header) = (rev, head_at(self.tree, self.path, rev)?.header);
             }
-            if !there || !self.cursor.key()?.starts_with(&self.prefix) {
-                return Ok(false);
-            }
-            self.revision = self.revision_here()?;
         }
-        Ok(!self.read(false)?.0.tombstone)
+        Ok(!self.header.tombstone)
     }
 
-    fn revision_here(&self) -> Result<Revision> {
-        let key = self.cursor.key()?;
-        Ok(keys::split(&key).map_err(|bad| self.damaged(bad))?.1)
+    pub fn key(&self) -> Result<Bytes> {
+        Ok(Bytes::copy_from_slice(&self.cursor.key()?))
     }
 
-    /// The header and, if asked for, the value of the version under the cursor.
-    fn read(&self, with_value: bool) -> Result<(Header, Bytes)> {
-        read_record(&self.cursor.value(), with_value, self.path)
-    }
-
-    fn damaged(&self, bad: Malformed) -> crate::base::Error {
-        damaged(self.path, "a key", bad)
+    pub fn key_value(&self, with_value: bool) -> Result<KeyValue> {
+        let value = if with_value { value_at(self.tree, self.path, self.rev)? } else { Bytes::new() };
+        Ok(key_value(self.key()?, self.rev, &self.header, value))
     }
 }
 
-/// Takes a record of the versions apart.
-pub fn read_record<D: Disk>(value: &Value<'_, D>, with_value: bool, path: &Path) -> Result<(Header, Bytes)> {
-    let decode = |record: &[u8]| Header::decode(record).map_err(|bad| damaged(path, "a version", bad));
-    if let Some(record) = value.as_slice() {
-        let (header, header_bytes) = decode(record)?;
-        let rest = if with_value { Bytes::copy_from_slice(&record[header_bytes..]) } else { Bytes::new() };
-        return Ok((header, rest));
+/// A change without its key and value.
+pub fn head_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Change> {
+    let record = change_at(tree, path, rev)?;
+    let decode = |record: &[u8]| match Change::decode(rev, record) {
+        Ok((change, _)) => Ok(change),
+        Err(bad) => Err(damaged(path, "a change", bad)),
+    };
+    match record.as_slice() {
+        Some(record) => decode(record),
+        None => decode(&record.start(CHANGE_HEAD_BYTES_MAX)?),
     }
-    let mut record = BytesMut::new();
-    value.append_to(&mut record)?;
-    let (header, header_bytes) = decode(&record)?;
-    let rest = if with_value { record.freeze().slice(header_bytes..) } else { Bytes::new() };
-    Ok((header, rest))
 }
 
-pub fn key_value(key: Bytes, revision: Revision, header: &Header, value: Bytes) -> KeyValue {
+/// The value that a change gave its key.
+pub fn value_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Bytes> {
+    let record = change_at(tree, path, rev)?;
+    let value_bytes = |record: &[u8]| {
+        let (_, mut rest) = Change::decode(rev, record)?;
+        record::take_key(&mut rest)?;
+        Ok(rest.left())
+    };
+    let bad = |bad| damaged(path, "a change", bad);
+    if let Some(record) = record.as_slice() {
+        let value_bytes = value_bytes(record).map_err(bad)?;
+        return Ok(Bytes::copy_from_slice(&record[record.len() - value_bytes..]));
+    }
+    let mut whole = BytesMut::with_capacity(record.len());
+    record.append_to(&mut whole)?;
+    let value_bytes = value_bytes(&whole).map_err(bad)?;
+    Ok(whole.split_off(whole.len() - value_bytes).freeze())
+}
+
+/// The record of a change that something leads to.
+fn change_at<'t, D: Disk>(tree: &'t Tree<D>, path: &Path, rev: Rev) -> Result<Value<'t, D>> {
+    let missing = || -> Error { damaged(path, "a change", Malformed(format!("none at revision {rev}"))) };
+    tree.get(View::Now, CHANGES, &rev.encode())?.ok_or_else(missing)
+}
+
+pub fn key_value(key: Bytes, rev: Rev, header: &Header, value: Bytes) -> KeyValue {
     KeyValue {
         key,
         value,
         create_revision: header.create,
-        mod_revision: revision,
+        mod_revision: rev.main,
         version: header.version,
         lease: header.lease,
     }

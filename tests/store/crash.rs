@@ -136,7 +136,7 @@ fn an_installation_leaves_the_old_store_or_the_new_one() {
 fn a_full_disk_only_delays_a_checkpoint() {
     let disk = disk();
     let mut store = new_store(&disk, 1024);
-    for n in 0..200u32 {
+    for n in 0..600u32 {
         apply(&mut store, &put(format!("k{n}"), vec![1; 300]));
     }
     let used: u64 = disk.files().iter().map(|(_, bytes)| bytes).sum();
@@ -148,6 +148,6 @@ fn a_full_disk_only_delays_a_checkpoint() {
     disk.heal();
     let done = store.retry_checkpoint().run().unwrap();
     store.end_checkpoint(done).unwrap();
-    assert_eq!(store.range(&Range::new(Span::From("".into()))).unwrap().unwrap().count, 201);
+    assert_eq!(store.range(&Range::new(Span::From("".into()))).unwrap().unwrap().count, 601);
     assert_sound(&disk, store);
 }

@@ -212,7 +212,7 @@ impl World {
         let Some(member) = self.whom_to_ask(step) else { return self.try_again(order) };
         let life = self.machines[member].process.as_ref().expect("it was found running").life;
         let number = self.operator.attempts_of(machine).count() as u64 + 1;
-        let url = url(machine, number % 256);
+        let url = url(machine, number);
         let (outcome, term) = (Outcome::Waiting, 0);
         self.operator.attempts.push(Attempt { order, asked: (member, life), term, url, outcome });
         let attempt = self.operator.attempts.len() - 1;

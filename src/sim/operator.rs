@@ -102,7 +102,8 @@ impl Operator {
         self.attempts[attempt].asked.0
     }
 
-    /// A machine is never used for two members.
+    /// A machine is never used for two members. (An addition that was in a log and is no more is refused, but the machine
+    /// may have joined under its id.)
     fn is_used(&self, machine: usize) -> bool {
         self.attempts_of(machine).any(|(attempt, step)| step.adds() && attempt.outcome != Outcome::Refused)
     }
@@ -173,7 +174,11 @@ impl World {
             return false;
         }
         let wrong = match step {
-            Step::AddVoter | Step::AddLearner => good & (1 << machine) == 0 || self.operator.is_used(machine),
+            Step::AddVoter | Step::AddLearner => {
+                good & (1 << machine) == 0
+                    || self.operator.is_used(machine)
+                    || self.watch.roster.member_on(machine).is_some()
+            }
             _ => self.watch.roster.member_on(machine).is_none(),
         };
         !wrong

@@ -59,6 +59,9 @@ struct Line {
     /// With `explore`: so many distinct states of each small world
     #[arg(long, value_name = "STATES", default_value_t = 1_000_000)]
     states: u64,
+    /// With `explore`: this small world alone
+    #[arg(long, value_name = "NAME")]
+    world: Option<String>,
     /// `shrink FILE`: makes a failing plan smaller. `explore`: looks at every state of small clusters, up to --states
     /// of each. `planted`: how many seeds find each planted bug, within --cpu (60)
     #[arg(value_name = "COMMAND")]
@@ -102,7 +105,7 @@ pub fn run(program: &str, words: &[OsString], console: &mut Console) -> u8 {
         [] if line.plan.is_some() => run_file(&line, console),
         [] => Ok(run_seeds(&line, console)),
         ["shrink", file] => shrink_file(&line, Path::new(file), console),
-        ["explore"] => Ok(explore(&line, console)),
+        ["explore"] => explore(&line, console),
         ["planted"] => find_planted(&line, console),
         _ => Err("the commands are: shrink FILE, explore, and planted".to_string()),
     };
@@ -250,9 +253,15 @@ fn shrink_file(line: &Line, path: &Path, console: &mut Console) -> Result<bool, 
 }
 
 /// Whether no rule was broken in any state.
-fn explore(line: &Line, console: &mut Console) -> bool {
+fn explore(line: &Line, console: &mut Console) -> Result<bool, String> {
     let (mut states_sum, mut sound, began) = (0, true, cpu_nanos());
-    for setup in setups() {
+    let wanted = |name: &str| line.world.as_ref().is_none_or(|world| world == name);
+    let chosen: Vec<_> = setups().into_iter().filter(|setup| wanted(setup.name)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = setups().iter().map(|setup| setup.name).collect();
+        return Err(format!("the small worlds are: {}", names.join(", ")));
+    }
+    for setup in chosen {
         let Report { states, steps, depth, complete, violation } = search(&setup, line.states);
         let extent = if complete { "all" } else { "so far" };
         let found = violation.as_ref().map_or("nothing wrong", |violation| &violation.what);
@@ -269,7 +278,7 @@ fn explore(line: &Line, console: &mut Console) -> bool {
     }
     let seconds = (cpu_nanos() - began) / SECOND;
     console.print(format!("{states_sum} distinct states in {seconds} CPU seconds\n").as_bytes());
-    sound
+    Ok(sound)
 }
 
 #[cfg(not(planted))]

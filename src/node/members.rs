@@ -12,7 +12,7 @@ use bytes::Bytes;
 use log::info;
 
 use super::writes::Asker;
-use super::{Node, Outbound, startup};
+use super::{Node, Outbound, RETRY, startup};
 use crate::api::{Body, Code, Command, ConnId, Fault, Member, MemberChange, PeerCall, Request, Tag, command};
 use crate::base::ids::member_id_at;
 use crate::base::planted;
@@ -391,7 +391,7 @@ impl<D: Disk> Node<D> {
     pub(super) fn take_refusals(&mut self, number: u64, refused: Vec<NotProposed>) {
         for refusal in refused {
             match refusal {
-                NotProposed::NotNow(ids) => self.writes.refused(number, &ids),
+                NotProposed::NotNow(ids) => self.writes.refused(number, &ids, self.now + RETRY),
                 NotProposed::Busy(ids) => {
                     for id in ids {
                         self.end_write(id, Body::Fault(Fault::busy()));

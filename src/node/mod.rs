@@ -359,7 +359,7 @@ impl<D: Disk> Node<D> {
                 }
             }
             PeerCall::ProposeRefused { number, request_ids, busy: false } => {
-                self.writes.refused(number, &request_ids);
+                self.writes.refused(number, &request_ids, now + RETRY);
             }
             PeerCall::ProposeRefused { number, request_ids, busy: true } => {
                 for id in request_ids {
@@ -375,7 +375,7 @@ impl<D: Disk> Node<D> {
             }
             PeerCall::ReadIndex { id } => self.read_index_for(from, id, now),
             PeerCall::ReadIndexReply { id, index } => {
-                self.reads.answered(id, index, now + READ_RETRY);
+                self.reads.answered(id, index, now + RETRY);
             }
             PeerCall::Introduce { members } => self.on_introduction(members),
             PeerCall::StateHash { index, hash, wrong } => self.on_state_hash(from, index, hash, wrong),
@@ -643,5 +643,5 @@ const HOUSEKEEPING_RETRY: Nanos = SECOND;
 /// One that lacked room before, and the last.
 const FINAL_CHECKPOINTS_MAX: u32 = 2;
 
-/// A read index that could not be had is asked for again after this.
-const READ_RETRY: Nanos = 20 * MS;
+/// A read index that could not be had is asked for again after this, and a write that was refused is sent again.
+const RETRY: Nanos = 20 * MS;

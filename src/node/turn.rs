@@ -2,7 +2,7 @@
 
 use super::{
     APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
-    Output, Question, READ_RETRY, Read,
+    Output, Question, RETRY, Read,
 };
 use crate::api::{Body, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::planted;
@@ -83,6 +83,7 @@ impl<D: Disk> Node<D> {
         [
             self.raft.deadline(),
             self.writes.deadline().unwrap_or(Mono::NEVER),
+            self.writes.held_until(),
             self.reads.deadline(self.read_patience(), is_led),
             self.snapshots.deadline(),
             self.movers_deadline(),
@@ -161,10 +162,13 @@ impl<D: Disk> Node<D> {
 
     /// Writes go to the leader: this member's own core, or over the wire.
     fn send_writes(&mut self) {
-        if !self.writes.has_unsent() {
+        if self.writes.all_sent() {
             return;
         }
         let standing = self.raft.standing();
+        if !self.writes.may_send(standing.term, self.now) {
+            return;
+        }
         if standing.leader == 0 || (self.leads() && self.raft.transferring()) {
             return;
         }
@@ -198,7 +202,7 @@ impl<D: Disk> Node<D> {
             if leader != self.id {
                 self.output.messages.push(Outbound::Call { to: leader, call: PeerCall::ReadIndex { id } });
             } else if self.raft.read_index(id, self.now).is_err() {
-                self.reads.answered(id, None, self.now + READ_RETRY);
+                self.reads.answered(id, None, self.now + RETRY);
             }
         }
     }
@@ -239,7 +243,7 @@ impl<D: Disk> Node<D> {
                     let call = PeerCall::ReadIndexReply { id, index: read.index };
                     self.output.messages.push(Outbound::Call { to, call });
                 }
-                None => self.reads.answered(read.id, read.index, self.now + READ_RETRY),
+                None => self.reads.answered(read.id, read.index, self.now + RETRY),
             }
         }
         for (peer, at_least) in snapshots {

@@ -48,6 +48,9 @@ pub(super) struct Writes {
     /// The term of the last send, and how many sent ones are open.
     sent_term: Term,
     sent_open: usize,
+    /// Something was refused in this term: nothing is sent in it before then.
+    held_in: Term,
+    held_until: Mono,
     bytes: usize,
     /// The newest write of each connection: a read that was pipelined behind it waits for it.
     newest_of: BTreeMap<ConnId, u64>,
@@ -63,6 +66,8 @@ impl Writes {
             unsent: VecDeque::new(),
             sent_term: 0,
             sent_open: 0,
+            held_in: 0,
+            held_until: Mono::NEVER,
             bytes: 0,
             newest_of: BTreeMap::new(),
         }
@@ -134,8 +139,22 @@ impl Writes {
         std::mem::take(&mut self.unsent)
     }
 
-    pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+    /// Nothing waits to be sent, now or later.
+    pub(super) fn all_sent(&self) -> bool {
+        self.unsent.is_empty() && self.held_until == Mono::NEVER
+    }
+
+    /// Whether something waits to be sent and may be, in `term`.
+    pub(super) fn may_send(&mut self, term: Term, now: Mono) -> bool {
+        if term != self.held_in || now >= self.held_until {
+            (self.held_in, self.held_until) = (0, Mono::NEVER);
+        }
+        self.held_in == 0 && !self.unsent.is_empty()
+    }
+
+    /// When what is held may be sent in the same term.
+    pub(super) fn held_until(&self) -> Mono {
+        self.held_until
     }
 
     /// An entry of `term` was applied: whatever was sent in an earlier term and is still here was lost.
@@ -167,12 +186,18 @@ impl Writes {
     ///   3. The old leader goes on, learns of term 6, and refuses the first call.
     ///
     /// Sending a third time would do the write twice.
-    pub(super) fn refused(&mut self, number: u64, ids: &[u64]) {
+    ///
+    /// In the same term nothing is sent until `retry_at`. What refuses at once, a leader that hands over or a connection
+    /// that is not there, would be asked again and again without a pause.
+    pub(super) fn refused(&mut self, number: u64, ids: &[u64], retry_at: Mono) {
         for &id in ids {
             if self.is_sent_with(id, number) {
                 let index = self.slot(id).expect("a write that was sent is in the table");
                 self.queue[index].as_mut().expect("it is open").sent_with = None;
                 self.sent_open -= 1;
+                if !planted::on("node-refused-is-sent-at-once") {
+                    (self.held_in, self.held_until) = (self.sent_term, retry_at);
+                }
             }
         }
         self.rebuild_unsent();
@@ -260,8 +285,14 @@ mod tests {
     fn what_was_refused_is_sent_again() {
         let mut writes = table(2);
         writes.send_in(5, 1);
-        writes.refused(1, &[100, 101, 999]);
+        writes.refused(1, &[100, 101, 999], Mono(50));
+        assert!(!writes.may_send(5, Mono(49)), "not in the same term at once");
+        assert_eq!(writes.held_until(), Mono(50));
+        assert!(writes.may_send(6, Mono(49)), "another one leads");
         assert_eq!(writes.send_in(6, 2), [&[0][..], &[1]]);
+        writes.refused(2, &[101], Mono(70));
+        assert!(writes.may_send(6, Mono(70)));
+        assert_eq!(writes.held_until(), Mono::NEVER, "nothing is held any more");
     }
 
     #[test]
@@ -270,10 +301,10 @@ mod tests {
         writes.send_in(5, 1);
         writes.settle(6);
         assert_eq!(writes.send_in(6, 2), [&[0][..]]);
-        writes.refused(1, &[100]);
+        writes.refused(1, &[100], Mono(50));
         assert!(writes.send_in(6, 3).is_empty(), "it is with the leader of term 6");
         assert!(writes.is_sent_with(100, 2) && !writes.is_sent_with(100, 1));
-        writes.refused(2, &[100]);
+        writes.refused(2, &[100], Mono(50));
         assert_eq!(writes.send_in(6, 4), [&[0][..]]);
     }
 

@@ -322,11 +322,14 @@ impl Leader {
         id
     }
 
+    /// How little it may lack does not say that it has anything: who begins with the state before the first entry of a
+    /// short log lacks little. One entry, acknowledged, says that its log can be written.
     fn has_caught_up(&self, common: &Common, id: MemberId) -> bool {
         let end = common.log.last().index;
         self.peers.iter().any(|peer| {
             peer.id == id
                 && peer.state == PeerState::Replicate
+                && peer.matched > 0
                 && common.now.since(peer.heard_at) < common.config.election_timeout
                 && peer.matched + common.config.promote_lag_max >= end
         })

@@ -86,6 +86,8 @@ pub struct Process {
     /// What was committed when it began to lead.
     pub led_from: Index,
     pub overdue_turns: u64,
+    /// Requests that did not leave, as nobody could be reached: how many, since when.
+    pub unsent: (u64, Mono),
 }
 
 #[derive(Default)]

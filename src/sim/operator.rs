@@ -102,7 +102,8 @@ impl Operator {
         self.attempts[attempt].asked.0
     }
 
-    /// A machine is never used for two members.
+    /// A machine is never used for two members. (An addition that was in a log and is no more is refused, but the machine
+    /// may have joined under its id.)
     fn is_used(&self, machine: usize) -> bool {
         self.attempts_of(machine).any(|(attempt, step)| step.adds() && attempt.outcome != Outcome::Refused)
     }
@@ -173,7 +174,11 @@ impl World {
             return false;
         }
         let wrong = match step {
-            Step::AddVoter | Step::AddLearner => good & (1 << machine) == 0 || self.operator.is_used(machine),
+            Step::AddVoter | Step::AddLearner => {
+                good & (1 << machine) == 0
+                    || self.operator.is_used(machine)
+                    || self.watch.roster.member_on(machine).is_some()
+            }
             _ => self.watch.roster.member_on(machine).is_none(),
         };
         !wrong
@@ -212,7 +217,7 @@ impl World {
         let Some(member) = self.whom_to_ask(step) else { return self.try_again(order) };
         let life = self.machines[member].process.as_ref().expect("it was found running").life;
         let number = self.operator.attempts_of(machine).count() as u64 + 1;
-        let url = url(machine, number % 256);
+        let url = url(machine, number);
         let (outcome, term) = (Outcome::Waiting, 0);
         self.operator.attempts.push(Attempt { order, asked: (member, life), term, url, outcome });
         let attempt = self.operator.attempts.len() - 1;

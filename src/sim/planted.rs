@@ -215,5 +215,10 @@ pub const BUGS: &[Bug] = &[
     bug("node-unknown-told-as-refused", "a write that may have happened is told as refused", &[CLUSTER]),
     bug("node-sends-again-in-the-same-term", "writes are sent twice within a term", &[CLUSTER, NODE_UNIT]),
     bug("node-late-refusal-counts", "a refusal of an old call takes back the new one", &[NODE_UNIT, CLUSTER]),
+    bug(
+        "node-refused-is-sent-at-once",
+        "what cannot be sent is tried without a pause",
+        &[NODE_UNIT, CLUSTER],
+    ),
     bug("node-proposal-taken-twice", "a frame that comes twice proposes twice", &[CLUSTER]),
 ];

@@ -34,6 +34,10 @@ const END: Nanos = PATIENCE + SECOND;
 /// Turns in a row that may leave their deadline in the past.
 const OVERDUE_TURNS_MAX: u64 = 500;
 
+/// Requests within this time that may find no way to another member.
+const UNSENT_MAX: u64 = 1_000;
+const UNSENT_SPAN: Nanos = 100 * MS;
+
 /// A member that finds no cluster to join tries again.
 const JOIN_RETRY: Nanos = 300 * MS;
 
@@ -139,6 +143,7 @@ impl World {
             led: false,
             led_from: 0,
             overdue_turns: 0,
+            unsent: (0, self.now),
         }));
         let node = &machine.process.as_ref().expect("it has just begun").node;
         let ((_, applied), mending) = (node.standing(), node.is_recovering());
@@ -321,6 +326,22 @@ impl World {
         if process.overdue_turns > OVERDUE_TURNS_MAX {
             let deadline = process.node.deadline();
             self.fail("L6", format!("member {member} spins: its deadline, {deadline:?}, stays in the past"));
+        }
+    }
+
+    /// So is one that asks again whenever it hears that there is no way to whom it asks.
+    pub(super) fn count_unsent(&mut self, member: usize) {
+        let Some(process) = &mut self.machines[member].process else { return };
+        let (count, since) = &mut process.unsent;
+        if self.now.since(*since) >= UNSENT_SPAN {
+            (*count, *since) = (0, self.now);
+        }
+        *count += 1;
+        if *count > UNSENT_MAX {
+            self.fail(
+                "L6",
+                format!("member {member} spins: it asks whom it cannot reach, {UNSENT_MAX} times"),
+            );
         }
     }
 

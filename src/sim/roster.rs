@@ -11,9 +11,11 @@ use crate::base::{EntryId, Index, MemberId, Term};
 use crate::raft::quorum::majority;
 use crate::raft::{Entry, Membership};
 
-/// Where a machine listens for members; the operator may move it to another network, `net`.
+/// Where a machine listens for members; the operator may move it to another network, `net`. No two are alike: a
+/// change is recognised by the URL that it was asked for with.
 pub fn url(machine: usize, net: u64) -> String {
-    format!("http://10.{net}.0.{machine}:2380")
+    assert!(net < 1 << 16, "the machine has been in every network that there is");
+    format!("http://10.{}.{}.{machine}:2380", net % 256, net / 256)
 }
 
 /// The machine that listens there.

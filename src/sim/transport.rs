@@ -189,6 +189,7 @@ impl World {
             }
             _ => return,
         };
+        self.count_unsent(from);
         let from_there = self.watch.roster.machine(*to);
         self.told(from, from_there, Frame::Call(refusal));
     }

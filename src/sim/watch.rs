@@ -81,6 +81,11 @@ impl Held {
         self.terms.extend(batch.entries().iter().map(|entry| entry.id.term));
     }
 
+    /// Without the entries behind this one.
+    pub fn shorten(&mut self, last: Index) {
+        self.terms.truncate(last.saturating_sub(self.base.index) as usize);
+    }
+
     /// What recovery found.
     pub fn set(&mut self, hard_state: HardState, base: EntryId, terms: Vec<Term>) {
         *self = Held { hard_state, base, terms };

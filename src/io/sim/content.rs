@@ -47,6 +47,17 @@ impl Content {
         count
     }
 
+    /// Whether the other reads the same.
+    pub(super) fn reads_as(&self, other: &Content) -> bool {
+        let (mut ours, mut theirs) = ([0; CHUNK_BYTES], [0; CHUNK_BYTES]);
+        self.len_bytes == other.len_bytes
+            && (0..self.len_bytes).step_by(CHUNK_BYTES).all(|offset| {
+                let count = self.read(offset, &mut ours);
+                other.read(offset, &mut theirs);
+                ours[..count] == theirs[..count]
+            })
+    }
+
     /// Puts bytes in their place without touching the length.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
         for (index, inside, outside) in pieces(offset, bytes.len()) {

@@ -143,6 +143,16 @@ impl Point {
         SimDisk::from_state(state)
     }
 
+    /// Whether the medium has, or is about to get, what reads see: no write went astray that has not been made good
+    /// since.
+    pub fn is_as_read(&self) -> bool {
+        self.state.names.values().all(|no| {
+            let mut medium = FileState::clone(&self.state.files[*no]);
+            medium.drop_cache();
+            medium.written.reads_as(&self.state.files[*no].written)
+        })
+    }
+
     /// The disk after a power cut with these survivors; everything on it is durable.
     pub fn image(&self, survivors: &Survivors) -> SimDisk {
         let items = self.items();

@@ -36,26 +36,31 @@ pub(super) struct Read {
     pub(super) deadline: Mono,
 }
 
+/// Reads by number, in the order in which they came: so numbers and deadlines rise together.
+type Number = u64;
+
 #[derive(Debug)]
 struct Asked {
     id: u64,
     at: Mono,
-    reads: Vec<Read>,
+    reads: Vec<Number>,
 }
 
 #[derive(Debug)]
 pub(super) struct Reads {
     next_id: u64,
+    waiting: BTreeMap<Number, Read>,
+    next_number: Number,
+    /// Which reads of each connection wait, and perhaps some behind the first that no longer do.
+    waiting_of: BTreeMap<ConnId, VecDeque<Number>>,
+    // Reads that no longer wait may still be named in the three lists below.
     /// No index asked for yet (or no longer).
-    fresh: Vec<Read>,
+    fresh: Vec<Number>,
     asked: VecDeque<Asked>,
     /// The index is known.
-    indexed: VecDeque<(Index, Vec<Read>)>,
+    indexed: VecDeque<(Index, Vec<Number>)>,
     /// Attempts that other members asked this one for, as leader: our id to their name and id.
     remote: BTreeMap<u64, (MemberId, u64)>,
-    waiting: usize,
-    /// How many reads of each connection wait.
-    waiting_of: BTreeMap<ConnId, usize>,
     /// Open writes that a connection sent while reads of it waited.
     followers: BTreeMap<u64, ConnId>,
     /// Not before this time, after an attempt failed.
@@ -68,29 +73,35 @@ const ATTEMPTS_MAX: usize = 4;
 /// Answers to other members that may be pending; beyond it they are told to ask again.
 const REMOTE_MAX: usize = 4_096;
 
+/// Reads that are over and still listed as fresh.
+const FRESH_OVER_MAX: usize = 1_024;
+
 impl Reads {
     pub(super) fn new(first_id: u64) -> Reads {
         Reads {
             next_id: first_id,
+            waiting: BTreeMap::new(),
+            next_number: 0,
+            waiting_of: BTreeMap::new(),
             fresh: Vec::new(),
             asked: VecDeque::new(),
             indexed: VecDeque::new(),
             remote: BTreeMap::new(),
-            waiting: 0,
-            waiting_of: BTreeMap::new(),
             followers: BTreeMap::new(),
             retry_at: Mono(0),
         }
     }
 
     pub(super) fn push(&mut self, read: Read) {
-        self.waiting += 1;
-        *self.waiting_of.entry(read.conn).or_default() += 1;
-        self.fresh.push(read);
+        let number = self.next_number;
+        self.next_number += 1;
+        self.waiting_of.entry(read.conn).or_default().push_back(number);
+        self.waiting.insert(number, read);
+        self.fresh.push(number);
     }
 
     pub(super) fn waiting(&self) -> usize {
-        self.waiting
+        self.waiting.len()
     }
 
     /// The id of a new attempt if one should be made now. The caller asks the leader for it.
@@ -115,7 +126,17 @@ impl Reads {
 
     /// The connection is gone: nobody waits for its reads.
     pub(super) fn forget(&mut self, conn: ConnId) {
-        self.extract(|read| read.conn == conn);
+        for number in self.waiting_of.remove(&conn).unwrap_or_default() {
+            self.waiting.remove(&number);
+        }
+        self.tidy();
+    }
+
+    /// While nobody can be asked, clients give up and ask again: what is over must not pile up.
+    fn tidy(&mut self) {
+        if self.fresh.len() > 2 * self.waiting.len() + FRESH_OVER_MAX {
+            self.fresh.retain(|number| self.waiting.contains_key(number));
+        }
     }
 
     /// The connection sends this write now. Writes below `first_open` are over.
@@ -130,34 +151,28 @@ impl Reads {
 
     /// The reads that must be answered before this write is applied.
     pub(super) fn before_write(&mut self, write: u64, is_open: impl Fn(u64) -> bool) -> Vec<Read> {
-        let Some(conn) = self.followers.remove(&write) else { return Vec::new() };
-        self.extract(|read| {
-            read.conn == conn && read.next_write <= write && !read.after.is_some_and(&is_open)
-        })
+        let conn = self.followers.remove(&write);
+        let Some(numbers) = conn.and_then(|conn| self.waiting_of.get(&conn)) else { return Vec::new() };
+        // Those that came before the write are the first of the connection.
+        let before = numbers.iter().map_while(|number| match self.waiting.get(number) {
+            Some(read) if read.next_write > write => None,
+            read => Some(read.filter(|read| !read.after.is_some_and(&is_open)).map(|_| *number)),
+        });
+        let before: Vec<Number> = before.flatten().collect();
+        before.into_iter().filter_map(|number| self.take(number)).collect()
     }
 
-    /// Takes out all reads, wherever they wait, that `is_out` points at.
-    fn extract(&mut self, is_out: impl Fn(&Read) -> bool) -> Vec<Read> {
-        let mut out = Vec::new();
-        let groups = self.asked.iter_mut().map(|asked| &mut asked.reads);
-        let groups = groups.chain(self.indexed.iter_mut().map(|(_, reads)| reads));
-        for reads in groups.chain([&mut self.fresh]) {
-            out.extend(reads.extract_if(.., |read| is_out(read)));
+    /// The read no longer waits; None if it did not any more.
+    fn take(&mut self, number: Number) -> Option<Read> {
+        let read = self.waiting.remove(&number)?;
+        let numbers = self.waiting_of.get_mut(&read.conn).expect("every waiting read is listed");
+        while numbers.front().is_some_and(|first| !self.waiting.contains_key(first)) {
+            numbers.pop_front();
         }
-        self.indexed.retain(|(_, reads)| !reads.is_empty());
-        self.count_out(&out);
-        out
-    }
-
-    fn count_out(&mut self, out: &[Read]) {
-        self.waiting -= out.len();
-        for read in out {
-            let count = self.waiting_of.get_mut(&read.conn).expect("every waiting read is counted");
-            *count -= 1;
-            if *count == 0 {
-                self.waiting_of.remove(&read.conn);
-            }
+        if numbers.is_empty() {
+            self.waiting_of.remove(&read.conn);
         }
+        Some(read)
     }
 
     /// Whose attempt this was, if it was another member's.
@@ -199,40 +214,41 @@ impl Reads {
 
     /// Reads that may be served at `applied`, given which writes are still open.
     pub(super) fn ready(&mut self, applied: Index, is_open: impl Fn(u64) -> bool) -> Vec<Read> {
-        let mut ready = Vec::new();
-        for (index, reads) in &mut self.indexed {
+        let mut free = Vec::new();
+        for (index, numbers) in &mut self.indexed {
             if *index > applied && !planted::on("node-read-before-applied") {
                 continue;
             }
-            let (blocked, free): (Vec<Read>, Vec<Read>) =
-                std::mem::take(reads).into_iter().partition(|read| read.after.is_some_and(&is_open));
-            *reads = blocked;
-            ready.extend(free);
+            numbers.retain(|number| {
+                let read = self.waiting.get(number);
+                let blocked = read.is_some_and(|read| read.after.is_some_and(&is_open));
+                if !blocked {
+                    free.push(*number);
+                }
+                blocked
+            });
         }
-        self.indexed.retain(|(_, reads)| !reads.is_empty());
-        self.count_out(&ready);
-        ready
+        self.indexed.retain(|(_, numbers)| !numbers.is_empty());
+        free.into_iter().filter_map(|number| self.take(number)).collect()
     }
 
     /// Reads whose deadline has passed.
     pub(super) fn expired(&mut self, now: Mono) -> Vec<Read> {
-        self.extract(|read| read.deadline <= now)
+        let late = self.waiting.iter().take_while(|(_, read)| read.deadline <= now);
+        let late: Vec<Number> = late.map(|(&number, _)| number).collect();
+        let late = late.into_iter().filter_map(|number| self.take(number)).collect();
+        self.tidy();
+        late
     }
 
     /// When [`give_up_attempts`](Self::give_up_attempts), [`ask`](Self::ask) or [`expired`](Self::expired)
     /// should be called again. `may_ask`: somebody is known who could answer.
     pub(super) fn deadline(&self, patience: Nanos, may_ask: bool) -> Mono {
-        if self.waiting == 0 {
-            return Mono::NEVER;
-        }
+        let Some((_, oldest)) = self.waiting.first_key_value() else { return Mono::NEVER };
         let attempt = self.asked.front().map_or(Mono::NEVER, |asked| asked.at + patience);
         let asks = !self.fresh.is_empty() && may_ask && self.asked.len() < ATTEMPTS_MAX;
         let retry = if asks { self.retry_at } else { Mono::NEVER };
-        let oldest =
-            [self.asked.front().map(|asked| &asked.reads), self.indexed.front().map(|(_, reads)| reads)];
-        let oldest = oldest.into_iter().flatten().chain([&self.fresh]).filter_map(|reads| reads.first());
-        let expiry = oldest.map(|read| read.deadline).min().unwrap_or(Mono::NEVER);
-        attempt.min(retry).min(expiry)
+        attempt.min(retry).min(oldest.deadline)
     }
 }
 

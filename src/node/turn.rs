@@ -178,19 +178,21 @@ impl<D: Disk> Node<D> {
             }
             return;
         }
-        let number = self.proposal_number + 1;
-        let payloads = self.writes.send_in(standing.term, number);
-        if payloads.is_empty() {
-            return;
+        while self.writes.may_send(standing.term, self.now) {
+            let number = self.proposal_number + 1;
+            let payloads = self.writes.send_in(standing.term, number);
+            if payloads.is_empty() {
+                return;
+            }
+            self.proposal_number = number;
+            if standing.leader != self.id {
+                let call = PeerCall::Propose { term: standing.term, number, payloads };
+                self.output.messages.push(Outbound::Call { to: standing.leader, call });
+            } else {
+                let refused = self.propose_here(payloads);
+                self.take_refusals(number, refused);
+            }
         }
-        self.proposal_number = number;
-        if standing.leader != self.id {
-            let call = PeerCall::Propose { term: standing.term, number, payloads };
-            self.output.messages.push(Outbound::Call { to: standing.leader, call });
-            return;
-        }
-        let refused = self.propose_here(payloads);
-        self.take_refusals(number, refused);
     }
 
     fn ask_for_read_index(&mut self) {

@@ -37,6 +37,10 @@ pub(super) struct Write {
     deadline: Mono,
 }
 
+/// One call to the leader takes so many bytes (one write is always taken): all that waits may be several times what a
+/// frame between members can hold, after a time without a leader.
+const CALL_BYTES_MAX: usize = 1 << 20;
+
 /// The table. Ids rise by one, and so do deadlines, so it is a queue with holes.
 #[derive(Debug)]
 pub(super) struct Writes {
@@ -116,20 +120,28 @@ impl Writes {
         (index < self.queue.len()).then_some(index)
     }
 
-    /// What may be sent to the leader of `term` now: all that is unsent, unless writes of an earlier term are
-    /// still unsettled. They count as sent with call `number`, which was never used before, from here on.
+    /// What may be sent to the leader of `term` now, in one call: as much of what is unsent as [`CALL_BYTES_MAX`]
+    /// allows, or nothing while writes of an earlier term are still unsettled. They count as sent with call `number`,
+    /// which was never used before, from here on.
     pub(super) fn send_in(&mut self, term: Term, number: u64) -> Vec<Bytes> {
         if self.sent_open > 0 && self.sent_term != term {
             return Vec::new();
         }
         self.sent_term = term;
         let mut payloads = Vec::with_capacity(self.unsent.len());
-        while let Some(id) = self.unsent.pop_front() {
-            let Some(index) = self.slot(id) else { continue };
-            let Some(write) = &mut self.queue[index] else { continue };
-            write.sent_with = Some(number);
-            self.sent_open += 1;
-            payloads.push(write.payload.clone());
+        let mut bytes = 0;
+        while let Some(&id) = self.unsent.front() {
+            let index = self.slot(id);
+            if let Some(write) = index.and_then(|index| self.queue[index].as_mut()) {
+                bytes += write.payload.len();
+                if bytes > CALL_BYTES_MAX && !payloads.is_empty() {
+                    break;
+                }
+                write.sent_with = Some(number);
+                self.sent_open += 1;
+                payloads.push(write.payload.clone());
+            }
+            self.unsent.pop_front();
         }
         payloads
     }
@@ -279,6 +291,18 @@ mod tests {
         assert!(writes.send_in(6, 2).is_empty(), "an entry of the same term settles nothing");
         writes.settle(6);
         assert_eq!(writes.send_in(6, 2), [&[1][..], &[2], b"x"]);
+    }
+
+    #[test]
+    fn one_call_takes_no_more_than_fits_in_it() {
+        let mut writes = Writes::new(100);
+        for (tag, bytes) in [(0, 10), (1, CALL_BYTES_MAX - 10), (2, 1), (3, 3 * CALL_BYTES_MAX), (4, 1)] {
+            writes.push(Asker::Client { conn: 1, tag }, Bytes::from(vec![tag as u8; bytes]), Mono(1_000));
+        }
+        let sent: Vec<Vec<u8>> =
+            (1..=5).map(|call| writes.send_in(5, call).iter().map(|payload| payload[0]).collect()).collect();
+        assert_eq!(sent, [&[0, 1][..], &[2], &[3], &[4], &[]]);
+        assert!(writes.is_sent_with(101, 1) && writes.is_sent_with(103, 3));
     }
 
     #[test]

@@ -179,6 +179,67 @@ fn half_requests_cost_no_memory() {
 }
 
 /// Ten thousand connections that say nothing, then one byte each.
+fn raw(member: &Member) -> TcpStream {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, member.client_port)).unwrap()
+}
+
+/// Small requests with large answers, which nobody takes.
+#[test]
+fn who_takes_no_answers_fills_no_memory() {
+    let cluster = Cluster::start(&Setup::single());
+    let member = &cluster.members[0];
+    for n in 0..20 {
+        member.client().call(&["PUT", &format!("big{n}"), &"v".repeat(1_000_000)]).unwrap();
+    }
+    let before = resident_bytes(member);
+    let mut streams: Vec<TcpStream> = (0..2).map(|_| raw(member)).collect();
+    streams[0].write_all(&b"RANGE big PREFIX\r\n".repeat(400)).unwrap();
+    // The write comes behind reads that are not answered yet.
+    streams[1].write_all(&b"GET big1\r\nGET big2 SERIALIZABLE\r\n".repeat(1_000)).unwrap();
+    streams[1].write_all(b"PUT big1 small\r\n").unwrap();
+    let mut most = 0;
+    for _ in 0..20 {
+        assert_serves(member);
+        pause(20);
+        most = most.max(resident_bytes(member).saturating_sub(before));
+    }
+    say(&format!("answers that nobody takes: {} MiB", most >> 20));
+    assert!(most < 200 << 20, "{most} bytes for answers that nobody takes");
+    // The reader that wakes up gets all of it.
+    streams[1].set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut bytes, mut piece) = (0, vec![0; 1 << 20]);
+    while bytes < 2_000 * 1_000_000 {
+        bytes += streams[1].read(&mut piece).unwrap();
+    }
+    drop(streams);
+    assert_serves(member);
+}
+
+/// A thousand requests, each within its bound and none of them complete.
+#[test]
+fn unfinished_requests_have_a_bound_together() {
+    let cluster = Cluster::start(&Setup::single());
+    let member = &cluster.members[0];
+    let before = resident_bytes(member);
+    let mut streams = Vec::new();
+    for _ in 0..500 {
+        let mut stream = raw(member);
+        let _ = stream.write_all(b"*3\r\n$3\r\nPUT\r\n$1\r\nk\r\n$1500000\r\n");
+        let _ = stream.write_all(&vec![b'v'; 1_400_000]);
+        streams.push(stream);
+    }
+    assert_serves(member);
+    let held = resident_bytes(member).saturating_sub(before);
+    say(&format!("500 unfinished requests of 1.4 MB: {} MiB", held >> 20));
+    assert!(held < 450 << 20, "{held} bytes for requests that are not complete");
+    let refused = streams.iter_mut().filter_map(|stream| {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).ok().filter(|()| answer == *b"-BUSY")
+    });
+    assert!(refused.count() > 200);
+}
+
 #[test]
 fn silent_connections_are_cheap() {
     use rustix::process::{Resource, getrlimit, setrlimit};

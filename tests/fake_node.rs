@@ -37,6 +37,9 @@ impl FakeNode {
             Request::Put(put) => self.put(put),
             Request::Range(range) => self.range(&range).map(Body::Range),
             Request::Delete(delete) => Ok(self.delete(&delete)),
+            Request::Exists { keys } => {
+                Ok(Body::Exists(keys.iter().filter(|key| self.keys.contains_key(*key)).count() as u64))
+            }
             Request::Status => Ok(Body::Status(Box::new(self.status()))),
             Request::MemberList { .. } => Ok(Body::Members(vec![Member {
                 id: MEMBER,

@@ -67,15 +67,21 @@ impl Conversation {
         assert!(!self.closed, "the connection is closed; say `new`");
         self.input.put_slice(bytes);
         let mut calls = Vec::new();
-        if self.adapter.decode(&mut self.input, &mut calls, &mut self.output).is_err() {
-            self.closed = true;
-        }
-        for call in calls {
-            if self.show {
-                let Call::Request { request, .. } = &call else { panic!("nothing is cancelled") };
-                writeln!(self.shown, "ask {request:?}").unwrap();
+        while !self.closed {
+            if self.adapter.decode(&mut self.input, &mut calls, &mut self.output).is_err() {
+                self.closed = true;
             }
-            self.kept.push(call);
+            let decoded = calls.len();
+            for call in calls.drain(..) {
+                if self.show {
+                    let Call::Request { request, .. } = &call else { panic!("nothing is cancelled") };
+                    writeln!(self.shown, "ask {request:?}").unwrap();
+                }
+                self.kept.push(call);
+            }
+            if !self.adapter.stalled() || decoded == 0 {
+                break;
+            }
         }
         if !self.hold {
             self.release(None);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Fault;
+use super::{Fault, Reply};
 use crate::base::{ClusterId, Index, MemberId, Revision, Term};
 
 /// Who answered, and when in the store's and the cluster's life.
@@ -23,6 +23,8 @@ pub enum Body {
         previous: Option<Option<KeyValue>>,
     },
     Range(RangeResult),
+    /// How many there are.
+    Exists(u64),
     /// `previous` is filled when it was asked for. `revision` is the store's after the delete.
     Delete {
         revision: Revision,
@@ -41,6 +43,19 @@ pub enum Body {
     Fault(Fault),
 }
 
+impl Body {
+    /// About how much memory it takes up.
+    pub fn size_bytes(&self) -> usize {
+        let kvs = match self {
+            Body::Range(range) => &range.kvs[..],
+            Body::Delete { previous, .. } => previous,
+            Body::Put { previous: Some(Some(previous)), .. } => std::slice::from_ref(previous),
+            _ => &[],
+        };
+        size_of::<Reply>() + kvs.iter().map(KeyValue::size_bytes).sum::<usize>()
+    }
+}
+
 /// One key at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyValue {
@@ -53,6 +68,12 @@ pub struct KeyValue {
     pub version: u64,
     /// 0 = none.
     pub lease: i64,
+}
+
+impl KeyValue {
+    fn size_bytes(&self) -> usize {
+        size_of::<KeyValue>() + self.key.len() + self.value.len()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,10 @@ pub enum Request {
     Put(Put),
     Range(Range),
     Delete(Delete),
+    /// How many of these keys there are now, one that is named twice counted twice.
+    Exists {
+        keys: Vec<Bytes>,
+    },
     /// This member's state; always answered locally and at once.
     Status,
     /// The cluster's members. Linearizable unless `serializable`.

@@ -28,6 +28,12 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         Request::MemberAdd { peer_urls, .. } | Request::MemberUpdate { peer_urls, .. } => {
             check_peer_urls(peer_urls)
         }
+        Request::Exists { keys } => {
+            if keys.len() > EXISTS_KEYS_MAX {
+                return Err(Fault::new(Code::Err, format!("EXISTS takes {EXISTS_KEYS_MAX} keys at most")));
+            }
+            keys.iter().try_for_each(|key| check_key(key, limits))
+        }
         Request::Status
         | Request::MemberList { .. }
         | Request::MemberRemove { .. }
@@ -35,6 +41,9 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         | Request::MoveLeader { .. } => Ok(()),
     }
 }
+
+/// A millisecond of work or two.
+const EXISTS_KEYS_MAX: usize = 4096;
 
 /// URLs of one member, and bytes of each: they travel in every list of members.
 const PEER_URLS_MAX: usize = 16;
@@ -72,11 +81,15 @@ fn check_put(put: &Put, limits: &Limits) -> Result<(), Fault> {
 
 fn check_span(span: &Span, limits: &Limits) -> Result<(), Fault> {
     match span {
-        Span::Key(key) if key.is_empty() => Err(Fault::empty_key()),
+        Span::Key(key) => check_key(key, limits),
         Span::Between(from, _) if from.is_empty() => Err(Fault::empty_key()),
-        Span::Key(key) | Span::Prefix(key) | Span::From(key) => check_size(key.len(), limits),
+        Span::Prefix(key) | Span::From(key) => check_size(key.len(), limits),
         Span::Between(from, to) => check_size(from.len() + to.len(), limits),
     }
+}
+
+fn check_key(key: &[u8], limits: &Limits) -> Result<(), Fault> {
+    if key.is_empty() { Err(Fault::empty_key()) } else { check_size(key.len(), limits) }
 }
 
 fn check_size(bytes: usize, limits: &Limits) -> Result<(), Fault> {

@@ -18,6 +18,12 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Unanswered requests of one connection at which it is no longer listened to.
 const OWED_MAX: usize = 4_096;
 
+/// Bytes of requests that are not complete, of all connections together.
+const INPUT_BYTES_MAX: usize = 256 << 20;
+
+/// A connection that holds no more than this is not asked to help when it is too much.
+const SMALL_INPUT_BYTES: usize = 16 << 10;
+
 /// A request that has begun must be complete within this.
 const REQUEST_PATIENCE: Nanos = 30 * SECOND;
 
@@ -33,6 +39,13 @@ pub(super) struct Client {
     partial_since: Option<Mono>,
     /// When the goodbye was said: the member is stopping.
     parted_at: Option<Mono>,
+    /// The node was told that answers are not taken.
+    held: bool,
+    /// They were not, and some are still owed: nothing more is asked for before these are out. One small request can
+    /// have a large answer, and how large is known only then.
+    lags: bool,
+    /// So many bytes of input were last counted in the sum over all connections.
+    counted_bytes: usize,
 }
 
 impl Client {
@@ -45,6 +58,9 @@ impl Client {
             deaf: false,
             partial_since: None,
             parted_at: None,
+            held: false,
+            lags: false,
+            counted_bytes: 0,
         }
     }
 
@@ -53,8 +69,20 @@ impl Client {
         !self.deaf && !self.is_congested()
     }
 
-    fn is_congested(&self) -> bool {
+    /// Whether the node should answer no more before some of it is taken, if that is news.
+    pub(super) fn change_of_hold(&mut self) -> Option<bool> {
+        let hold = self.is_overfull();
+        self.lags = hold || (self.lags && self.owed() > 0);
+        (std::mem::replace(&mut self.held, hold) != hold).then_some(hold)
+    }
+
+    fn is_overfull(&self) -> bool {
         self.pipe.output.len() >= OUTPUT_BYTES_MAX
+    }
+
+    fn is_congested(&self) -> bool {
+        self.lags
+            || self.is_overfull()
             || self.adapter.as_ref().is_some_and(|adapter| adapter.owed() >= OWED_MAX)
     }
 
@@ -120,12 +148,34 @@ impl Client {
 
     pub(super) fn give_up_if_late(&mut self, now: Mono) {
         if self.deadline() <= now && !self.deaf {
-            let fault = Fault::new(Code::Err, "protocol error: the request was not complete within 30 s");
-            if let Some(adapter) = &mut self.adapter {
-                adapter.give_up(&fault, &mut self.pipe.output);
-            }
-            self.deaf = true;
+            let why = "protocol error: the request was not complete within 30 s";
+            self.give_up(&Fault::new(Code::Err, why));
         }
+    }
+
+    fn give_up(&mut self, fault: &Fault) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.give_up(fault, &mut self.pipe.output);
+        }
+        self.deaf = true;
+        self.pipe.input = BytesMut::new();
+    }
+
+    /// Brings the sum of all connections' input up to date. Where it is too much, whoever has a large request under
+    /// way is told to come again: a thousand of them, each within its bound and none complete, would fill the memory.
+    pub(super) fn count_input(&mut self, all_bytes: &mut usize) {
+        let bytes = self.pipe.input.len();
+        *all_bytes = *all_bytes - self.counted_bytes + bytes;
+        self.counted_bytes = bytes;
+        if *all_bytes > INPUT_BYTES_MAX && bytes > SMALL_INPUT_BYTES && !self.deaf {
+            self.give_up(&Fault::busy());
+            *all_bytes -= std::mem::take(&mut self.counted_bytes);
+        }
+    }
+
+    /// The connection goes.
+    pub(super) fn uncount_input(&self, all_bytes: &mut usize) {
+        *all_bytes -= self.counted_bytes;
     }
 
     /// Nothing is owed, and nothing is known to have come that could make it so.

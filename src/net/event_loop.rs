@@ -80,6 +80,8 @@ pub(super) struct EventLoop<D: Disk, C: Clock> {
     pub(super) buffer: Vec<u8>,
     calls: Vec<Call>,
     said: Vec<Said>,
+    /// Of requests that are not complete, of all clients.
+    input_bytes: usize,
 }
 
 impl<D: Disk, C: Clock> EventLoop<D, C> {
@@ -107,6 +109,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             buffer: vec![0; READ_BYTES],
             calls: Vec::new(),
             said: Vec::new(),
+            input_bytes: 0,
         })
     }
 
@@ -380,6 +383,10 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     fn answer(&mut self, reply: Reply) {
         if let Some((slot, client)) = self.clients.by_id(reply.conn) {
             client.encode(reply);
+            if client.change_of_hold() == Some(true) {
+                let id = client.id;
+                self.shell.node.hold(id);
+            }
             self.clients.mark(slot);
         }
     }
@@ -395,8 +402,13 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 again |= self.part_behind_answers(slot, now);
             }
             let Some(client) = self.clients.at(slot) else { continue };
+            client.count_input(&mut self.input_bytes);
             client.flush();
+            if client.change_of_hold() == Some(false) {
+                again |= self.shell.node.release(client.id);
+            }
             if client.is_over() {
+                client.uncount_input(&mut self.input_bytes);
                 let id = client.id;
                 self.clients.free(slot);
                 self.shell.node.on_disconnect(id);

@@ -99,6 +99,12 @@ const CHECKPOINT_AFTER: Nanos = 5 * SECOND;
 const WAITING_MAX: usize = 64 << 10;
 const WAITING_BYTES_MAX: usize = 256 << 20;
 
+/// Answers of one turn, in bytes (one answer is always given). Small requests can have large answers.
+const REPLY_BYTES_MAX: usize = 8 << 20;
+
+/// Where reads must be answered now or never, this much.
+const REPLY_BYTES_LIMIT: usize = 128 << 20;
+
 /// Entries applied in one turn: about a millisecond of work.
 const APPLY_ENTRIES_MAX: usize = 2_048;
 
@@ -155,6 +161,8 @@ impl Outbound {
 /// What one turn wants done.
 pub struct Output<D: Disk> {
     pub replies: Vec<Reply>,
+    /// What they take up, about.
+    reply_bytes: usize,
     pub messages: Vec<Outbound>,
     /// For the log writer, which is idle: all of these with one sync.
     pub batches: Vec<Batch>,
@@ -256,10 +264,14 @@ impl<D: Disk> Node<D> {
         let deadline = now + self.config.request_timeout();
         match request {
             Request::Status => self.reply(conn, tag, Body::Status(Box::new(self.status()))),
-            Request::Range(range) if range.serializable || self.may_read_now(conn, now) => {
+            Request::Range(range) if self.may_read_now(conn, range.serializable, now) => {
                 self.answer_range(conn, tag, &range);
             }
             Request::Range(range) => self.wait_to_read(conn, tag, Question::Range(range), deadline),
+            Request::Exists { keys } if self.may_read_now(conn, false, now) => {
+                self.answer_exists(conn, tag, &keys);
+            }
+            Request::Exists { keys } => self.wait_to_read(conn, tag, Question::Exists(keys), deadline),
             Request::MemberList { serializable: true } => self.answer_members(conn, tag),
             Request::MemberList { serializable: false } => {
                 self.wait_to_read(conn, tag, Question::Members, deadline);
@@ -286,18 +298,37 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Whether a linearizable read that came before `now` can be answered from the present state: this member leads
-    /// under a lease, an entry of its own term and all that is committed is applied, and nothing that the connection
-    /// asked for earlier is still to come. Else the read waits for an index like all others.
-    fn may_read_now(&self, conn: ConnId, now: Mono) -> bool {
-        if self.reads.waiting() > 0 || self.writes.newest_open(conn).is_some() {
+    /// Whether a read that came before `now` can be answered from the present state. For a linearizable one this member
+    /// must lead under a lease, and an entry of its own term and all that is committed must be applied; for any, nothing
+    /// that the connection asked for earlier is still to come. Else the read waits like all others.
+    fn may_read_now(&self, conn: ConnId, serializable: bool, now: Mono) -> bool {
+        if self.reads.waits(conn) || self.writes.newest_open(conn).is_some() || self.is_sated() {
             return false;
+        }
+        if serializable {
+            return true;
         }
         let standing = self.raft.standing();
         standing.leader == self.id
             && now < standing.lease_until
             && standing.term == self.applied_term
             && standing.commit <= self.store.applied().index
+    }
+
+    /// This turn's answers take up as much memory as they may. What is left is for the next turn, when they are sent, or
+    /// for when their clients have taken them.
+    fn is_sated(&self) -> bool {
+        self.output.reply_bytes >= REPLY_BYTES_MAX
+    }
+
+    /// The connection's client does not take what it is sent: its reads wait until [`Node::release`].
+    pub fn hold(&mut self, conn: ConnId) {
+        self.reads.hold(conn);
+    }
+
+    /// It does again. True if a turn has something to answer.
+    pub fn release(&mut self, conn: ConnId) -> bool {
+        self.reads.release(conn)
     }
 
     fn wait_to_read(&mut self, conn: ConnId, tag: Tag, question: Question, deadline: Mono) {
@@ -616,6 +647,7 @@ impl<D: Disk> Node<D> {
 
     fn reply(&mut self, conn: ConnId, tag: Tag, body: Body) {
         let header = self.header();
+        self.output.reply_bytes += body.size_bytes();
         self.output.replies.push(Reply { conn, tag, header, body, more: false });
     }
 

@@ -12,7 +12,9 @@
 //! So the read is answered from the state just before the write. That state is recent enough: the write was
 //! proposed after the read had arrived, so whatever was acknowledged before that lies at a lower index.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
 
 use crate::api::{ConnId, Range, Tag};
 use crate::base::planted;
@@ -21,7 +23,14 @@ use crate::base::{Index, MemberId, Mono, time::Nanos};
 #[derive(Clone, Debug)]
 pub(super) enum Question {
     Range(Range),
+    Exists(Vec<Bytes>),
     Members,
+}
+
+impl Question {
+    pub(super) fn is_serializable(&self) -> bool {
+        matches!(self, Question::Range(range) if range.serializable)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -53,12 +62,16 @@ pub(super) struct Reads {
     next_number: Number,
     /// Which reads of each connection wait, and perhaps some behind the first that no longer do.
     waiting_of: BTreeMap<ConnId, VecDeque<Number>>,
-    // Reads that no longer wait may still be named in the three lists below.
+    // Reads that no longer wait may still be named in the lists below.
     /// No index asked for yet (or no longer).
     fresh: Vec<Number>,
     asked: VecDeque<Asked>,
     /// The index is known.
     indexed: VecDeque<(Index, Vec<Number>)>,
+    /// May be answered, the oldest first: an adapter keeps what is answered before its turn.
+    ready: BTreeSet<Number>,
+    /// Connections whose clients do not take what they asked for, and the reads that may be answered when they do.
+    held: BTreeMap<ConnId, Vec<Number>>,
     /// Attempts that other members asked this one for, as leader: our id to their name and id.
     remote: BTreeMap<u64, (MemberId, u64)>,
     /// Open writes that a connection sent while reads of it waited.
@@ -86,18 +99,43 @@ impl Reads {
             fresh: Vec::new(),
             asked: VecDeque::new(),
             indexed: VecDeque::new(),
+            ready: BTreeSet::new(),
+            held: BTreeMap::new(),
             remote: BTreeMap::new(),
             followers: BTreeMap::new(),
             retry_at: Mono(0),
         }
     }
 
+    /// A read that any state can answer needs no index. Behind others of its connection it waits with them all the
+    /// same: their answers must leave first.
     pub(super) fn push(&mut self, read: Read) {
         let number = self.next_number;
         self.next_number += 1;
+        if read.question.is_serializable() && !self.waits(read.conn) {
+            self.indexed.push_back((0, vec![number]));
+        } else {
+            self.fresh.push(number);
+        }
         self.waiting_of.entry(read.conn).or_default().push_back(number);
         self.waiting.insert(number, read);
-        self.fresh.push(number);
+    }
+
+    /// Whether reads of this connection wait.
+    pub(super) fn waits(&self, conn: ConnId) -> bool {
+        self.waiting_of.contains_key(&conn)
+    }
+
+    /// The client does not take its answers: no more of them before it does.
+    pub(super) fn hold(&mut self, conn: ConnId) {
+        self.held.entry(conn).or_default();
+    }
+
+    /// It has taken them. Whether something of it may be answered now.
+    pub(super) fn release(&mut self, conn: ConnId) -> bool {
+        let numbers = self.held.remove(&conn).unwrap_or_default();
+        self.ready.extend(&numbers);
+        !numbers.is_empty()
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -129,6 +167,7 @@ impl Reads {
         for number in self.waiting_of.remove(&conn).unwrap_or_default() {
             self.waiting.remove(&number);
         }
+        self.held.remove(&conn);
         self.tidy();
     }
 
@@ -212,24 +251,43 @@ impl Reads {
         }
     }
 
-    /// Reads that may be served at `applied`, given which writes are still open.
-    pub(super) fn ready(&mut self, applied: Index, is_open: impl Fn(u64) -> bool) -> Vec<Read> {
-        let mut free = Vec::new();
-        for (index, numbers) in &mut self.indexed {
+    /// Finds the reads that may be served at `applied`, given which writes are still open.
+    pub(super) fn find_ready(&mut self, applied: Index, is_open: impl Fn(u64) -> bool) {
+        let Reads { indexed, waiting, ready, .. } = self;
+        for (index, numbers) in indexed.iter_mut() {
             if *index > applied && !planted::on("node-read-before-applied") {
                 continue;
             }
             numbers.retain(|number| {
-                let read = self.waiting.get(number);
+                let read = waiting.get(number);
                 let blocked = read.is_some_and(|read| read.after.is_some_and(&is_open));
                 if !blocked {
-                    free.push(*number);
+                    ready.insert(*number);
                 }
                 blocked
             });
         }
-        self.indexed.retain(|(_, numbers)| !numbers.is_empty());
-        free.into_iter().filter_map(|number| self.take(number)).collect()
+        indexed.retain(|(_, numbers)| !numbers.is_empty());
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next read that may be served and whose client takes its answers.
+    pub(super) fn next_ready(&mut self) -> Option<Read> {
+        while let Some(number) = self.ready.pop_first() {
+            let held = self.waiting.get(&number).and_then(|read| self.held.get_mut(&read.conn));
+            match held {
+                Some(held) => held.push(number),
+                None => {
+                    if let Some(read) = self.take(number) {
+                        return Some(read);
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Reads whose deadline has passed.
@@ -262,6 +320,16 @@ mod tests {
         Read { conn: 1, tag, question, after, next_write: 60, deadline: Mono(1_000) }
     }
 
+    fn serializable(tag: Tag) -> Read {
+        let range = Range { serializable: true, ..Range::new(Span::Key("k".into())) };
+        Read { question: Question::Range(range), ..read(tag, None) }
+    }
+
+    fn ready(reads: &mut Reads, applied: Index, is_open: impl Fn(u64) -> bool) -> Vec<Tag> {
+        reads.find_ready(applied, is_open);
+        std::iter::from_fn(|| reads.next_ready()).map(|read| read.tag).collect()
+    }
+
     fn tags(reads: &[Read]) -> Vec<Tag> {
         reads.iter().map(|read| read.tag).collect()
     }
@@ -275,10 +343,10 @@ mod tests {
         let second = reads.ask(Mono(5)).unwrap();
         assert_ne!(first, second);
         reads.answered(first, Some(7), Mono(0));
-        assert!(reads.ready(100, |_| false).is_empty());
+        assert!(ready(&mut reads, 100, |_| false).is_empty());
         reads.answered(second, Some(7), Mono(0));
-        assert!(reads.ready(6, |_| false).is_empty(), "index 7 is not applied yet");
-        assert_eq!(tags(&reads.ready(7, |_| false)), [1]);
+        assert!(ready(&mut reads, 6, |_| false).is_empty(), "index 7 is not applied yet");
+        assert_eq!(ready(&mut reads, 7, |_| false), [1]);
         assert_eq!(reads.waiting(), 0);
     }
 
@@ -289,8 +357,8 @@ mod tests {
         reads.push(read(2, None));
         let id = reads.ask(Mono(0)).unwrap();
         reads.answered(id, Some(0), Mono(0));
-        assert_eq!(tags(&reads.ready(0, |_| true)), [2]);
-        assert_eq!(tags(&reads.ready(0, |_| false)), [1]);
+        assert_eq!(ready(&mut reads, 0, |_| true), [2]);
+        assert_eq!(ready(&mut reads, 0, |_| false), [1]);
     }
 
     #[test]
@@ -308,8 +376,38 @@ mod tests {
         assert_eq!(reads.waiting(), 2);
         let id = reads.ask(Mono(0)).unwrap();
         reads.answered(id, Some(0), Mono(0));
-        assert_eq!(tags(&reads.ready(0, |_| false)), [2, 3]);
+        assert_eq!(ready(&mut reads, 0, |_| false), [2, 3]);
         assert!(reads.waiting_of.is_empty());
+    }
+
+    #[test]
+    fn who_takes_no_answers_gets_none() {
+        let mut reads = Reads::new(10);
+        reads.hold(1);
+        reads.push(serializable(1));
+        reads.push(Read { conn: 2, ..serializable(2) });
+        assert_eq!(ready(&mut reads, 0, |_| false), [2]);
+        assert!(reads.waits(1) && !reads.has_ready());
+        assert!(reads.release(1) && !reads.release(1));
+        assert_eq!(ready(&mut reads, 0, |_| false), [1]);
+        reads.hold(1);
+        reads.push(serializable(3));
+        reads.forget(1);
+        assert!(ready(&mut reads, 0, |_| false).is_empty());
+        assert_eq!((reads.waiting(), reads.release(1)), (0, false));
+    }
+
+    #[test]
+    fn a_serializable_read_waits_for_those_before_it_alone() {
+        let mut reads = Reads::new(10);
+        reads.push(serializable(1));
+        assert_eq!(ready(&mut reads, 0, |_| true), [1]);
+        reads.push(read(2, None));
+        reads.push(serializable(3));
+        assert!(ready(&mut reads, 100, |_| false).is_empty());
+        let id = reads.ask(Mono(0)).unwrap();
+        reads.answered(id, Some(7), Mono(0));
+        assert_eq!(ready(&mut reads, 7, |_| false), [2, 3]);
     }
 
     /// A deadline that is over and cannot be met would keep the loop awake.

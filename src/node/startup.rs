@@ -156,6 +156,7 @@ impl<D: Disk> Node<D> {
             acquaintances: Vec::new(),
             output: Output {
                 replies: Vec::new(),
+                reply_bytes: 0,
                 messages: Vec::new(),
                 batches: Vec::new(),
                 jobs: Vec::new(),

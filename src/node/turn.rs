@@ -1,8 +1,10 @@
 //! The order of one turn: collect, then act.
 
+use bytes::Bytes;
+
 use super::{
     APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
-    Output, Question, RETRY, Read,
+    Output, Question, REPLY_BYTES_LIMIT, RETRY, Read,
 };
 use crate::api::{Body, Command, ConnId, Fault, PeerCall, Range, Tag, command};
 use crate::base::planted;
@@ -99,11 +101,15 @@ impl<D: Disk> Node<D> {
 
     fn take_output(&mut self) -> Output<D> {
         let stalled = self.damage.is_some() || self.snapshots.installing() || self.waits_for_checkpoint();
-        let again =
-            self.raft.has_ready() || self.has_chunks_to_send() || (!self.committed.is_empty() && !stalled);
+        let serves = self.damage.is_none() && !self.snapshots.installing();
+        let again = (serves && self.reads.has_ready())
+            || self.raft.has_ready()
+            || self.has_chunks_to_send()
+            || (!self.committed.is_empty() && !stalled);
         let empty = Output {
             // As many as now: a list that grows from nothing is moved several times.
             replies: Vec::with_capacity(self.output.replies.len().min(REPLIES_EXPECTED_MAX)),
+            reply_bytes: 0,
             messages: Vec::new(),
             batches: Vec::new(),
             jobs: Vec::new(),
@@ -129,7 +135,11 @@ impl<D: Disk> Node<D> {
         }
         self.reads.give_up_attempts(self.now - self.read_patience());
         for read in self.reads.expired(now) {
-            self.fail(read.conn, read.tag, Fault::no_leader());
+            if read.question.is_serializable() && !self.is_sated() {
+                self.answer_read(read);
+            } else {
+                self.fail(read.conn, read.tag, Fault::no_leader());
+            }
         }
     }
 
@@ -312,8 +322,7 @@ impl<D: Disk> Node<D> {
             #[cfg(feature = "sim")]
             self.misapply(id.index, &mut command);
             if origin.member == self.id {
-                let reads = self.reads.before_write(origin.request_id, |id| self.writes.is_open(id));
-                self.answer_reads(reads);
+                self.answer_before(origin.request_id);
             }
             let body = self.store.apply(id, Some(&command))?;
             if origin.member == self.id {
@@ -336,16 +345,29 @@ impl<D: Disk> Node<D> {
         if self.reads.waiting() == 0 || self.snapshots.installing() {
             return;
         }
-        let ready = self.reads.ready(self.store.applied().index, |id| self.writes.is_open(id));
-        self.answer_reads(ready);
+        self.reads.find_ready(self.store.applied().index, |id| self.writes.is_open(id));
+        while !self.is_sated() {
+            let Some(read) = self.reads.next_ready() else { return };
+            self.answer_read(read);
+        }
     }
 
-    fn answer_reads(&mut self, reads: Vec<Read>) {
-        for read in reads {
-            match read.question {
-                Question::Range(range) => self.answer_range(read.conn, read.tag, &range),
-                Question::Members => self.answer_members(read.conn, read.tag),
+    /// What came before a write is answered before it is applied, or not at all: later the answer would be wrong.
+    fn answer_before(&mut self, write: u64) {
+        for read in self.reads.before_write(write, |id| self.writes.is_open(id)) {
+            if self.output.reply_bytes >= REPLY_BYTES_LIMIT {
+                self.fail(read.conn, read.tag, Fault::busy());
+            } else {
+                self.answer_read(read);
             }
+        }
+    }
+
+    fn answer_read(&mut self, read: Read) {
+        match read.question {
+            Question::Range(range) => self.answer_range(read.conn, read.tag, &range),
+            Question::Exists(keys) => self.answer_exists(read.conn, read.tag, &keys),
+            Question::Members => self.answer_members(read.conn, read.tag),
         }
     }
 
@@ -353,12 +375,21 @@ impl<D: Disk> Node<D> {
         match self.store.range(range) {
             Ok(Ok(result)) => self.reply(conn, tag, Body::Range(result)),
             Ok(Err(fault)) => self.fail(conn, tag, fault),
-            Err(damage) => {
-                // The client learns that this member cannot answer; the member stops with the details.
-                self.fail(conn, tag, Fault::corrupt());
-                self.failure = Some(damage);
-            }
+            Err(damage) => self.fail_for_damage(conn, tag, damage),
         }
+    }
+
+    pub(super) fn answer_exists(&mut self, conn: ConnId, tag: Tag, keys: &[Bytes]) {
+        match self.store.exists(keys) {
+            Ok(found) => self.reply(conn, tag, Body::Exists(found)),
+            Err(damage) => self.fail_for_damage(conn, tag, damage),
+        }
+    }
+
+    /// The client learns that this member cannot answer; the member stops with the details.
+    fn fail_for_damage(&mut self, conn: ConnId, tag: Tag, damage: Error) {
+        self.fail(conn, tag, Fault::corrupt());
+        self.failure = Some(damage);
     }
 
     pub(super) fn answer_members(&mut self, conn: ConnId, tag: Tag) {

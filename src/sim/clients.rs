@@ -81,6 +81,7 @@ impl Clients {
             0..=44 => put(rng, keys, value_max, number),
             45..=51 => Request::Delete(Delete { span: span(rng, keys, 6), prev_kv: rng.one_in(3) }),
             52..=84 => Request::Range(Range::new(Span::Key(key(rng, keys)))),
+            85 => Request::Exists { keys: (0..rng.between(1, 5)).map(|_| key(rng, keys)).collect() },
             _ => Request::Range(range(rng, keys, *known)),
         }
     }

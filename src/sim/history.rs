@@ -64,6 +64,10 @@ pub enum Answer {
         previous: Vec<KeyValue>,
     },
     Range(RangeResult),
+    Exists {
+        revision: Revision,
+        found: u64,
+    },
     /// A read of one key by a protocol that tells the value alone (the line protocol's GET).
     Value(Option<Bytes>),
     /// A put that keeps the value or the lease, of a key that was not there.
@@ -142,6 +146,7 @@ impl Outcome {
             Body::Put { revision, previous } => Answer::Put { revision, previous },
             Body::Delete { revision, deleted, previous } => Answer::Delete { revision, deleted, previous },
             Body::Range(result) => Answer::Range(result),
+            Body::Exists(found) => Answer::Exists { revision: header.revision, found },
             Body::Fault(fault) => return Outcome::from_fault(at, Some(header.revision), &fault),
             Body::Status(_) | Body::Members(_) | Body::MemberAdded { .. } | Body::LeaderMoved => {
                 return Outcome::Unknown;
@@ -328,6 +333,7 @@ impl fmt::Display for Answer {
                 if previous.is_empty() { Ok(()) } else { write!(f, ", before: {}", ShownKvs(previous)) }
             }
             Answer::Range(result) => show_range_result(f, result),
+            Answer::Exists { revision, found } => write!(f, "{found} of them at {revision}"),
             Answer::Value(None) => f.write_str("null"),
             Answer::Value(Some(value)) => write!(f, "{}", Shown(value)),
             Answer::NoKey => f.write_str("NOKEY"),

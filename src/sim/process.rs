@@ -272,7 +272,7 @@ impl World {
 
     /// Does what a turn decided.
     pub(super) fn carry_out(&mut self, member: usize, output: Output<SimDisk>) {
-        let Output { replies, messages, batches, jobs, again, members_changed } = output;
+        let Output { replies, messages, batches, jobs, again, members_changed, .. } = output;
         self.trace.mix((replies.len() + 16 * messages.len() + 256 * batches.len()) as u64);
         self.observe(member, &batches);
         if members_changed {

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
+
 use super::walk::{Bounds, Walk};
 use super::{KEYS, Store};
 use crate::api::{Fault, KeyValue, Order, Range, RangeResult, SortBy, Span};
@@ -34,6 +36,15 @@ impl<D: Disk> Store<D> {
             self.read_old(range, &bounds, revision, &mut result)?;
         }
         Ok(Ok(result))
+    }
+
+    /// How many of these keys there are now.
+    pub fn exists(&self, keys: &[Bytes]) -> Result<u64> {
+        let mut found = 0;
+        for key in keys {
+            found += u64::from(self.tree.counted(View::Now, KEYS, key)? == Some(true));
+        }
+        Ok(found)
     }
 
     fn read_latest(&self, range: &Range, bounds: &Bounds, result: &mut RangeResult) -> Result<()> {

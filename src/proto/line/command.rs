@@ -115,13 +115,6 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
     }))
 }
 
-/// The read behind one key of EXISTS.
-pub fn exists(words: &Words, word: usize) -> Request {
-    let mut range = Range::new(Span::Key(words.share(word)));
-    range.count_only = true;
-    Request::Range(range)
-}
-
 /// An id of a member uses all 64 bits.
 fn id(call: Call<'_>, word: usize) -> Result<MemberId, Fault> {
     let text = std::str::from_utf8(call.words.get(word)).ok();

@@ -21,7 +21,7 @@
 //! queues grow by.
 //!
 //! Bounds, per connection: one incomplete request ([`frame::Parser`]), [`SLOTS_MAX`] requests in flight,
-//! [`ANSWERS_BYTES_MAX`] of answers that wait behind them, and [`OUTPUT_BYTES_MAX`] of output, behind which
+//! [`CALLS_AT_ONCE_MAX`] of them new, [`ANSWERS_BYTES_MAX`] of answers that wait behind them, and [`OUTPUT_BYTES_MAX`] of output, behind which
 //! decoding rests until the caller has written some of it (small requests can have large answers).
 //!
 //! Left out: RESP3 attributes (client libraries break on them), replies in chunks, and requests of any other
@@ -53,6 +53,9 @@ use crate::base::{ClusterId, MemberId};
 
 /// Requests of one connection that may be in flight.
 pub const SLOTS_MAX: usize = 8192;
+
+/// Requests that are decoded at once: what they are answered with is not known before, and may be large.
+pub const CALLS_AT_ONCE_MAX: usize = 128;
 
 /// Answers of one connection that may wait behind requests in flight.
 pub const ANSWERS_BYTES_MAX: usize = 256 << 10;
@@ -92,7 +95,6 @@ pub struct LineAdapter {
     owed: usize,
     /// The bytes of all answered slots, in their order.
     answers: BytesMut,
-    exists: Exists,
     /// Of the node's last reply in order: what `HEADER ON` shows before answers that need no node.
     last_header: Header,
     /// Decoding rests although there is input.
@@ -119,13 +121,6 @@ enum Filled {
     Answered(usize),
 }
 
-/// The sum over the keys of one EXISTS, whose replies come out one after the other.
-#[derive(Default)]
-struct Exists {
-    found: u64,
-    fault: Option<Fault>,
-}
-
 impl LineAdapter {
     /// `conn` is what `CLIENT ID` answers.
     pub fn new(info: Arc<ServerInfo>, conn: ConnId) -> LineAdapter {
@@ -138,7 +133,6 @@ impl LineAdapter {
             front: 0,
             owed: 0,
             answers: BytesMut::new(),
-            exists: Exists::default(),
             last_header,
             stalled: false,
             ended: false,
@@ -187,18 +181,6 @@ impl LineAdapter {
         Ok(())
     }
 
-    /// Several requests for one reply: all of them pass the gate, or none is sent.
-    fn ask_exists(&mut self, words: &Words, first: usize, calls: &mut Vec<Call>) -> Result<(), Fault> {
-        for word in first..words.count() {
-            validate::check(&command::exists(words, word), &self.info.limits)?;
-        }
-        for word in first..words.count() {
-            let shape = Shape::Exists { last: word + 1 == words.count() };
-            self.ask(command::exists(words, word), shape, calls)?;
-        }
-        Ok(())
-    }
-
     fn run_session(
         &mut self,
         call: Asked<'_>,
@@ -207,7 +189,10 @@ impl LineAdapter {
     ) -> Result<(), Fault> {
         let (words, first) = (call.words, call.first);
         match call.spec.run {
-            Run::Exists => self.ask_exists(words, first, calls)?,
+            Run::Exists => {
+                let keys = (first..words.count()).map(|word| words.share(word)).collect();
+                self.ask(Request::Exists { keys }, Shape::Exists, calls)?;
+            }
             Run::Info => {
                 let sections = info::Sections::named(words, first);
                 self.ask(Request::Status, Shape::Info(sections), calls)?;
@@ -344,25 +329,6 @@ impl LineAdapter {
             }
         };
         match (slot.shape, body) {
-            (Shape::Exists { last }, body) => {
-                match body {
-                    Body::Range(range) => self.exists.found += range.count,
-                    Body::Fault(fault) => {
-                        self.exists.fault.get_or_insert(fault);
-                    }
-                    other => panic!("the node answers a range with {other:?}"),
-                }
-                if last {
-                    let sum = std::mem::take(&mut self.exists);
-                    match sum.fault {
-                        Some(fault) => resp.error(&fault),
-                        None => {
-                            wrap(&mut resp);
-                            resp.integer(sum.found);
-                        }
-                    }
-                }
-            }
             (_, Body::Fault(fault)) => resp.error(&fault),
             (shape, body) => {
                 wrap(&mut resp);
@@ -406,7 +372,7 @@ impl Adapter for LineAdapter {
     ) -> Result<(), Fault> {
         self.stalled = false;
         while !self.ended {
-            if self.is_full(output) {
+            if self.is_full(output) || calls.len() >= CALLS_AT_ONCE_MAX {
                 self.stalled = !input.is_empty();
                 return Ok(());
             }

@@ -22,10 +22,8 @@ pub enum Shape {
     },
     /// DBSIZE: how many keys were counted.
     Count,
-    /// EXISTS: one key of several; the last one brings the sum out.
-    Exists {
-        last: bool,
-    },
+    /// EXISTS: how many.
+    Exists,
     /// DEL: how many.
     Deleted,
     /// DEL PREV: `revision, deleted, prevs`.
@@ -69,6 +67,7 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
             resp.text("members");
             members(all, resp);
         }
+        (Shape::Exists, Body::Exists(found)) => resp.integer(*found),
         (Shape::Ok, Body::Put { .. } | Body::LeaderMoved) => resp.simple("OK"),
         (Shape::Value, Body::Range(range)) => match range.kvs.first() {
             Some(kv) => resp.bulk(&kv.value),

@@ -83,6 +83,7 @@ impl Generator {
         let request = match self.rng.below(10) {
             0..=3 => self.put(number),
             4 => Request::Delete(Delete { span: self.span(), prev_kv: self.rng.one_in(2) }),
+            5 if self.rng.one_in(4) => Request::Exists { keys: vec![self.key(), self.key()] },
             _ => Request::Range(self.range()),
         };
         let moment = |at: u64| Moment::new(Mono(at));
@@ -153,6 +154,10 @@ impl Generator {
                     store = self.rng.between(seen, store);
                 }
                 (store, self.answer_range(range, store))
+            }
+            Request::Exists { keys } => {
+                let found = keys.iter().filter(|key| self.now().contains_key(*key)).count() as u64;
+                (self.revision(), Answer::Exists { revision: self.revision(), found })
             }
             other => panic!("not asked here: {other:?}"),
         };

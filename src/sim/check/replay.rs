@@ -114,6 +114,7 @@ fn named_revision(op: &Op) -> Revision {
         Answer::Range(result) => {
             result.kvs.iter().map(|kv| kv.mod_revision).fold(result.revision, Revision::max)
         }
+        Answer::Exists { revision, .. } => *revision,
         Answer::Future { newest } => *newest,
         Answer::Value(_) | Answer::NoKey | Answer::Compacted { .. } => 0,
     };
@@ -289,6 +290,13 @@ impl Replay<'_> {
                 }
                 let mismatch = self.model.range_mismatch(range, result.revision, result);
                 mismatch.map_or(Ok(true), |what| Err(wrong(op, what)))
+            }
+            (Request::Exists { keys }, Answer::Exists { revision, found }) => {
+                if keys.iter().any(|key| self.in_doubt(&Span::Key(key.clone()), *revision)) {
+                    return Ok(false);
+                }
+                let there = keys.iter().filter(|key| self.model.at(key, *revision).is_some()).count() as u64;
+                if there == *found { Ok(true) } else { Err(wrong(op, format!("{there} were there"))) }
             }
             (Request::Range(range), Answer::Future { newest }) if range.revision <= *newest => {
                 Err(wrong(op, "the revision was there"))

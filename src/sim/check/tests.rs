@@ -552,6 +552,10 @@ fn mutate_answer(request: &Request, answer: &mut Answer, rng: &mut Rng) -> Optio
             Some(mutate_kv(&mut previous[at], rng))
         }
         (Request::Range(range), Answer::Range(result)) => mutate_range(range, result, rng),
+        (_, Answer::Exists { found, .. }) => {
+            *found += 1;
+            Some("one more that is there")
+        }
         (_, Answer::Value(value)) => {
             *value = Some("phantom".into());
             Some("a value that nobody wrote")

@@ -90,6 +90,7 @@ impl Case<'_> {
                 result.revision
             }
             Answer::Range(result) => self.not_below(at, result.revision, floor, rule)?,
+            Answer::Exists { revision, .. } => self.not_below(at, *revision, floor, rule)?,
             Answer::Future { newest } => self.not_below(at, *newest, floor, rule)?,
             Answer::Compacted { .. } => EMPTY,
             Answer::Value(value) => self.lowest_fit(at, asked, value.as_ref(), floor, rule)?,

@@ -237,8 +237,9 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// The same words may count now and not have counted before, while a leader was heard that is a member here.
     pub(super) fn on_introduction(&mut self, members: Vec<Member>) {
-        self.output.members_changed |= self.introduced != members;
+        self.output.members_changed |= !planted::on("node-hears-no-name-twice") || self.introduced != members;
         self.introduced = members;
     }
 

@@ -273,8 +273,13 @@ impl World {
         self.operator.next_conn -= 1;
         let (conn, tag, now) = (self.operator.next_conn, TAGS + attempt as u64, self.local(member));
         let node = &mut self.machines[member].process.as_mut().expect("it lives").node;
-        self.operator.attempts[attempt].term = node.standing().0.term;
+        let (term, leads) = (node.standing().0.term, node.leads());
         node.on_call(conn, Call::Request { tag, request }, now);
+        self.operator.attempts[attempt].term = term;
+        if leads {
+            // Until the next turn it may have heard of a later leader.
+            self.note_leader(member, term);
+        }
         self.turn_soon(member);
     }
 

@@ -204,6 +204,7 @@ pub const BUGS: &[Bug] = &[
     bug("node-expects-the-last-addition-only", "of several new members one is spoken to", &[CLUSTER]),
     bug("node-follower-expects-nobody", "a follower learns of a member by applying it", &[CLUSTER]),
     bug("node-candidate-is-a-stranger", "who lags knows no way to answer a candidate", &[CLUSTER]),
+    bug("node-hears-no-name-twice", "an introduction that came too early is not heard later", &[CLUSTER]),
     bug("node-blank-refuses-the-first-state", "a blank member needs no state at index 0", &[CLUSTER]),
     // Writes on their way.
     bug("store-apply-differs-at-a-member", "one member counts versions in another way", &[CLUSTER]),
@@ -215,10 +216,6 @@ pub const BUGS: &[Bug] = &[
     bug("node-unknown-told-as-refused", "a write that may have happened is told as refused", &[CLUSTER]),
     bug("node-sends-again-in-the-same-term", "writes are sent twice within a term", &[CLUSTER, NODE_UNIT]),
     bug("node-late-refusal-counts", "a refusal of an old call takes back the new one", &[NODE_UNIT, CLUSTER]),
-    bug(
-        "node-refused-is-sent-at-once",
-        "what cannot be sent is tried without a pause",
-        &[NODE_UNIT, CLUSTER],
-    ),
+    bug("node-refused-is-sent-at-once", "what was refused is sent again without a pause", &[NODE_UNIT]),
     bug("node-proposal-taken-twice", "a frame that comes twice proposes twice", &[CLUSTER]),
 ];

@@ -190,8 +190,12 @@ impl World {
             _ => return,
         };
         self.count_unsent(from);
-        let from_there = self.watch.roster.machine(*to);
-        self.told(from, from_there, Frame::Call(refusal));
+        let now = self.local(from);
+        let Some(process) = &mut self.machines[from].process else { return };
+        // As the event loop: that brings no turn. What waits for one must have a deadline.
+        if let Err(why) = process.node.on_peer_call(*to, refusal, now) {
+            self.stopped(from, &why);
+        }
     }
 
     /// A piece enters a stream.

@@ -242,10 +242,7 @@ impl World {
         }
         let led_from = self.machines[member].process.as_ref().map_or(0, |process| process.led_from);
         if leads {
-            let leader = *self.watch.leaders.entry(standing.term).or_insert(member);
-            if leader != member {
-                self.fail("V02", format!("{leader} and {member} both lead term {}", standing.term));
-            }
+            self.note_leader(member, standing.term);
         }
         self.observe_changes(member, batches);
         for batch in batches {
@@ -411,6 +408,14 @@ impl World {
                 holders.join("; ")
             );
             self.fail("V07", what);
+        }
+    }
+
+    /// V02. Looked at after turns, and where an answer between two turns rests on it.
+    pub(super) fn note_leader(&mut self, member: usize, term: Term) {
+        let leader = *self.watch.leaders.entry(term).or_insert(member);
+        if leader != member {
+            self.fail("V02", format!("{leader} and {member} both lead term {term}"));
         }
     }
 

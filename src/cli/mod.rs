@@ -17,6 +17,7 @@
 mod client;
 mod flag;
 mod flag_table;
+mod forms;
 mod go;
 mod help;
 mod logging;

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::flag::Effect;
-use super::flag_table;
+use super::flag_table::{self, TLS_VERSIONS};
+use super::forms;
 use super::url::Url;
 use super::values::{Refusal, Values};
 use crate::base::limits;
@@ -14,6 +15,8 @@ use crate::net::Settings;
 /// etcd's default quota, and its bound of the election timeout.
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
+/// What 0 means.
+const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
 
 /// What segments are multiples of: groups of records begin on these borders.
 const SECTOR_BYTES: u64 = 512;
@@ -27,6 +30,8 @@ pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Re
             "--advertise-client-urls is required when --listen-client-urls is set explicitly",
         ));
     }
+    check_tls(values)?;
+    check_log_rotation(values)?;
     let listen_client = listen(values, "listen-client-urls", ipv6_loopback)?;
     let listen_peer = listen(values, "listen-peer-urls", ipv6_loopback)?;
     if let Some(both) =
@@ -61,7 +66,10 @@ pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Re
         pre_vote: values.bool("pre-vote"),
         lease_reads: values.bool("lease-reads"),
         snapshot_catchup_entries: values.count("snapshot-catchup-entries"),
-        snapshot_count: values.count("snapshot-count"),
+        snapshot_count: match values.count("snapshot-count") {
+            0 => SNAPSHOT_COUNT_DEFAULT,
+            count => count,
+        },
         quota_backend_bytes: match values.number("quota-backend-bytes") {
             0 => Some(QUOTA_BYTES_DEFAULT),
             quota => u64::try_from(quota).ok(),
@@ -105,6 +113,50 @@ fn checked_segment_bytes(values: &Values) -> Result<u64, Refusal> {
         )));
     }
     Ok(bytes)
+}
+
+/// TLS itself is not there yet; settings of it that no server could follow are refused all the same.
+fn check_tls(values: &Values) -> Result<(), Refusal> {
+    let (oldest, newest) = (values.text("tls-min-version"), values.text("tls-max-version"));
+    let rank = |version: &str| TLS_VERSIONS.iter().position(|known| *known == version);
+    if !newest.is_empty() && rank(oldest) > rank(newest) {
+        return Err(Refusal::value(format!(
+            "{}: {oldest} is above {}={newest}",
+            values.source("tls-min-version"),
+            values.source("tls-max-version")
+        )));
+    }
+    if oldest == "TLS1.3" && !values.text("cipher-suites").is_empty() {
+        return Err(Refusal::value(format!(
+            "{}: TLS1.3 leaves no choice of ciphers: expected it without {}",
+            values.source("cipher-suites"),
+            values.source("tls-min-version")
+        )));
+    }
+    Ok(())
+}
+
+/// etcd reads the configuration of rotation only where it is switched on.
+fn check_log_rotation(values: &Values) -> Result<(), Refusal> {
+    if !values.bool("enable-log-rotation") {
+        return Ok(());
+    }
+    let outputs: Vec<&str> = forms::items(values.text("log-outputs")).collect();
+    if !matches!(outputs.as_slice(), [file] if !["default", "stdout", "stderr"].contains(file)) {
+        return Err(Refusal::value(format!(
+            "{}: expected a single file to rotate, found {:?}",
+            values.source("log-outputs"),
+            values.text("log-outputs")
+        )));
+    }
+    let config = values.text("log-rotation-config-json");
+    if config.is_empty() {
+        return Ok(());
+    }
+    forms::check_rotation(config).map_err(|expected| {
+        let source = values.source("log-rotation-config-json");
+        Refusal::value(format!("{source}: expected {expected}, found {config:?}"))
+    })
 }
 
 fn urls(values: &Values, flag: &str) -> Result<Vec<Url>, Refusal> {
@@ -371,5 +423,174 @@ mod tests {
             warnings,
             ["--advertise-client-urls: http://0.0.0.0:2379 cannot be reached from another machine"]
         );
+    }
+
+    /// One good and one bad value of each flag that is not free text; of numbers and words, a bad one.
+    #[test]
+    fn every_checked_flag_refuses_what_it_cannot_be() {
+        use super::super::flag::Kind;
+        const RETENTION: &str = "a duration such as 30m, or a number of hours or of revisions";
+        const METHODS: &str = "jwt with sign-method= and one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, \
+                               ES384, ES512, HS256, HS384, HS512";
+        // Without an expectation: a good value.
+        let forms = [
+            ("listen-client-http-urls", "", ""),
+            ("listen-client-http-urls", "http://127.0.0.1:1,https://[::1]:2", ""),
+            ("listen-client-http-urls", "unix://s:1", ""),
+            ("listen-client-http-urls", "foo", "URLs: \"foo\" has no scheme: expected http://host:port"),
+            (
+                "listen-client-http-urls",
+                "http://h:1",
+                "an IP address or localhost in a URL to listen on: http://h:1",
+            ),
+            ("listen-metrics-urls", "https://localhost:1", ""),
+            (
+                "listen-metrics-urls",
+                "http://127.0.0.1",
+                "URLs: http://127.0.0.1 does not have the form http://host:port",
+            ),
+            ("cors", "*", ""),
+            ("cors", "", ""),
+            ("cors", "https://a.example:1,http://b:2", ""),
+            ("cors", "http://a:1/x", "URLs: http://a:1/x must not contain a path: expected http://host:port"),
+            ("auth-token", "simple", ""),
+            ("auth-token", "", ""),
+            ("auth-token", "jwt,pub-key=p,priv-key=k,sign-method=RS256,ttl=5m", ""),
+            ("auth-token", "foo", "simple or jwt,option=value,..."),
+            ("auth-token", "simple,x", "options of the form name=value, each once, and \"x\" is none"),
+            (
+                "auth-token",
+                "jwt,ttl=1s,ttl=2s",
+                "options of the form name=value, each once, and \"ttl=2s\" is none",
+            ),
+            ("auth-token", "jwt,pub-key=p,sign-method=none", METHODS),
+            ("auth-token", "jwt,sign-method=HS256", "jwt with pub-key= or priv-key= and a file"),
+            (
+                "auth-token",
+                "jwt,pub-key=p,sign-method=ES256,ttl=5",
+                "jwt with ttl= and a duration such as 5m",
+            ),
+            ("auto-compaction-retention", "", ""),
+            ("auto-compaction-retention", "0", ""),
+            ("auto-compaction-retention", "5", ""),
+            ("auto-compaction-retention", "1h30m", ""),
+            ("auto-compaction-retention", "abc", RETENTION),
+            ("auto-compaction-retention", "-5", RETENTION),
+            ("feature-gates", "", ""),
+            ("feature-gates", "InitialCorruptCheck=true,CompactHashCheck=0", ""),
+            ("feature-gates", "LeaseCheckpoint=true,LeaseCheckpointPersist=true", ""),
+            ("feature-gates", "Foo=true", "feature gates of etcd, and \"Foo\" is none"),
+            (
+                "feature-gates",
+                "LeaseCheckpoint",
+                "Gate=true or Gate=false, and \"LeaseCheckpoint\" is neither",
+            ),
+            ("feature-gates", "LeaseCheckpoint=yes", "LeaseCheckpoint=true or LeaseCheckpoint=false"),
+            (
+                "feature-gates",
+                "LeaseCheckpointPersist=true",
+                "LeaseCheckpoint=true beside LeaseCheckpointPersist=true",
+            ),
+            ("cipher-suites", "", ""),
+            ("cipher-suites", "TLS_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_256_CBC_SHA", ""),
+            ("cipher-suites", "foo", "names of TLS cipher suites, and \"foo\" is none"),
+            ("log-outputs", "default", ""),
+            ("log-outputs", "stdout,/var/log/x", ""),
+            ("log-outputs", "", "default, stdout, stderr or files"),
+            ("log-outputs", "stdout,default", "default alone, or other outputs"),
+            ("log-outputs", "stdout,", "no empty output in the list"),
+        ];
+        for (flag, value, expected) in forms {
+            let words = format!("--{flag}={value}");
+            if expected.is_empty() {
+                assert!(check(&words).is_ok(), "{words}");
+            } else {
+                assert_eq!(complaint(&words), format!("--{flag}: expected {expected}, found {value:?}"));
+            }
+        }
+        for flag in flag_table::all() {
+            let bad: &[&str] = match flag.kind {
+                Kind::Bool => &["maybe"],
+                Kind::Number { .. } => &["x", "1.5", "99999999999999999999"],
+                Kind::Duration => &["x", "5", "-1s"],
+                Kind::Period => &["x", "5", "0", "0s"],
+                Kind::Word(_) => &["foo"],
+                Kind::Form(_) => {
+                    assert!(
+                        forms.iter().any(|(tested, ..)| *tested == flag.name),
+                        "{} has no row",
+                        flag.name
+                    );
+                    &[]
+                }
+                Kind::Text => &[],
+            };
+            for value in bad {
+                let line = complaint(&format!("--{}={value}", flag.name));
+                assert!(line.starts_with(&format!("--{}: expected ", flag.name)), "{line}");
+                assert!(line.ends_with(&format!(", found {value:?}")), "{line}");
+            }
+        }
+    }
+
+    /// Words and numbers that etcd has rules for, and values that are good one by one.
+    #[test]
+    fn rules_of_etcd_for_what_has_no_effect_here() {
+        const ROTATION: &str = "a JSON object such as {\"maxsize\": 100, \"compress\": false}";
+        for (words, line) in [
+            ("--tls-min-version TLS9", "--tls-min-version: expected one of TLS1.2, TLS1.3, found \"TLS9\""),
+            (
+                "--tls-min-version TLS1.3 --tls-max-version TLS1.2",
+                "--tls-min-version: TLS1.3 is above --tls-max-version=TLS1.2",
+            ),
+            (
+                "--tls-min-version TLS1.3 --cipher-suites TLS_AES_128_GCM_SHA256",
+                "--cipher-suites: TLS1.3 leaves no choice of ciphers: expected it without --tls-min-version",
+            ),
+            (
+                "--compact-hash-check-time 0s",
+                "--compact-hash-check-time: expected a duration above 0 such as 100ms or 1m30s, found \"0s\"",
+            ),
+            (
+                "--experimental-compact-hash-check-time 0s",
+                "--experimental-compact-hash-check-time: expected a duration above 0 such as 100ms or 1m30s, found \"0s\"",
+            ),
+            (
+                "--v2-deprecation foo",
+                "--v2-deprecation: expected one of not-yet, write-only, write-only-drop-data, gone, found \"foo\"",
+            ),
+            (
+                "--log-outputs stdout --enable-log-rotation",
+                "--log-outputs: expected a single file to rotate, found \"stdout\"",
+            ),
+            (
+                "--log-outputs a,b --enable-log-rotation",
+                "--log-outputs: expected a single file to rotate, found \"a,b\"",
+            ),
+            (
+                "--log-outputs a --enable-log-rotation --log-rotation-config-json foo",
+                &format!("--log-rotation-config-json: expected {ROTATION}, found \"foo\""),
+            ),
+            (
+                "--log-outputs a --enable-log-rotation --log-rotation-config-json={\"maxage\":\"x\"}",
+                &format!(
+                    "--log-rotation-config-json: expected {ROTATION}, and \"\\\"x\\\"\" cannot be maxage, found {:?}",
+                    "{\"maxage\":\"x\"}"
+                ),
+            ),
+            ("--proxy on", "--proxy: there are no proxies of the old API: a start would add a member"),
+        ] {
+            assert_eq!(complaint(words), line, "{words}");
+        }
+        for words in [
+            "--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites=TLS_AES_128_GCM_SHA256",
+            "--tls-min-version=TLS1.3 --tls-max-version=",
+            "--log-outputs=a --enable-log-rotation --log-rotation-config-json={\"maxsize\":1,\"compress\":true}",
+            "--log-rotation-config-json=unread",
+            "--proxy=off",
+        ] {
+            assert!(check(words).is_ok(), "{words}");
+        }
+        assert_eq!(check("--snapshot-count 0").unwrap().0.snapshot_count, 100_000);
     }
 }

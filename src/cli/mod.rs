@@ -21,6 +21,7 @@ mod forms;
 mod go;
 mod help;
 mod logging;
+mod names;
 mod output;
 mod resp;
 mod rules;

@@ -1,8 +1,8 @@
 //! Values become [`Settings`], or one line that says which two of them do not fit. Pure: nothing has been
-//! created, bound or resolved when a start is refused.
+//! created or bound when a start is refused, and what must be asked of the machine is handed in.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::flag::Effect;
 use super::flag_table::{self, TLS_VERSIONS};
@@ -21,8 +21,19 @@ const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
 /// What segments are multiples of: groups of records begin on these borders.
 const SECTOR_BYTES: u64 = 512;
 
-/// Checks `values` against each other. `ipv6_loopback`: whether this machine has one.
-pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Refusal> {
+/// What the rules ask of the machine that the server starts on.
+pub trait Machine {
+    /// Whether this machine has one.
+    fn ipv6_loopback(&self) -> bool;
+    /// Whether a member has been started before with this data directory, and its segments there if not in it.
+    fn has_data(&self, data_dir: &Path, wal_dir: Option<&Path>) -> bool;
+    /// The addresses behind a name, or a line that says why there are none. Takes as long as the machine allows.
+    fn lookup(&mut self, host: &str) -> Result<Vec<IpAddr>, String>;
+}
+
+/// Checks `values` against each other.
+pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settings, Refusal> {
+    let ipv6_loopback = machine.ipv6_loopback();
     let name = checked_name(values)?;
     let (heartbeat_interval_ms, election_timeout_ms) = checked_timers(values)?;
     if values.is_given("listen-client-urls") && !values.is_given("advertise-client-urls") {
@@ -43,18 +54,24 @@ pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Re
     }
     let advertise_client = advertise(values, "advertise-client-urls")?;
     let advertise_peer = advertise(values, "initial-advertise-peer-urls")?;
-    let initial_cluster = checked_cluster(values, &name, &advertise_peer)?;
+    let wal_dir = Some(values.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let data_dir = data_dir(values, &name);
+    let initial_cluster =
+        checked_cluster(values, &name, &advertise_peer, machine, &data_dir, wal_dir.as_deref())?;
+    // As the cluster spells them, should that differ: the others know this member by those.
+    let own = initial_cluster.iter().find(|(member, _)| *member == name);
+    let initial_advertise_peer_urls = own.map(|(_, urls)| urls.clone()).unwrap_or_default();
     let texts = |urls: Vec<Url>| urls.into_iter().map(|url| url.text).collect();
 
     Ok(Settings {
-        data_dir: data_dir(values, &name),
-        wal_dir: Some(values.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        data_dir,
+        wal_dir,
         wal_segment_bytes: checked_segment_bytes(values)?,
         name,
         listen_client,
         listen_peer,
         advertise_client_urls: texts(advertise_client),
-        initial_advertise_peer_urls: texts(advertise_peer),
+        initial_advertise_peer_urls,
         initial_cluster,
         initial_cluster_token: values.text("initial-cluster-token").into(),
         join_existing: values.text("initial-cluster-state") == "existing",
@@ -201,6 +218,9 @@ fn checked_cluster(
     values: &Values,
     name: &str,
     advertise_peer: &[Url],
+    machine: &mut dyn Machine,
+    data_dir: &Path,
+    wal_dir: Option<&Path>,
 ) -> Result<Vec<(String, Vec<String>)>, Refusal> {
     let text = values.text("initial-cluster");
     let source = values.source("initial-cluster");
@@ -220,11 +240,18 @@ fn checked_cluster(
         let names: Vec<&str> = members.iter().map(|(member, _)| member.as_str()).collect();
         return refuse(format!("couldn't find local name {name:?} among {}", names.join(", ")));
     };
-    let covers = |a: &[Url], b: &[Url]| b.iter().all(|url| a.iter().any(|other| other.same_place(url)));
-    if !covers(own, advertise_peer) || !covers(advertise_peer, own) {
+    let differ = match Difference::between(own, advertise_peer) {
+        None => None,
+        Some(Difference::Addresses) => Some(String::new()),
+        // A member that has started before is what it has been, whatever a name means today, and no name service
+        // may keep it from coming back.
+        Some(Difference::Names) if machine.has_data(data_dir, wal_dir) => None,
+        Some(Difference::Names) => lookup_difference(own, advertise_peer, machine),
+    };
+    if let Some(why) = differ {
         let list = |urls: &[Url]| urls.iter().map(|url| url.text.as_str()).collect::<Vec<_>>().join(",");
         return refuse(format!(
-            "{name}={} does not match --initial-advertise-peer-urls={}",
+            "{name}={} does not match --initial-advertise-peer-urls={}{why}",
             list(own),
             list(advertise_peer)
         ));
@@ -233,6 +260,60 @@ fn checked_cluster(
         .into_iter()
         .map(|(member, urls)| (member, urls.into_iter().map(|url| url.text).collect()))
         .collect())
+}
+
+/// How two lists of URLs differ as they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Difference {
+    /// In addresses alone: nothing can make them equal.
+    Addresses,
+    /// Names are involved, which may mean the same.
+    Names,
+}
+
+impl Difference {
+    fn between(a: &[Url], b: &[Url]) -> Option<Difference> {
+        let covers = |a: &[Url], b: &[Url]| b.iter().all(|url| a.iter().any(|other| other.same_place(url)));
+        if covers(a, b) && covers(b, a) {
+            return None;
+        }
+        let is_name = |url: &Url| url.host != "localhost" && url.host.parse::<IpAddr>().is_err();
+        Some(if a.iter().chain(b).any(is_name) { Difference::Names } else { Difference::Addresses })
+    }
+}
+
+/// Compares what the URLs mean; None if that is the same, else a clause that says what was found. Two of them are
+/// one place if they have the port and an address in common: of a name with several addresses, which one comes
+/// first differs from answer to answer.
+fn lookup_difference(a: &[Url], b: &[Url], machine: &mut dyn Machine) -> Option<String> {
+    let mut found = Vec::new();
+    let mut resolve = |urls: &[Url]| -> Result<Vec<(u16, Vec<IpAddr>)>, String> {
+        let mut places = Vec::new();
+        for Url { host, port, .. } in urls {
+            let addresses = match host.parse() {
+                Ok(address) => vec![address],
+                Err(_) if host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+                Err(_) => {
+                    let addresses = machine.lookup(host)?;
+                    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+                    found.push(format!("{host} is {}", texts.join(" and ")));
+                    addresses
+                }
+            };
+            places.push((*port, addresses));
+        }
+        Ok(places)
+    };
+    let (a, b) = match resolve(a).and_then(|a| Ok((a, resolve(b)?))) {
+        Ok(both) => both,
+        Err(why) => return Some(format!(": {why}")),
+    };
+    let same = |(port, addresses): &(u16, Vec<IpAddr>), (other_port, others): &(u16, Vec<IpAddr>)| {
+        port == other_port && addresses.iter().any(|address| others.contains(address))
+    };
+    let covered =
+        a.iter().all(|a| b.iter().any(|b| same(a, b))) && b.iter().all(|b| a.iter().any(|a| same(a, b)));
+    (!covered).then(|| format!(": {}", found.join(", ")))
 }
 
 /// `name=url` pairs; a member with two URLs is there twice. Sorted by name.
@@ -282,11 +363,43 @@ mod tests {
 
     use super::*;
 
-    fn check(words: &str) -> Result<(Settings, Vec<String>), Refusal> {
+    /// Knows three names, and counts how often it is asked for any.
+    #[derive(Default)]
+    struct Told {
+        has_data: bool,
+        lookups: usize,
+    }
+
+    impl Machine for Told {
+        fn ipv6_loopback(&self) -> bool {
+            false
+        }
+
+        fn has_data(&self, _: &Path, _: Option<&Path>) -> bool {
+            self.has_data
+        }
+
+        fn lookup(&mut self, host: &str) -> Result<Vec<IpAddr>, String> {
+            self.lookups += 1;
+            let addresses: &[&str] = match host {
+                "one" => &["10.0.0.1"],
+                "both" => &["10.0.0.2", "10.0.0.1", "fd00::1"],
+                "two" => &["10.0.0.2"],
+                _ => return Err(format!("cannot resolve {host:?} within 30s: no such name")),
+            };
+            Ok(addresses.iter().map(|address| address.parse().unwrap()).collect())
+        }
+    }
+
+    fn check_on(machine: &mut Told, words: &str) -> Result<(Settings, Vec<String>), Refusal> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
         let mut values = Values::read(&words, &BTreeMap::new())?;
-        let settings = settings(&mut values, false)?;
+        let settings = settings(&mut values, machine)?;
         Ok((settings, values.warnings))
+    }
+
+    fn check(words: &str) -> Result<(Settings, Vec<String>), Refusal> {
+        check_on(&mut Told::default(), words)
     }
 
     fn complaint(words: &str) -> String {
@@ -377,7 +490,11 @@ mod tests {
             ),
             (
                 "--initial-cluster default=http://a:1",
-                "--initial-cluster: default=http://a:1 does not match --initial-advertise-peer-urls=http://localhost:2380",
+                "--initial-cluster: default=http://a:1 does not match --initial-advertise-peer-urls=http://localhost:2380: cannot resolve \"a\" within 30s: no such name",
+            ),
+            (
+                "--initial-cluster default=http://10.0.0.1:1",
+                "--initial-cluster: default=http://10.0.0.1:1 does not match --initial-advertise-peer-urls=http://localhost:2380",
             ),
             (
                 "--initial-cluster default=http://localhost:2380,b=http://127.0.0.1:2380",
@@ -423,6 +540,60 @@ mod tests {
             warnings,
             ["--advertise-client-urls: http://0.0.0.0:2379 cannot be reached from another machine"]
         );
+    }
+
+    /// Names are looked up where the texts differ, and only there.
+    #[test]
+    fn own_urls_match_by_what_their_names_mean() {
+        let ask = |has_data, advertise: &str, cluster: &str| {
+            let mut machine = Told { has_data, lookups: 0 };
+            let words = format!("--initial-advertise-peer-urls {advertise} --initial-cluster {cluster}");
+            let line = match check_on(&mut machine, &words) {
+                Ok((settings, _)) => settings.initial_advertise_peer_urls.join(","),
+                Err(refusal) => refusal.line,
+            };
+            (line, machine.lookups)
+        };
+        let refused = |own: &str, advertised: &str, why: &str| {
+            format!(
+                "--initial-cluster: default={own} does not match --initial-advertise-peer-urls={advertised}{why}"
+            )
+        };
+        // What comes out is the cluster's spelling.
+        for (advertise, cluster, lookups) in [
+            ("http://one:1", "default=http://one:1", 0),
+            ("http://one:1", "default=http://ONE:1", 0),
+            ("http://one:1", "default=http://10.0.0.1:1", 1),
+            ("http://10.0.0.1:1", "default=http://one:1", 1),
+            ("http://both:1", "default=http://one:1", 2),
+            ("http://both:1", "default=http://[fd00::1]:1", 1),
+            ("http://one:1,http://two:2", "default=http://10.0.0.2:2,default=http://10.0.0.1:1", 2),
+        ] {
+            let expected = cluster.replace("default=", "");
+            assert_eq!(ask(false, advertise, cluster), (expected, lookups), "{advertise} {cluster}");
+        }
+        for (advertise, own, why, lookups) in [
+            ("http://two:1", "http://10.0.0.1:1", ": two is 10.0.0.2", 1),
+            ("http://one:1", "http://10.0.0.1:2", ": one is 10.0.0.1", 1),
+            (
+                "http://one:1",
+                "http://both:2",
+                ": both is 10.0.0.2 and 10.0.0.1 and fd00::1, one is 10.0.0.1",
+                2,
+            ),
+            ("http://one:1,http://two:1", "http://10.0.0.1:1", ": one is 10.0.0.1, two is 10.0.0.2", 2),
+            ("http://three:1", "http://10.0.0.1:1", ": cannot resolve \"three\" within 30s: no such name", 1),
+            ("http://10.0.0.2:1", "http://10.0.0.1:1", "", 0),
+        ] {
+            let cluster = format!("default={own}");
+            assert_eq!(
+                ask(false, advertise, &cluster),
+                (refused(own, advertise, why), lookups),
+                "{advertise} {own}"
+            );
+        }
+        // A member that has been started before needs no name service.
+        assert_eq!(ask(true, "http://three:1", "default=http://10.0.0.1:1"), ("http://10.0.0.1:1".into(), 0));
     }
 
     /// One good and one bad value of each flag that is not free text; of numbers and words, a bad one.

@@ -6,6 +6,7 @@
 //! wins; and every flag has an environment variable. With one table the parser, the environment, the help
 //! text, the warnings and `CONFIG GET` cannot drift apart.
 
+use super::forms::Form;
 use super::go;
 
 /// Where a flag is listed in `--help`.
@@ -35,8 +36,11 @@ pub enum Kind {
     },
     /// Go's durations: `100ms`, `1m30s`, `0`.
     Duration,
-    /// One of these words.
+    /// The same, and more than nothing.
+    Period,
+    /// One of these words. An empty one among them means that nothing is a value, too.
     Word(&'static [&'static str]),
+    Form(Form),
     Text,
 }
 
@@ -76,8 +80,16 @@ impl Kind {
             Kind::Duration => go::parse_duration(value)
                 .map(|_| ())
                 .ok_or_else(|| "a duration such as 100ms or 1m30s".into()),
+            Kind::Period => match go::parse_duration(value) {
+                Some(nanos) if nanos > 0 => Ok(()),
+                _ => Err("a duration above 0 such as 100ms or 1m30s".into()),
+            },
             Kind::Word(words) if words.contains(&value) => Ok(()),
-            Kind::Word(words) => Err(format!("one of {}", words.join(", "))),
+            Kind::Word(words) => {
+                let named: Vec<&str> = words.iter().copied().filter(|word| !word.is_empty()).collect();
+                Err(format!("one of {}", named.join(", ")))
+            }
+            Kind::Form(form) => form.check(value),
             Kind::Number { min, max } => match value.parse::<i64>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(()),
                 _ => Err(match (min, max) {
@@ -129,7 +141,10 @@ mod tests {
         assert_eq!(number.check("10"), Err("a number from 1 to 9".into()));
         assert_eq!(COUNT.check("99999999999999999999"), Err("a number of at least 0".into()));
         assert_eq!(Kind::Word(&["a", "b"]).check("c"), Err("one of a, b".into()));
+        assert_eq!(Kind::Word(&["a", ""]).check(""), Ok(()));
+        assert_eq!(Kind::Word(&["a", ""]).check("c"), Err("one of a".into()));
         assert!(Kind::Duration.check("5 parsecs").is_err());
+        assert!(Kind::Duration.check("0s").is_ok() && Kind::Period.check("0s").is_err());
     }
 
     #[test]

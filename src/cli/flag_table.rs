@@ -1,17 +1,27 @@
 //! Every flag of the server: ours, and those of etcd 3.4 to 3.7 that people carry over.
 
 use super::flag::{ANY_NUMBER, COUNT, Flag, Group, Kind, applies, ignored, refused};
+use super::forms::Form;
 use crate::base::limits;
 
-use Kind::{Bool, Duration, Text, Word};
+use Kind::{Bool, Duration, Period, Text, Word};
 
 const fn number(min: i64, max: i64) -> Kind {
     Kind::Number { min, max }
 }
 
+const fn form(form: Form) -> Kind {
+    Kind::Form(form)
+}
+
 /// The words of `--log-level`; Go's loggers have two that Rust's have not, both print only what is worse
 /// than an error.
 pub const LOG_LEVELS: &[&str] = &["debug", "info", "warn", "error", "panic", "fatal"];
+
+const V2_PHASES: &[&str] = &["not-yet", "write-only", "write-only-drop-data", "gone"];
+
+/// In order. Nothing means that the library chooses.
+pub const TLS_VERSIONS: &[&str] = &["", "TLS1.2", "TLS1.3"];
 
 const REQUEST_BYTES_LIMIT: i64 = limits::REQUEST_BYTES_LIMIT as i64;
 
@@ -35,9 +45,9 @@ pub const GROUPS: &[Group] = &[
             ),
             applies(
                 "snapshot-count",
-                number(1, i64::MAX),
+                COUNT,
                 "100000",
-                "Entries applied between two checkpoints at most.",
+                "Entries applied between two checkpoints at most (0: the default).",
             ),
             applies(
                 "snapshot-catchup-entries",
@@ -68,7 +78,7 @@ pub const GROUPS: &[Group] = &[
                 "Bytes in one request at most.",
             ),
             ignored("initial-election-tick-advance", Bool, "true", "Hurry the first election."),
-            ignored("listen-client-http-urls", Text, "", "Separate HTTP listeners."),
+            ignored("listen-client-http-urls", form(Form::ListenUrls), "", "Separate HTTP listeners."),
             ignored("max-snapshots", COUNT, "5", "Snapshot files to keep."),
             ignored("max-wals", COUNT, "5", "Log files to keep."),
             ignored("memory-mlock", Bool, "false", "Lock the database's pages in memory."),
@@ -84,7 +94,7 @@ pub const GROUPS: &[Group] = &[
             ignored("enable-grpc-gateway", Bool, "true", "JSON gateway under /v3/."),
             ignored("raft-read-timeout", Duration, "5s", "Read timeout between members."),
             ignored("raft-write-timeout", Duration, "5s", "Write timeout between members."),
-            ignored("feature-gates", Text, "", "etcd's feature gates."),
+            ignored("feature-gates", form(Form::FeatureGates), "", "etcd's feature gates."),
         ],
     },
     Group {
@@ -138,14 +148,19 @@ pub const GROUPS: &[Group] = &[
                 "true",
                 "Serve linearizable reads under the leader's lease. Off: one round of heartbeats per read, and no trust in clocks.",
             ),
-            ignored("auto-compaction-retention", Text, "0", "History kept by automatic compaction."),
+            ignored(
+                "auto-compaction-retention",
+                form(Form::Retention),
+                "0",
+                "History kept by automatic compaction.",
+            ),
             ignored(
                 "auto-compaction-mode",
                 Word(&["periodic", "revision"]),
                 "periodic",
                 "Meaning of the retention.",
             ),
-            ignored("v2-deprecation", Text, "write-only", "Phase of the old API's end."),
+            ignored("v2-deprecation", Word(V2_PHASES), "write-only", "Phase of the old API's end."),
             refused("discovery", Text, "", "discovery services are not available yet: use --initial-cluster"),
             refused(
                 "discovery-token",
@@ -210,12 +225,12 @@ pub const GROUPS: &[Group] = &[
             ),
             ignored("peer-crl-file", Text, "", "Revoked certificates of members."),
             ignored("self-signed-cert-validity", COUNT, "1", "Years."),
-            ignored("cipher-suites", Text, "", "TLS ciphers."),
-            ignored("tls-min-version", Text, "TLS1.2", "Oldest TLS."),
-            ignored("tls-max-version", Text, "", "Newest TLS."),
-            ignored("cors", Text, "*", "Origins that browsers may come from."),
+            ignored("cipher-suites", form(Form::CipherSuites), "", "TLS ciphers."),
+            ignored("tls-min-version", Word(TLS_VERSIONS), "TLS1.2", "Oldest TLS."),
+            ignored("tls-max-version", Word(TLS_VERSIONS), "", "Newest TLS."),
+            ignored("cors", form(Form::Origins), "*", "Origins that browsers may come from."),
             ignored("host-whitelist", Text, "*", "Host headers accepted on HTTP."),
-            ignored("auth-token", Text, "simple", "Kind of token."),
+            ignored("auth-token", form(Form::AuthToken), "simple", "Kind of token."),
             ignored("bcrypt-cost", number(4, 31), "10", "Cost of hashing passwords."),
             ignored("auth-token-ttl", COUNT, "300", "Seconds."),
         ],
@@ -225,26 +240,31 @@ pub const GROUPS: &[Group] = &[
         flags: &[
             applies("log-level", Word(LOG_LEVELS), "info", "debug, info, warn or error."),
             ignored("logger", Word(&["zap", "capnslog"]), "zap", "etcd's logging library."),
-            ignored("log-outputs", Text, "default", "Where log lines go (here: standard error)."),
+            ignored(
+                "log-outputs",
+                form(Form::LogOutputs),
+                "default",
+                "Where log lines go (here: standard error).",
+            ),
             ignored("log-format", Word(&["json", "console"]), "json", "Form of log lines."),
             ignored("enable-log-rotation", Bool, "false", "Rotate log files."),
             ignored("log-rotation-config-json", Text, "", "How to rotate them."),
             ignored("warning-unary-request-duration", Duration, "300ms", "Slow requests."),
             ignored("enable-pprof", Bool, "false", "Go's profiles over HTTP."),
             ignored("metrics", Word(&["basic", "extensive"]), "basic", "Detail of metrics."),
-            ignored("listen-metrics-urls", Text, "", "Separate listeners for metrics."),
+            ignored("listen-metrics-urls", form(Form::ListenUrls), "", "Separate listeners for metrics."),
             ignored("enable-distributed-tracing", Bool, "false", "Tracing."),
             ignored("distributed-tracing-address", Text, "localhost:4317", "Tracing."),
             ignored("distributed-tracing-service-name", Text, "etcd", "Tracing."),
             ignored("distributed-tracing-instance-id", Text, "", "Tracing."),
-            ignored("distributed-tracing-sampling-rate", COUNT, "0", "Tracing."),
+            ignored("distributed-tracing-sampling-rate", number(0, 1_000_000), "0", "Tracing."),
         ],
     },
     Group {
         title: "Checks and limits",
         flags: &[
             ignored("corrupt-check-time", Duration, "0s", "Time between comparisons of members."),
-            ignored("compact-hash-check-time", Duration, "1m", "Time between comparisons at compaction."),
+            ignored("compact-hash-check-time", Period, "1m", "Time between comparisons at compaction."),
             ignored("compaction-batch-limit", COUNT, "1000", "Revisions per slice of compaction."),
             ignored("compaction-sleep-interval", Duration, "10ms", "Pause between slices."),
             ignored("watch-progress-notify-interval", Duration, "10m", "Progress notices to watchers."),
@@ -320,7 +340,12 @@ pub const RETIRED: &[Flag] = &[
     ignored("experimental-wait-cluster-ready-timeout", Duration, "5s", ""),
     ignored("experimental-enable-v2v3", Text, "", ""),
     ignored("enable-v2", Bool, "false", ""),
-    ignored("proxy", Text, "off", ""),
+    refused(
+        "proxy",
+        Word(&["off", "readonly", "on"]),
+        "off",
+        "there are no proxies of the old API: a start would add a member",
+    ),
     ignored("proxy-failure-wait", COUNT, "5000", ""),
     ignored("proxy-refresh-interval", COUNT, "30000", ""),
     ignored("proxy-dial-timeout", COUNT, "1000", ""),

@@ -17,9 +17,11 @@
 mod client;
 mod flag;
 mod flag_table;
+mod forms;
 mod go;
 mod help;
 mod logging;
+mod names;
 mod output;
 mod resp;
 mod rules;

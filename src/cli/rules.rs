@@ -1,11 +1,12 @@
 //! Values become [`Settings`], or one line that says which two of them do not fit. Pure: nothing has been
-//! created, bound or resolved when a start is refused.
+//! created or bound when a start is refused, and what must be asked of the machine is handed in.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::flag::Effect;
-use super::flag_table;
+use super::flag_table::{self, TLS_VERSIONS};
+use super::forms;
 use super::url::Url;
 use super::values::{Refusal, Values};
 use crate::base::limits;
@@ -14,12 +15,25 @@ use crate::net::Settings;
 /// etcd's default quota, and its bound of the election timeout.
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
+/// What 0 means.
+const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
 
 /// What segments are multiples of: groups of records begin on these borders.
 const SECTOR_BYTES: u64 = 512;
 
-/// Checks `values` against each other. `ipv6_loopback`: whether this machine has one.
-pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Refusal> {
+/// What the rules ask of the machine that the server starts on.
+pub trait Machine {
+    /// Whether this machine has one.
+    fn ipv6_loopback(&self) -> bool;
+    /// Whether a member has been started before with this data directory, and its segments there if not in it.
+    fn has_data(&self, data_dir: &Path, wal_dir: Option<&Path>) -> bool;
+    /// The addresses behind a name, or a line that says why there are none. Takes as long as the machine allows.
+    fn lookup(&mut self, host: &str) -> Result<Vec<IpAddr>, String>;
+}
+
+/// Checks `values` against each other.
+pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settings, Refusal> {
+    let ipv6_loopback = machine.ipv6_loopback();
     let name = checked_name(values)?;
     let (heartbeat_interval_ms, election_timeout_ms) = checked_timers(values)?;
     if values.is_given("listen-client-urls") && !values.is_given("advertise-client-urls") {
@@ -27,6 +41,8 @@ pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Re
             "--advertise-client-urls is required when --listen-client-urls is set explicitly",
         ));
     }
+    check_tls(values)?;
+    check_log_rotation(values)?;
     let listen_client = listen(values, "listen-client-urls", ipv6_loopback)?;
     let listen_peer = listen(values, "listen-peer-urls", ipv6_loopback)?;
     if let Some(both) =
@@ -38,18 +54,24 @@ pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Re
     }
     let advertise_client = advertise(values, "advertise-client-urls")?;
     let advertise_peer = advertise(values, "initial-advertise-peer-urls")?;
-    let initial_cluster = checked_cluster(values, &name, &advertise_peer)?;
+    let wal_dir = Some(values.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let data_dir = data_dir(values, &name);
+    let initial_cluster =
+        checked_cluster(values, &name, &advertise_peer, machine, &data_dir, wal_dir.as_deref())?;
+    // As the cluster spells them, should that differ: the others know this member by those.
+    let own = initial_cluster.iter().find(|(member, _)| *member == name);
+    let initial_advertise_peer_urls = own.map(|(_, urls)| urls.clone()).unwrap_or_default();
     let texts = |urls: Vec<Url>| urls.into_iter().map(|url| url.text).collect();
 
     Ok(Settings {
-        data_dir: data_dir(values, &name),
-        wal_dir: Some(values.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        data_dir,
+        wal_dir,
         wal_segment_bytes: checked_segment_bytes(values)?,
         name,
         listen_client,
         listen_peer,
         advertise_client_urls: texts(advertise_client),
-        initial_advertise_peer_urls: texts(advertise_peer),
+        initial_advertise_peer_urls,
         initial_cluster,
         initial_cluster_token: values.text("initial-cluster-token").into(),
         join_existing: values.text("initial-cluster-state") == "existing",
@@ -61,7 +83,10 @@ pub fn settings(values: &mut Values, ipv6_loopback: bool) -> Result<Settings, Re
         pre_vote: values.bool("pre-vote"),
         lease_reads: values.bool("lease-reads"),
         snapshot_catchup_entries: values.count("snapshot-catchup-entries"),
-        snapshot_count: values.count("snapshot-count"),
+        snapshot_count: match values.count("snapshot-count") {
+            0 => SNAPSHOT_COUNT_DEFAULT,
+            count => count,
+        },
         quota_backend_bytes: match values.number("quota-backend-bytes") {
             0 => Some(QUOTA_BYTES_DEFAULT),
             quota => u64::try_from(quota).ok(),
@@ -107,6 +132,50 @@ fn checked_segment_bytes(values: &Values) -> Result<u64, Refusal> {
     Ok(bytes)
 }
 
+/// TLS itself is not there yet; settings of it that no server could follow are refused all the same.
+fn check_tls(values: &Values) -> Result<(), Refusal> {
+    let (oldest, newest) = (values.text("tls-min-version"), values.text("tls-max-version"));
+    let rank = |version: &str| TLS_VERSIONS.iter().position(|known| *known == version);
+    if !newest.is_empty() && rank(oldest) > rank(newest) {
+        return Err(Refusal::value(format!(
+            "{}: {oldest} is above {}={newest}",
+            values.source("tls-min-version"),
+            values.source("tls-max-version")
+        )));
+    }
+    if oldest == "TLS1.3" && !values.text("cipher-suites").is_empty() {
+        return Err(Refusal::value(format!(
+            "{}: TLS1.3 leaves no choice of ciphers: expected it without {}",
+            values.source("cipher-suites"),
+            values.source("tls-min-version")
+        )));
+    }
+    Ok(())
+}
+
+/// etcd reads the configuration of rotation only where it is switched on.
+fn check_log_rotation(values: &Values) -> Result<(), Refusal> {
+    if !values.bool("enable-log-rotation") {
+        return Ok(());
+    }
+    let outputs: Vec<&str> = forms::items(values.text("log-outputs")).collect();
+    if !matches!(outputs.as_slice(), [file] if !["default", "stdout", "stderr"].contains(file)) {
+        return Err(Refusal::value(format!(
+            "{}: expected a single file to rotate, found {:?}",
+            values.source("log-outputs"),
+            values.text("log-outputs")
+        )));
+    }
+    let config = values.text("log-rotation-config-json");
+    if config.is_empty() {
+        return Ok(());
+    }
+    forms::check_rotation(config).map_err(|expected| {
+        let source = values.source("log-rotation-config-json");
+        Refusal::value(format!("{source}: expected {expected}, found {config:?}"))
+    })
+}
+
 fn urls(values: &Values, flag: &str) -> Result<Vec<Url>, Refusal> {
     Url::parse_list(values.text(flag))
         .map_err(|why| Refusal::value(format!("{}: {why}", values.source(flag))))
@@ -149,6 +218,9 @@ fn checked_cluster(
     values: &Values,
     name: &str,
     advertise_peer: &[Url],
+    machine: &mut dyn Machine,
+    data_dir: &Path,
+    wal_dir: Option<&Path>,
 ) -> Result<Vec<(String, Vec<String>)>, Refusal> {
     let text = values.text("initial-cluster");
     let source = values.source("initial-cluster");
@@ -168,11 +240,18 @@ fn checked_cluster(
         let names: Vec<&str> = members.iter().map(|(member, _)| member.as_str()).collect();
         return refuse(format!("couldn't find local name {name:?} among {}", names.join(", ")));
     };
-    let covers = |a: &[Url], b: &[Url]| b.iter().all(|url| a.iter().any(|other| other.same_place(url)));
-    if !covers(own, advertise_peer) || !covers(advertise_peer, own) {
+    let differ = match Difference::between(own, advertise_peer) {
+        None => None,
+        Some(Difference::Addresses) => Some(String::new()),
+        // A member that has started before is what it has been, whatever a name means today, and no name service
+        // may keep it from coming back.
+        Some(Difference::Names) if machine.has_data(data_dir, wal_dir) => None,
+        Some(Difference::Names) => lookup_difference(own, advertise_peer, machine),
+    };
+    if let Some(why) = differ {
         let list = |urls: &[Url]| urls.iter().map(|url| url.text.as_str()).collect::<Vec<_>>().join(",");
         return refuse(format!(
-            "{name}={} does not match --initial-advertise-peer-urls={}",
+            "{name}={} does not match --initial-advertise-peer-urls={}{why}",
             list(own),
             list(advertise_peer)
         ));
@@ -181,6 +260,60 @@ fn checked_cluster(
         .into_iter()
         .map(|(member, urls)| (member, urls.into_iter().map(|url| url.text).collect()))
         .collect())
+}
+
+/// How two lists of URLs differ as they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Difference {
+    /// In addresses alone: nothing can make them equal.
+    Addresses,
+    /// Names are involved, which may mean the same.
+    Names,
+}
+
+impl Difference {
+    fn between(a: &[Url], b: &[Url]) -> Option<Difference> {
+        let covers = |a: &[Url], b: &[Url]| b.iter().all(|url| a.iter().any(|other| other.same_place(url)));
+        if covers(a, b) && covers(b, a) {
+            return None;
+        }
+        let is_name = |url: &Url| url.host != "localhost" && url.host.parse::<IpAddr>().is_err();
+        Some(if a.iter().chain(b).any(is_name) { Difference::Names } else { Difference::Addresses })
+    }
+}
+
+/// Compares what the URLs mean; None if that is the same, else a clause that says what was found. Two of them are
+/// one place if they have the port and an address in common: of a name with several addresses, which one comes
+/// first differs from answer to answer.
+fn lookup_difference(a: &[Url], b: &[Url], machine: &mut dyn Machine) -> Option<String> {
+    let mut found = Vec::new();
+    let mut resolve = |urls: &[Url]| -> Result<Vec<(u16, Vec<IpAddr>)>, String> {
+        let mut places = Vec::new();
+        for Url { host, port, .. } in urls {
+            let addresses = match host.parse() {
+                Ok(address) => vec![address],
+                Err(_) if host == "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+                Err(_) => {
+                    let addresses = machine.lookup(host)?;
+                    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+                    found.push(format!("{host} is {}", texts.join(" and ")));
+                    addresses
+                }
+            };
+            places.push((*port, addresses));
+        }
+        Ok(places)
+    };
+    let (a, b) = match resolve(a).and_then(|a| Ok((a, resolve(b)?))) {
+        Ok(both) => both,
+        Err(why) => return Some(format!(": {why}")),
+    };
+    let same = |(port, addresses): &(u16, Vec<IpAddr>), (other_port, others): &(u16, Vec<IpAddr>)| {
+        port == other_port && addresses.iter().any(|address| others.contains(address))
+    };
+    let covered =
+        a.iter().all(|a| b.iter().any(|b| same(a, b))) && b.iter().all(|b| a.iter().any(|a| same(a, b)));
+    (!covered).then(|| format!(": {}", found.join(", ")))
 }
 
 /// `name=url` pairs; a member with two URLs is there twice. Sorted by name.
@@ -230,11 +363,43 @@ mod tests {
 
     use super::*;
 
-    fn check(words: &str) -> Result<(Settings, Vec<String>), Refusal> {
+    /// Knows three names, and counts how often it is asked for any.
+    #[derive(Default)]
+    struct Told {
+        has_data: bool,
+        lookups: usize,
+    }
+
+    impl Machine for Told {
+        fn ipv6_loopback(&self) -> bool {
+            false
+        }
+
+        fn has_data(&self, _: &Path, _: Option<&Path>) -> bool {
+            self.has_data
+        }
+
+        fn lookup(&mut self, host: &str) -> Result<Vec<IpAddr>, String> {
+            self.lookups += 1;
+            let addresses: &[&str] = match host {
+                "one" => &["10.0.0.1"],
+                "both" => &["10.0.0.2", "10.0.0.1", "fd00::1"],
+                "two" => &["10.0.0.2"],
+                _ => return Err(format!("cannot resolve {host:?} within 30s: no such name")),
+            };
+            Ok(addresses.iter().map(|address| address.parse().unwrap()).collect())
+        }
+    }
+
+    fn check_on(machine: &mut Told, words: &str) -> Result<(Settings, Vec<String>), Refusal> {
         let words: Vec<OsString> = words.split_whitespace().map(OsString::from).collect();
         let mut values = Values::read(&words, &BTreeMap::new())?;
-        let settings = settings(&mut values, false)?;
+        let settings = settings(&mut values, machine)?;
         Ok((settings, values.warnings))
+    }
+
+    fn check(words: &str) -> Result<(Settings, Vec<String>), Refusal> {
+        check_on(&mut Told::default(), words)
     }
 
     fn complaint(words: &str) -> String {
@@ -325,7 +490,11 @@ mod tests {
             ),
             (
                 "--initial-cluster default=http://a:1",
-                "--initial-cluster: default=http://a:1 does not match --initial-advertise-peer-urls=http://localhost:2380",
+                "--initial-cluster: default=http://a:1 does not match --initial-advertise-peer-urls=http://localhost:2380: cannot resolve \"a\" within 30s: no such name",
+            ),
+            (
+                "--initial-cluster default=http://10.0.0.1:1",
+                "--initial-cluster: default=http://10.0.0.1:1 does not match --initial-advertise-peer-urls=http://localhost:2380",
             ),
             (
                 "--initial-cluster default=http://localhost:2380,b=http://127.0.0.1:2380",
@@ -371,5 +540,228 @@ mod tests {
             warnings,
             ["--advertise-client-urls: http://0.0.0.0:2379 cannot be reached from another machine"]
         );
+    }
+
+    /// Names are looked up where the texts differ, and only there.
+    #[test]
+    fn own_urls_match_by_what_their_names_mean() {
+        let ask = |has_data, advertise: &str, cluster: &str| {
+            let mut machine = Told { has_data, lookups: 0 };
+            let words = format!("--initial-advertise-peer-urls {advertise} --initial-cluster {cluster}");
+            let line = match check_on(&mut machine, &words) {
+                Ok((settings, _)) => settings.initial_advertise_peer_urls.join(","),
+                Err(refusal) => refusal.line,
+            };
+            (line, machine.lookups)
+        };
+        let refused = |own: &str, advertised: &str, why: &str| {
+            format!(
+                "--initial-cluster: default={own} does not match --initial-advertise-peer-urls={advertised}{why}"
+            )
+        };
+        // What comes out is the cluster's spelling.
+        for (advertise, cluster, lookups) in [
+            ("http://one:1", "default=http://one:1", 0),
+            ("http://one:1", "default=http://ONE:1", 0),
+            ("http://one:1", "default=http://10.0.0.1:1", 1),
+            ("http://10.0.0.1:1", "default=http://one:1", 1),
+            ("http://both:1", "default=http://one:1", 2),
+            ("http://both:1", "default=http://[fd00::1]:1", 1),
+            ("http://one:1,http://two:2", "default=http://10.0.0.2:2,default=http://10.0.0.1:1", 2),
+        ] {
+            let expected = cluster.replace("default=", "");
+            assert_eq!(ask(false, advertise, cluster), (expected, lookups), "{advertise} {cluster}");
+        }
+        for (advertise, own, why, lookups) in [
+            ("http://two:1", "http://10.0.0.1:1", ": two is 10.0.0.2", 1),
+            ("http://one:1", "http://10.0.0.1:2", ": one is 10.0.0.1", 1),
+            (
+                "http://one:1",
+                "http://both:2",
+                ": both is 10.0.0.2 and 10.0.0.1 and fd00::1, one is 10.0.0.1",
+                2,
+            ),
+            ("http://one:1,http://two:1", "http://10.0.0.1:1", ": one is 10.0.0.1, two is 10.0.0.2", 2),
+            ("http://three:1", "http://10.0.0.1:1", ": cannot resolve \"three\" within 30s: no such name", 1),
+            ("http://10.0.0.2:1", "http://10.0.0.1:1", "", 0),
+        ] {
+            let cluster = format!("default={own}");
+            assert_eq!(
+                ask(false, advertise, &cluster),
+                (refused(own, advertise, why), lookups),
+                "{advertise} {own}"
+            );
+        }
+        // A member that has been started before needs no name service.
+        assert_eq!(ask(true, "http://three:1", "default=http://10.0.0.1:1"), ("http://10.0.0.1:1".into(), 0));
+    }
+
+    /// One good and one bad value of each flag that is not free text; of numbers and words, a bad one.
+    #[test]
+    fn every_checked_flag_refuses_what_it_cannot_be() {
+        use super::super::flag::Kind;
+        const RETENTION: &str = "a duration such as 30m, or a number of hours or of revisions";
+        const METHODS: &str = "jwt with sign-method= and one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, \
+                               ES384, ES512, HS256, HS384, HS512";
+        // Without an expectation: a good value.
+        let forms = [
+            ("listen-client-http-urls", "", ""),
+            ("listen-client-http-urls", "http://127.0.0.1:1,https://[::1]:2", ""),
+            ("listen-client-http-urls", "unix://s:1", ""),
+            ("listen-client-http-urls", "foo", "URLs: \"foo\" has no scheme: expected http://host:port"),
+            (
+                "listen-client-http-urls",
+                "http://h:1",
+                "an IP address or localhost in a URL to listen on: http://h:1",
+            ),
+            ("listen-metrics-urls", "https://localhost:1", ""),
+            (
+                "listen-metrics-urls",
+                "http://127.0.0.1",
+                "URLs: http://127.0.0.1 does not have the form http://host:port",
+            ),
+            ("cors", "*", ""),
+            ("cors", "", ""),
+            ("cors", "https://a.example:1,http://b:2", ""),
+            ("cors", "http://a:1/x", "URLs: http://a:1/x must not contain a path: expected http://host:port"),
+            ("auth-token", "simple", ""),
+            ("auth-token", "", ""),
+            ("auth-token", "jwt,pub-key=p,priv-key=k,sign-method=RS256,ttl=5m", ""),
+            ("auth-token", "foo", "simple or jwt,option=value,..."),
+            ("auth-token", "simple,x", "options of the form name=value, each once, and \"x\" is none"),
+            (
+                "auth-token",
+                "jwt,ttl=1s,ttl=2s",
+                "options of the form name=value, each once, and \"ttl=2s\" is none",
+            ),
+            ("auth-token", "jwt,pub-key=p,sign-method=none", METHODS),
+            ("auth-token", "jwt,sign-method=HS256", "jwt with pub-key= or priv-key= and a file"),
+            (
+                "auth-token",
+                "jwt,pub-key=p,sign-method=ES256,ttl=5",
+                "jwt with ttl= and a duration such as 5m",
+            ),
+            ("auto-compaction-retention", "", ""),
+            ("auto-compaction-retention", "0", ""),
+            ("auto-compaction-retention", "5", ""),
+            ("auto-compaction-retention", "1h30m", ""),
+            ("auto-compaction-retention", "abc", RETENTION),
+            ("auto-compaction-retention", "-5", RETENTION),
+            ("feature-gates", "", ""),
+            ("feature-gates", "InitialCorruptCheck=true,CompactHashCheck=0", ""),
+            ("feature-gates", "LeaseCheckpoint=true,LeaseCheckpointPersist=true", ""),
+            ("feature-gates", "Foo=true", "feature gates of etcd, and \"Foo\" is none"),
+            (
+                "feature-gates",
+                "LeaseCheckpoint",
+                "Gate=true or Gate=false, and \"LeaseCheckpoint\" is neither",
+            ),
+            ("feature-gates", "LeaseCheckpoint=yes", "LeaseCheckpoint=true or LeaseCheckpoint=false"),
+            (
+                "feature-gates",
+                "LeaseCheckpointPersist=true",
+                "LeaseCheckpoint=true beside LeaseCheckpointPersist=true",
+            ),
+            ("cipher-suites", "", ""),
+            ("cipher-suites", "TLS_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_256_CBC_SHA", ""),
+            ("cipher-suites", "foo", "names of TLS cipher suites, and \"foo\" is none"),
+            ("log-outputs", "default", ""),
+            ("log-outputs", "stdout,/var/log/x", ""),
+            ("log-outputs", "", "default, stdout, stderr or files"),
+            ("log-outputs", "stdout,default", "default alone, or other outputs"),
+            ("log-outputs", "stdout,", "no empty output in the list"),
+        ];
+        for (flag, value, expected) in forms {
+            let words = format!("--{flag}={value}");
+            if expected.is_empty() {
+                assert!(check(&words).is_ok(), "{words}");
+            } else {
+                assert_eq!(complaint(&words), format!("--{flag}: expected {expected}, found {value:?}"));
+            }
+        }
+        for flag in flag_table::all() {
+            let bad: &[&str] = match flag.kind {
+                Kind::Bool => &["maybe"],
+                Kind::Number { .. } => &["x", "1.5", "99999999999999999999"],
+                Kind::Duration => &["x", "5", "-1s"],
+                Kind::Period => &["x", "5", "0", "0s"],
+                Kind::Word(_) => &["foo"],
+                Kind::Form(_) => {
+                    assert!(
+                        forms.iter().any(|(tested, ..)| *tested == flag.name),
+                        "{} has no row",
+                        flag.name
+                    );
+                    &[]
+                }
+                Kind::Text => &[],
+            };
+            for value in bad {
+                let line = complaint(&format!("--{}={value}", flag.name));
+                assert!(line.starts_with(&format!("--{}: expected ", flag.name)), "{line}");
+                assert!(line.ends_with(&format!(", found {value:?}")), "{line}");
+            }
+        }
+    }
+
+    /// Words and numbers that etcd has rules for, and values that are good one by one.
+    #[test]
+    fn rules_of_etcd_for_what_has_no_effect_here() {
+        const ROTATION: &str = "a JSON object such as {\"maxsize\": 100, \"compress\": false}";
+        for (words, line) in [
+            ("--tls-min-version TLS9", "--tls-min-version: expected one of TLS1.2, TLS1.3, found \"TLS9\""),
+            (
+                "--tls-min-version TLS1.3 --tls-max-version TLS1.2",
+                "--tls-min-version: TLS1.3 is above --tls-max-version=TLS1.2",
+            ),
+            (
+                "--tls-min-version TLS1.3 --cipher-suites TLS_AES_128_GCM_SHA256",
+                "--cipher-suites: TLS1.3 leaves no choice of ciphers: expected it without --tls-min-version",
+            ),
+            (
+                "--compact-hash-check-time 0s",
+                "--compact-hash-check-time: expected a duration above 0 such as 100ms or 1m30s, found \"0s\"",
+            ),
+            (
+                "--experimental-compact-hash-check-time 0s",
+                "--experimental-compact-hash-check-time: expected a duration above 0 such as 100ms or 1m30s, found \"0s\"",
+            ),
+            (
+                "--v2-deprecation foo",
+                "--v2-deprecation: expected one of not-yet, write-only, write-only-drop-data, gone, found \"foo\"",
+            ),
+            (
+                "--log-outputs stdout --enable-log-rotation",
+                "--log-outputs: expected a single file to rotate, found \"stdout\"",
+            ),
+            (
+                "--log-outputs a,b --enable-log-rotation",
+                "--log-outputs: expected a single file to rotate, found \"a,b\"",
+            ),
+            (
+                "--log-outputs a --enable-log-rotation --log-rotation-config-json foo",
+                &format!("--log-rotation-config-json: expected {ROTATION}, found \"foo\""),
+            ),
+            (
+                "--log-outputs a --enable-log-rotation --log-rotation-config-json={\"maxage\":\"x\"}",
+                &format!(
+                    "--log-rotation-config-json: expected {ROTATION}, and \"\\\"x\\\"\" cannot be maxage, found {:?}",
+                    "{\"maxage\":\"x\"}"
+                ),
+            ),
+            ("--proxy on", "--proxy: there are no proxies of the old API: a start would add a member"),
+        ] {
+            assert_eq!(complaint(words), line, "{words}");
+        }
+        for words in [
+            "--tls-min-version=TLS1.2 --tls-max-version=TLS1.3 --cipher-suites=TLS_AES_128_GCM_SHA256",
+            "--tls-min-version=TLS1.3 --tls-max-version=",
+            "--log-outputs=a --enable-log-rotation --log-rotation-config-json={\"maxsize\":1,\"compress\":true}",
+            "--log-rotation-config-json=unread",
+            "--proxy=off",
+        ] {
+            assert!(check(words).is_ok(), "{words}");
+        }
+        assert_eq!(check("--snapshot-count 0").unwrap().0.snapshot_count, 100_000);
     }
 }

@@ -22,38 +22,12 @@ impl fmt::Display for Url {
 impl Url {
     pub fn parse(text: &str) -> Result<Url, String> {
         let text = text.trim();
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(format!("{text:?} has no scheme: expected http://host:port"));
-        };
+        let (scheme, host, port) = parts(text)?;
         match scheme {
-            "http" => {}
-            "https" => return Err(format!("{text}: TLS is not available yet: use http://")),
-            "unix" | "unixs" => return Err(format!("{text}: unix sockets are not available: use http://")),
-            _ => return Err(format!("{text}: unknown scheme {scheme:?}: expected http://host:port")),
+            "http" => Ok(Url { text: text.into(), host: host.into(), port }),
+            "https" => Err(format!("{text}: TLS is not available yet: use http://")),
+            _ => Err(format!("{text}: unix sockets are not available: use http://")),
         }
-        if rest.contains(['/', '?', '#']) {
-            return Err(format!("{text} must not contain a path: expected http://host:port"));
-        }
-        if rest.contains('@') {
-            return Err(format!("{text:?} must not contain a user: expected http://host:port"));
-        }
-        let Some((host, port)) = rest.rsplit_once(':').filter(|(host, _)| !host.is_empty()) else {
-            return Err(format!("{text} does not have the form http://host:port"));
-        };
-        let port =
-            port.parse().map_err(|_| format!("{text}: expected a port from 0 to 65535, found {port:?}"))?;
-        let host = match host.strip_prefix('[').map(|inner| inner.strip_suffix(']')) {
-            Some(Some(inner)) if inner.parse::<Ipv6Addr>().is_ok() => inner,
-            Some(_) => return Err(format!("{text}: {host:?} is not an IPv6 address in brackets")),
-            None if host.contains(':') => {
-                return Err(format!("{text}: an IPv6 address needs brackets: http://[::1]:2379"));
-            }
-            None if host.contains(char::is_whitespace) => {
-                return Err(format!("{text:?} does not have the form http://host:port"));
-            }
-            None => host,
-        };
-        Ok(Url { text: text.into(), host: host.into(), port })
     }
 
     /// A comma-separated list, at least one, none twice.
@@ -95,6 +69,58 @@ impl Url {
     /// `0.0.0.0` or `[::]`: good for listening, useless as an address to tell others.
     pub fn is_unspecified(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+    }
+}
+
+/// Scheme, host without brackets, and port of a URL of etcd's. What a unix socket's URL says behind its
+/// scheme is not looked at.
+fn parts(text: &str) -> Result<(&str, &str, u16), String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(format!("{text:?} has no scheme: expected http://host:port"));
+    };
+    match scheme {
+        "http" | "https" => {}
+        "unix" | "unixs" => return Ok((scheme, rest, 0)),
+        _ => return Err(format!("{text}: unknown scheme {scheme:?}: expected http://host:port")),
+    }
+    if rest.contains(['/', '?', '#']) {
+        return Err(format!("{text} must not contain a path: expected http://host:port"));
+    }
+    if rest.contains('@') {
+        return Err(format!("{text:?} must not contain a user: expected http://host:port"));
+    }
+    let Some((host, port)) = rest.rsplit_once(':').filter(|(host, _)| !host.is_empty()) else {
+        return Err(format!("{text} does not have the form http://host:port"));
+    };
+    let port =
+        port.parse().map_err(|_| format!("{text}: expected a port from 0 to 65535, found {port:?}"))?;
+    let host = match host.strip_prefix('[').map(|inner| inner.strip_suffix(']')) {
+        Some(Some(inner)) if inner.parse::<Ipv6Addr>().is_ok() => inner,
+        Some(_) => return Err(format!("{text}: {host:?} is not an IPv6 address in brackets")),
+        None if host.contains(':') => {
+            return Err(format!("{text}: an IPv6 address needs brackets: http://[::1]:2379"));
+        }
+        None if host.contains(char::is_whitespace) => {
+            return Err(format!("{text:?} does not have the form http://host:port"));
+        }
+        None => host,
+    };
+    Ok((scheme, host, port))
+}
+
+/// What was expected where `text` is no URL, of whatever scheme etcd knows.
+pub fn check(text: &str) -> Result<(), String> {
+    parts(text).map(|_| ()).map_err(|why| format!("URLs: {why}"))
+}
+
+/// The same of a URL to listen on.
+pub fn check_listen(text: &str) -> Result<(), String> {
+    check(text)?;
+    match parts(text)? {
+        ("http" | "https", host, _) if host != "localhost" && host.parse::<IpAddr>().is_err() => {
+            Err(format!("an IP address or localhost in a URL to listen on: {text}"))
+        }
+        _ => Ok(()),
     }
 }
 

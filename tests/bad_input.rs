@@ -324,7 +324,7 @@ fn peers_that_speak_wrongly_change_nothing() {
     let (me, friend) = (ids[leader], ids[(leader + 1) % 3]);
     let hello = |cluster, from, to| {
         let mut out = BytesMut::new();
-        peer::encode(&Frame::Hello(Hello::new(cluster, from, to)), &mut out);
+        peer::encode(&Frame::Hello(Hello::new(cluster, from, to, 0)), &mut out);
         out.to_vec()
     };
     let mut newer = hello(ours, friend, me);
@@ -389,7 +389,7 @@ fn a_new_greeting_begins_a_new_count() {
     let term = unsigned(cluster.members[leader].status().unwrap().field("term"));
     let greet_and_put = |number: u64, key: &'static str| {
         let mut out = BytesMut::new();
-        peer::encode(&Frame::Hello(Hello::new(ours, friend, me)), &mut out);
+        peer::encode(&Frame::Hello(Hello::new(ours, friend, me, 0)), &mut out);
         let mut payload = BytesMut::new();
         let put = Put {
             key: key.into(),

@@ -309,6 +309,12 @@ impl Stage {
                 self.member(id(first)).raft().0.peer_lost(id(words[1]), now);
                 self.turns(id(first));
             }
+            // promise n1 n2 100: n1 learns for how many milliseconds n2 elects nobody
+            "promise" => {
+                let lease = number(words[2]) * MS;
+                self.member(id(first)).raft().0.set_promise(id(words[1]), lease);
+                self.turns(id(first));
+            }
             // release n1 3: its log forgets entries up to 3
             "release" => {
                 let member = self.member(id(first));

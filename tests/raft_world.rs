@@ -163,6 +163,7 @@ impl Member {
             membership: self.checkpoint_membership.clone(),
             applied: self.checkpoint,
             memory: self.memory,
+            promised: 0,
             solitary: self.checkpoint_membership.all().len() == 1,
         };
         self.raft = Some(Raft::new(config, start, &self.log, now));

@@ -274,7 +274,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         let mut all_said = std::mem::take(&mut self.said);
         for said in all_said.drain(..) {
             match said {
-                Said::Hello(from) => self.replace_inbound(slot, from),
+                Said::Hello(from, promise) => self.replace_inbound(slot, from, promise),
                 Said::Message(message) => self.shell.node.on_message(message, now),
                 Said::Call(from, call) => self.shell.node.on_peer_call(from, call, now)?,
             }
@@ -293,13 +293,13 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     /// A member speaks on one connection at a time: what it said on an earlier one and was not taken yet is dropped,
     /// as if it had been lost on the way.
-    fn replace_inbound(&mut self, slot: usize, from: MemberId) {
+    fn replace_inbound(&mut self, slot: usize, from: MemberId, promise: Nanos) {
         for other in self.inbound.used() {
             if other != slot && self.inbound.at(other).is_some_and(|inbound| inbound.from == Some(from)) {
                 self.inbound.free(other);
             }
         }
-        self.shell.node.on_peer_greeted(from);
+        self.shell.node.on_peer_greeted(from, promise);
     }
 
     /// Reads and decodes what clients ask, one read each, and hands it to the node.

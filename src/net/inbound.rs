@@ -4,6 +4,7 @@ use log::warn;
 
 use super::pipe::Pipe;
 use crate::api::{Member, PeerCall};
+use crate::base::time::Nanos;
 use crate::base::{ClusterId, MemberId, Mono};
 use crate::node::Message;
 use crate::proto::peer::{self, Frame, Hello};
@@ -29,7 +30,7 @@ pub(super) struct Inbound {
 /// Something a member said.
 pub(super) enum Said {
     /// It has just greeted.
-    Hello(MemberId),
+    Hello(MemberId, Nanos),
     Message(Message),
     Call(MemberId, PeerCall),
 }
@@ -74,8 +75,9 @@ impl Inbound {
                     }
                     None => {
                         self.from = Some(hello.from);
-                        said.push(Said::Hello(hello.from));
-                        let welcome = Hello::new(cluster, me, hello.from);
+                        said.push(Said::Hello(hello.from, hello.promise));
+                        // It answers on a connection of its own, and promises there.
+                        let welcome = Hello::new(cluster, me, hello.from, 0);
                         peer::encode(&Frame::Welcome(welcome), &mut self.pipe.output);
                     }
                 },

@@ -32,6 +32,7 @@ use crate::io::os::{OsClock, OsDisk, OsEntropy};
 use crate::io::{Clock, Disk, Entropy};
 use crate::node::{self, Bootstrap, Config, Node, Opened, Rules};
 use crate::proto::line::ServerInfo;
+use crate::proto::peer;
 
 use event_loop::{Ended, EventLoop, Shell};
 use peers::Peers;
@@ -91,7 +92,10 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
         settings.listen_client
     );
 
-    let mut peers = Peers::new(node.cluster(), node.id(), event_loop::PEERS, rng.next_u64());
+    let mut peers = {
+        let hello = peer::Hello::new(node.cluster(), node.id(), 0, node.promise());
+        Peers::new(hello, event_loop::PEERS, rng.next_u64())
+    };
     peers.set_members(&event_loop::others(&node), clock.now());
     let workers = Workers::start(OsDisk, log_writer, waker)?;
     let info = Arc::new(server_info(settings, &node));

@@ -16,7 +16,7 @@ use super::pipe::Pipe;
 use super::url;
 use crate::api::PeerCall;
 use crate::base::time::{MS, Nanos};
-use crate::base::{ClusterId, MemberId, Mono, Rng};
+use crate::base::{MemberId, Mono, Rng};
 use crate::node::Outbound;
 use crate::proto::peer::{self, Frame, Hello};
 
@@ -76,8 +76,7 @@ pub(super) struct Peers {
 
 impl Peers {
     /// Peers are registered under `first_token ..= first_token + MEMBERS_MAX`.
-    pub(super) fn new(cluster: ClusterId, me: MemberId, first_token: usize, seed: u64) -> Peers {
-        let hello = Hello::new(cluster, me, 0);
+    pub(super) fn new(hello: Hello, first_token: usize, seed: u64) -> Peers {
         Peers { peers: Vec::new(), first_token, hello, rng: Rng::new(seed), told_removed: false }
     }
 

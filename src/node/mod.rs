@@ -19,8 +19,10 @@ mod agreement;
 mod members;
 #[cfg(feature = "sim")]
 mod misapply;
+mod promise;
 mod reads;
 mod repair;
+mod small_file;
 mod snapshots;
 mod startup;
 mod status;
@@ -115,6 +117,8 @@ pub enum Job<D: Disk> {
     Snapshot(snapshots::Work<D>),
     /// A repair is over.
     Unmark(repair::Unmark<D>),
+    /// Long promises have run out.
+    Promise(promise::Record<D>),
 }
 
 /// Its results.
@@ -125,6 +129,7 @@ pub enum Done {
     CheckpointLacksRoom(Error),
     Snapshot(snapshots::WorkDone),
     Unmarked,
+    PromiseRecorded,
 }
 
 impl<D: Disk> Job<D> {
@@ -138,6 +143,10 @@ impl<D: Disk> Job<D> {
             },
             Job::Snapshot(work) => Ok(Done::Snapshot(work.run())),
             Job::Unmark(unmark) => unmark.run().map(|()| Done::Unmarked),
+            // Not recorded is no harm: the next start waits longer.
+            Job::Promise(record) => {
+                Ok(record.run().map_or(Done::PromiseRecorded, |()| Done::PromiseRecorded))
+            }
         }
     }
 }
@@ -234,6 +243,8 @@ pub struct Node<D: Disk> {
     #[cfg(feature = "sim")]
     misapply: misapply::Misapply,
     second: Option<members::Second>,
+    /// What to remember as promised from some time on.
+    promise: Option<(Mono, promise::Record<D>)>,
     /// Whom the last candidate or leader knew that introduced itself; some are strangers here.
     introduced: Vec<Member>,
     /// Whom to talk to while the store is blank: a member that joins knows from elsewhere who is there.
@@ -450,9 +461,15 @@ impl<D: Disk> Node<D> {
         }
     }
 
+    /// For how long this member promises to elect nobody: part of its greeting.
+    pub fn promise(&self) -> Nanos {
+        startup::lease(&self.config)
+    }
+
     /// Another member has made a new connection. What it numbered on an earlier one, perhaps in an earlier life,
     /// says nothing of what comes now, and what was lost between the two is not waited for.
-    pub fn on_peer_greeted(&mut self, peer: MemberId) {
+    pub fn on_peer_greeted(&mut self, peer: MemberId, promise: Nanos) {
+        self.raft.set_promise(peer, promise);
         self.proposed_by.remove(&peer);
         self.agreement.greeted(peer);
         self.abort_snapshots_of(peer);
@@ -499,6 +516,7 @@ impl<D: Disk> Node<D> {
             }
             Done::CheckpointLacksRoom(failure) => Err(failure),
             Done::Snapshot(done) => self.on_snapshot_work(done, now),
+            Done::PromiseRecorded => Ok(()),
             Done::Unmarked => {
                 self.repaired();
                 Ok(())

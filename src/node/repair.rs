@@ -34,21 +34,19 @@
 //! refused, as named as ever, and no file is touched.
 
 use std::fmt::Write as _;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 
-use super::{Bootstrap, Config, Job, Node, startup};
+use super::{Bootstrap, Config, Job, Node, small_file, startup};
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{Error, Mono, Result};
-use crate::io::{Disk, File, Open};
+use crate::io::Disk;
 use crate::raft::{Memory, Recovering};
 use crate::store::Identity;
 
 const MARK: &str = "repair";
 const ASIDE: &str = ".damaged";
-const MARK_BYTES_MAX: u64 = 64 << 10;
 
 /// How often a member that cannot go on says for whom it waits.
 const COMPLAIN_EVERY: Nanos = 30 * SECOND;
@@ -196,15 +194,7 @@ fn list<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<String>> {
 
 fn read<D: Disk>(disk: &D, config: &Config) -> Result<Option<Mark>> {
     let path = mark_path(config);
-    let failed = |e| Error::io("read", &path, e);
-    let file = match disk.open(&path, Open::Read) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(failed)?,
-    };
-    let file_bytes = file.len_bytes().map_err(failed)?.min(MARK_BYTES_MAX);
-    let mut bytes = vec![0; file_bytes as usize];
-    let read = file.read_at(0, &mut bytes).map_err(failed)?;
-    let text = String::from_utf8_lossy(&bytes[..read]);
+    let Some(text) = small_file::read(disk, &path)? else { return Ok(None) };
     match Mark::decode(&text) {
         Some(mark) => Ok(Some(mark)),
         None => {
@@ -216,17 +206,7 @@ fn read<D: Disk>(disk: &D, config: &Config) -> Result<Option<Mark>> {
 
 /// Durable under its name when this returns.
 pub(super) fn write<D: Disk>(disk: &D, config: &Config, mark: &Mark) -> Result<()> {
-    let path = mark_path(config);
-    let new = path.with_extension("new");
-    if disk.exists(&new).map_err(|e| Error::io("look for", &new, e))? {
-        disk.remove(&new).map_err(|e| Error::io("remove", &new, e))?;
-    }
-    let file = disk.open(&new, Open::Create).map_err(|e| Error::io("create", &new, e))?;
-    file.write_at(0, mark.encode().as_bytes()).map_err(|e| Error::io("write", &new, e))?;
-    file.sync_data().map_err(|e| Error::io("sync", &new, e))?;
-    disk.rename(&new, &path).map_err(|e| Error::io("name", &path, e))?;
-    let dir = &config.tree_dir;
-    disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))
+    small_file::replace(disk, &config.tree_dir, MARK, &mark.encode())
 }
 
 /// The last step, for the housekeeper.

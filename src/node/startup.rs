@@ -19,8 +19,9 @@ use super::reads::Reads;
 use super::repair::{self, Mark, Repair, Stage};
 use super::snapshots::Snapshots;
 use super::writes::Writes;
-use super::{Agreement, Config, Node, Output};
+use super::{Agreement, Config, Node, Output, promise};
 use crate::api::{Command, Member, MemberChange, Origin, command};
+use crate::base::time::Nanos;
 use crate::base::{ClusterId, EntryId, Error, MemberId, Mono, Result, Rng};
 use crate::io::Disk;
 use crate::raft::{self, Entry, EntryKind, HardState, LogView, Membership, Memory, Raft, Start};
@@ -100,11 +101,13 @@ impl<D: Disk> Node<D> {
         }
         let agreement = Agreement::new(applied.index, store.hash(), store.is_diverged());
         let memory = mark.as_ref().map_or(Memory::Whole, Mark::memory);
+        let (promised, shorter) = promise::remember(disk, &config.tree_dir, lease(&config))?;
         let start = Start {
             hard_state,
             membership: membership(store.members()),
             applied: store.applied(),
             memory,
+            promised,
             solitary: store.members().len() == 1 && store.removed_members().is_empty(),
         };
         let raft = Raft::new(raft_config(&config, id, rng.next_u64()), start, &log, now);
@@ -152,6 +155,7 @@ impl<D: Disk> Node<D> {
             #[cfg(feature = "sim")]
             misapply: Default::default(),
             second: None,
+            promise: shorter.map(|record| (now + promised, record)),
             introduced: Vec::new(),
             acquaintances: Vec::new(),
             output: Output {
@@ -375,11 +379,16 @@ fn holds_log<D: Disk>(disk: &D, config: &Config) -> Result<bool> {
     Ok(names.iter().any(|name| name.ends_with(".wal")))
 }
 
+/// For how long a leader may trust a follower's word, and for how long this member gives its own.
+pub(super) fn lease(config: &Config) -> Nanos {
+    config.election_timeout / 2
+}
+
 fn raft_config(config: &Config, id: MemberId, seed: u64) -> raft::Config {
     raft::Config {
         election_timeout: config.election_timeout,
         heartbeat_interval: config.heartbeat_interval,
-        lease: config.election_timeout / 2,
+        lease: lease(config),
         lease_reads: config.lease_reads,
         pre_vote: config.pre_vote,
         ..raft::Config::new(id, seed)

@@ -413,6 +413,10 @@ impl<D: Disk> Node<D> {
             self.checkpoint_retry_at = Mono::NEVER;
             self.output.jobs.push(Job::Checkpoint(self.store.retry_checkpoint()));
         }
+        if self.promise.as_ref().is_some_and(|(from, _)| self.now >= *from) {
+            let (_, record) = self.promise.take().expect("it was just seen");
+            self.output.jobs.push(Job::Promise(record));
+        }
         let catchup = self.store.applied().index.saturating_sub(self.config.catchup_entries);
         let sent = self.snapshots.oldest_sent().unwrap_or(catchup);
         let settled = if planted::on("node-log-released-before-the-tree") {

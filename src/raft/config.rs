@@ -101,8 +101,8 @@ impl Config {
     /// How long a leader may trust a lease, counted from the send. A follower's promise lasts at least
     /// `lease / (1 + ρ)` of true time and this many local nanoseconds last at most `lease × (1 − 2ρ) / (1 − ρ)`;
     /// `(1 − 2ρ)(1 + ρ) < 1 − ρ`, so the leader's end comes first.
-    pub(super) fn lease_trusted(&self) -> Nanos {
-        self.lease / 1_000 * (1_000 - 2 * self.drift_permille)
+    pub(super) fn trusted(&self, lease: Nanos) -> Nanos {
+        lease / 1_000 * (1_000 - 2 * self.drift_permille)
     }
 
     /// The distance in time between two members that would otherwise campaign together.
@@ -121,6 +121,9 @@ pub struct Start {
     /// The last entry whose effects the state machine holds durably. The log holds it, or begins right behind it.
     pub applied: EntryId,
     pub memory: Memory,
+    /// The longest lease that this member may have promised before it stopped, 0 if it promised none: settings may have
+    /// changed since.
+    pub promised: Nanos,
     /// Nobody else was ever a member: no other leader can rest a lease on this one.
     pub solitary: bool,
 }

@@ -1,5 +1,7 @@
 //! The core's outer face: events in, [`Ready`] out.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::base::planted;
@@ -56,6 +58,8 @@ pub(super) struct Common {
     pub now: Mono,
     /// Until then this member helps nobody to lead, itself included: a leader may rest its lease on it.
     pub promise_until: Mono,
+    /// For how long others promise to elect nobody, where they said so: their settings may differ from ours.
+    pub promises: BTreeMap<MemberId, Nanos>,
     /// The last round of the last leadership here. Rounds never repeat within a process.
     pub last_round: u64,
     pub out: Outbox,
@@ -161,15 +165,15 @@ impl Common {
 impl Raft {
     /// A follower with the state that survived. Everything that `log` holds must be durable.
     ///
-    /// It votes for nobody for one lease: it may have promised that just before it went down. A member whose
-    /// term is still 0 never answered a leader (an answer leaves after the term is durable), so it owes nothing;
+    /// It votes for nobody for one lease, the longest that it may have promised: it may have done that just before it
+    /// went down. A member whose term is still 0 never answered a leader (an answer leaves after the term is durable), so it owes nothing;
     /// nor does one that always was the only voter. (One that is alone since the leader removed itself may have
     /// answered that leader just before.)
     pub fn new(config: Config, start: Start, log: &impl LogView, now: Mono) -> Raft {
         if let Err(why) = config.check() {
             panic!("the settings were checked before the core was made: {why}");
         }
-        let Start { hard_state, membership, applied, memory, solitary } = start;
+        let Start { hard_state, membership, applied, memory, promised, solitary } = start;
         assert!(
             membership.all().len() <= crate::base::limits::MEMBERS_MAX,
             "a cluster has at most {} members",
@@ -197,8 +201,9 @@ impl Raft {
             promise_until: if owes_nothing || planted::on("raft-vote-right-after-restart") {
                 Mono(0)
             } else {
-                now + config.lease
+                now + config.lease.max(promised)
             },
+            promises: BTreeMap::new(),
             last_round: 0,
             out: Outbox::default(),
             number: 0,
@@ -491,6 +496,19 @@ impl Raft {
         match &mut self.role {
             RoleState::Leader(leader) => leader.transfer(&self.common, to),
             _ => Err(TransferRefused::NotLeader { leader: self.common.leader }),
+        }
+    }
+
+    /// How long `peer` promises to elect nobody when it hears from a leader. It must be told before the first message of
+    /// a connection of that peer; who was never told of is taken to promise as this member does.
+    ///
+    /// What it answered before counts for no lease any more, if it promised less then: it may have broken that promise
+    /// since, as it was free to.
+    pub fn set_promise(&mut self, peer: MemberId, lease: Nanos) {
+        if self.common.promises.insert(peer, lease) != Some(lease)
+            && let RoleState::Leader(leader) = &mut self.role
+        {
+            leader.forget_answers(peer);
         }
     }
 

@@ -192,13 +192,23 @@ impl Leader {
             return Mono(0);
         }
         let heard = planted::on("raft-lease-from-the-answer");
-        match self.agreed(
-            common,
-            common.now,
-            |peer| if heard { peer.heard_at } else { peer.answered_sent_at },
-        ) {
-            Mono(0) => Mono(0),
-            sent_at => sent_at + common.config.lease_trusted(),
+        let lease = common.config.lease;
+        self.agreed(common, common.now + common.config.trusted(lease), |peer| {
+            match if heard { peer.heard_at } else { peer.answered_sent_at } {
+                Mono(0) => Mono(0),
+                sent_at => {
+                    let told = common.promises.get(&peer.id).copied();
+                    let promise = told.filter(|_| !planted::on("raft-lease-beyond-promise")).unwrap_or(lease);
+                    sent_at + common.config.trusted(promise.min(lease))
+                }
+            }
+        })
+    }
+
+    /// No lease rests on what this member answered so far.
+    pub fn forget_answers(&mut self, id: MemberId) {
+        if let Some(peer) = self.peer(id) {
+            peer.answered_sent_at = Mono(0);
         }
     }
 

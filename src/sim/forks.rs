@@ -188,7 +188,7 @@ impl World {
 
     /// The member itself starts on the copy; what it has applied.
     fn open_whole(&mut self, member: usize, image: &SimDisk) -> Option<Index> {
-        let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
+        let (config, bootstrap) = (self.node_config(member), self.bootstrap(member));
         let now = self.local(member);
         match Node::open(image, config, &bootstrap, 1, now) {
             Ok(opened) => Some(opened.node.standing().1.index),

@@ -27,7 +27,10 @@ pub struct Options {
     /// How long nothing may go wrong after them; 0: the run ends with the faults.
     pub calm: Nanos,
     pub heartbeat: Nanos,
+    /// The longest election timeout that a member has.
     pub election: Nanos,
+    /// Members differ in it, and each of them from start to start, as when an operator changes it.
+    pub uneven: bool,
     pub segment_bytes: u64,
     /// Entries kept behind the applied index, and applied entries after which a checkpoint is due.
     pub catchup: u64,
@@ -67,6 +70,7 @@ impl Default for Options {
             calm: 60 * SECOND,
             heartbeat: 20 * MS,
             election: 100 * MS,
+            uneven: false,
             segment_bytes: 16 << 10,
             catchup: 20,
             checkpoint: 60,
@@ -85,6 +89,9 @@ impl Default for Options {
     }
 }
 
+/// The longest of uneven election timeouts is so many times the shortest.
+pub const UNEVEN: u64 = 3;
+
 /// One name, one field: for reading and for writing.
 enum Field<'a> {
     Number(&'a mut u64),
@@ -98,7 +105,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 26] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 27] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -112,6 +119,7 @@ impl Options {
             ("calm", Field::Span(&mut self.calm)),
             ("heartbeat", Field::Span(&mut self.heartbeat)),
             ("election", Field::Span(&mut self.election)),
+            ("uneven", Field::Switch(&mut self.uneven)),
             ("segment", Field::Number(&mut self.segment_bytes)),
             ("catchup", Field::Number(&mut self.catchup)),
             ("checkpoint", Field::Number(&mut self.checkpoint)),
@@ -147,6 +155,11 @@ impl Options {
         }
     }
 
+    /// The election timeout of a machine's member from its nth start on.
+    pub fn election_of(&self, machine: usize, start: u64) -> Nanos {
+        if self.uneven { self.election / (1 + (machine as u64 + start) % UNEVEN) } else { self.election }
+    }
+
     /// The first thing that cannot be run.
     pub fn check(&self) -> Result<(), String> {
         let wrong = |what: &str| Err(what.to_string());
@@ -158,6 +171,9 @@ impl Options {
         }
         if self.heartbeat == 0 || self.election < 5 * self.heartbeat {
             return wrong("an election timeout is at least five heartbeats");
+        }
+        if self.uneven && self.election < 5 * UNEVEN * self.heartbeat {
+            return wrong("the longest of uneven election timeouts is at least fifteen heartbeats");
         }
         if self.segment_bytes < 2_048 || !self.segment_bytes.is_multiple_of(512) {
             return wrong("a segment is whole sectors, at least four");

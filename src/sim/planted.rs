@@ -158,6 +158,12 @@ pub const BUGS: &[Bug] = &[
         &[SHUFFLE, GOLDEN],
     ),
     bug("raft-vote-right-after-restart", "a restart forgets the promise", &[SHUFFLE, GOLDEN]),
+    bug("raft-lease-beyond-promise", "a leader trusts its own lease, not what others promise", &[GOLDEN]),
+    bug(
+        "node-old-promise-forgotten",
+        "a start with other settings forgets what it had promised",
+        &[NODE_UNIT],
+    ),
     bug("raft-vote-without-memory", "a member that lost its log elects", &[GOLDEN]),
     bug(
         "raft-lease-kept-in-transfer",

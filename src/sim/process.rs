@@ -53,7 +53,7 @@ pub(super) fn wal_dir() -> PathBuf {
 }
 
 impl World {
-    pub(super) fn node_config(&self) -> Config {
+    pub(super) fn node_config(&self, member: usize) -> Config {
         let options = &self.options;
         Config {
             name: "sim".into(),
@@ -62,7 +62,7 @@ impl World {
             wal_dir: wal_dir(),
             wal_segment_bytes: options.segment_bytes,
             heartbeat_interval: options.heartbeat,
-            election_timeout: options.election,
+            election_timeout: options.election_of(member, self.machines[member].starts),
             pre_vote: options.pre_vote,
             lease_reads: options.lease_reads,
             catchup_entries: options.catchup,
@@ -123,7 +123,7 @@ impl World {
         self.rot(member, false);
         let recovered = self.check_recovered(member);
         let now = self.local(member);
-        let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
+        let (config, bootstrap) = (self.node_config(member), self.bootstrap(member));
         let machine = &mut self.machines[member];
         let opened = match Node::open(&machine.disk, config, &bootstrap, machine.node_dice.next_u64(), now) {
             Ok(opened) => opened,
@@ -221,7 +221,7 @@ impl World {
         if self.calm || millionths == 0 || machine.power_dice.below(1_000_000) >= millionths {
             return false;
         }
-        let (config, bootstrap) = (self.node_config(), self.bootstrap(member));
+        let (config, bootstrap) = (self.node_config(member), self.bootstrap(member));
         let machine = &mut self.machines[member];
         let stop_at = machine.disk.op_count() + machine.power_dice.below(16);
         machine.disk.stop_at(stop_at);

@@ -31,7 +31,8 @@ impl World {
         self.net.set_dial(from, to, Dial::Dialled { conn, since: self.now });
         self.after(HANDSHAKE, Event::Handshake { conn });
         let (me, peer) = (self.machines[from].id, self.watch.roster.member_on(to).unwrap_or_default());
-        let hello = Hello::new(super::CLUSTER, me, peer);
+        let promise = self.machines[from].process.as_ref().map_or(0, |process| process.node.promise());
+        let hello = Hello::new(super::CLUSTER, me, peer, promise);
         let mut bytes = BytesMut::new();
         peer::encode(&Frame::Hello(hello), &mut bytes);
         self.put_piece(conn, Piece::Bytes(bytes));
@@ -280,7 +281,7 @@ impl World {
                         return self.answer_dialler(number, refusal);
                     }
                     self.net.conns.get_mut(&number).expect("it was just there").greeted = true;
-                    self.greeted(to, from);
+                    self.greeted(to, from, hello.promise);
                     self.answer_dialler(number, Answer::Welcome);
                 }
                 Ok(Some(frame)) if greeted => {
@@ -320,10 +321,10 @@ impl World {
     }
 
     /// A new connection replaces whatever there was of that member.
-    fn greeted(&mut self, member: usize, from: usize) {
+    fn greeted(&mut self, member: usize, from: usize, promise: Nanos) {
         let id = self.machines[from].id;
         if let Some(process) = &mut self.machines[member].process {
-            process.node.on_peer_greeted(id);
+            process.node.on_peer_greeted(id, promise);
             self.turn_soon(member);
         }
     }

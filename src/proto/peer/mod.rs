@@ -40,6 +40,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::api::{Code, Fault, Member, PeerCall};
 use crate::base::codec::Short;
 use crate::base::crc::{crc32, crc32_from};
+use crate::base::time::Nanos;
 use crate::base::{ClusterId, MemberId, Reader, Writer, limits};
 use crate::raft::types::Message;
 
@@ -99,11 +100,14 @@ pub struct Hello {
     pub cluster: ClusterId,
     pub from: MemberId,
     pub to: MemberId,
+    /// For how long the sender promises to elect nobody when it hears from a leader. A leader must know before it
+    /// counts the first answer: settings differ between members while an operator changes them.
+    pub promise: Nanos,
 }
 
 impl Hello {
-    pub fn new(cluster: ClusterId, from: MemberId, to: MemberId) -> Hello {
-        Hello { version: VERSION, cluster, from, to }
+    pub fn new(cluster: ClusterId, from: MemberId, to: MemberId, promise: Nanos) -> Hello {
+        Hello { version: VERSION, cluster, from, to, promise }
     }
 }
 
@@ -197,11 +201,12 @@ fn put_hello(hello: &Hello, out: &mut BytesMut) {
     out.put_u64_le(hello.cluster);
     out.put_u64_le(hello.from);
     out.put_u64_le(hello.to);
+    out.put_u64_le(hello.promise);
 }
 
 fn take_hello(body: &mut Body<'_>) -> Result<Hello, Fault> {
     let version = take_version(body)?;
-    Ok(Hello { version, cluster: body.u64()?, from: body.u64()?, to: body.u64()? })
+    Ok(Hello { version, cluster: body.u64()?, from: body.u64()?, to: body.u64()?, promise: body.u64()? })
 }
 
 fn take_version(body: &mut Body<'_>) -> Result<u16, Fault> {

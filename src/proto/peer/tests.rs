@@ -16,7 +16,7 @@ fn append(entries: Vec<Entry>) -> Frame {
 
 /// One of every kind, with every field different from its neighbours.
 fn samples() -> Vec<Frame> {
-    let hello = Hello::new(0xc1, 0xa1, 0xb2);
+    let hello = Hello::new(0xc1, 0xa1, 0xb2, 0xd3);
     let membership =
         Entry { id: EntryId::new(9, 43), kind: EntryKind::Membership, payload: Bytes::from_static(b"joint") };
     vec![
@@ -117,10 +117,10 @@ fn every_kind_comes_back_as_it_went() {
 fn the_layout_is_frozen() {
     let hex = |frame: &Frame| encoded(frame).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     assert_eq!(
-        hex(&Frame::Hello(Hello::new(0xc1, 0xa1, 0xb2))),
-        "1a00000001000000\
-         b1a1e492\
-         0100c100000000000000a100000000000000b200000000000000"
+        hex(&Frame::Hello(Hello::new(0xc1, 0xa1, 0xb2, 0xd3))),
+        "2200000001000000\
+         9402e20c\
+         0100c100000000000000a100000000000000b200000000000000d300000000000000"
     );
     assert_eq!(
         hex(&append(vec![entry(42, 8, b"xyz")])),
@@ -211,7 +211,7 @@ fn what_cannot_be_is_refused_by_name() {
         bytes[at] = byte;
         refusal(sealed(bytes))
     };
-    let hello = Frame::Hello(Hello::new(1, 2, 3));
+    let hello = Frame::Hello(Hello::new(1, 2, 3, 4));
     assert!(changed(&hello, HEAD_BYTES, 2).contains("version 2 of the protocol between members"));
     assert!(changed(&hello, 4, 77).contains("frame kind 77"));
     assert!(changed(&hello, 5, 1).contains("reserved"));

@@ -109,6 +109,7 @@ impl Member {
             membership: membership.clone(),
             applied: EntryId::ZERO,
             memory: Memory::Whole,
+            promised: 0,
             solitary: membership.all().len() == 1,
         };
         let mut raft = Raft::new(config.clone(), start, &log, now);
@@ -146,6 +147,7 @@ impl Member {
             membership: self.membership.clone(),
             applied: self.applied,
             memory: Memory::Whole,
+            promised: 0,
             solitary: self.base_membership.all().len() == 1,
         };
         self.raft = Raft::new(config, start, &self.log, now);

@@ -1,7 +1,8 @@
 //! After the faults: some core of the cluster is well and stays so, all else is broken for good. Then the core
 //! must be back by itself, and stay quiet.
 //!
-//! - L1: one leader within ten election timeouts (and the time that a backlog needs).
+//! - L1: one leader within ten election timeouts (and the time that a backlog needs, or a change that waits
+//!   for a stream that lost a frame).
 //! - L2: every operation that a client waits for is answered, or given up by its own patience.
 //! - L3: new writes are acknowledged.
 //! - L4: nobody is elected again as long as nothing happens.
@@ -153,7 +154,12 @@ impl World {
         let election = self.options.election;
         // A machine that was down starts now; a member that restarts keeps its promise for a lease.
         let backlog = self.watch.committed.len() as u64 * BACKLOG_ENTRY;
-        let due = self.now + RECONNECT + 10 * election + backlog;
+        // Where frames are lost one by one, a stream may be waited for until it is given up.
+        let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
+        // Until then a change that needs the voter at its end is not committed, and whom it removes hears neither of a
+        // leader nor of its removal.
+        let change = if self.watch.roster.may_change() { stream } else { 0 };
+        let due = self.now + RECONNECT + 10 * election + backlog + change;
         self.run_until(due, |world| world.agreed_leader().is_some());
         if !self.sound() {
             return;
@@ -171,8 +177,6 @@ impl World {
             let waiting = self.clients.outstanding();
             return self.fail("L2", format!("{waiting} operations are neither answered nor given up"));
         }
-        // Where frames are lost one by one, a stream may be waited for until it is given up.
-        let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
         let before = self.clients.answered();
         let wanted = 4 * self.options.clients;
         // While they wait, requests are given up and others asked, some six by each client.

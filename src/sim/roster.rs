@@ -78,6 +78,11 @@ impl Roster {
         self.settled.last().expect("the first one stays")
     }
 
+    /// Whether a change was begun that is not committed; it may be in no log any more.
+    pub fn may_change(&self) -> bool {
+        self.begun.last_key_value().is_some_and(|((index, _), _)| *index > self.newest().index)
+    }
+
     pub fn is_enrolled(&self, machine: usize) -> bool {
         self.newest().members.keys().any(|id| self.machine(*id) == machine)
     }

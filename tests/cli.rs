@@ -393,8 +393,9 @@ fn health_is_told_apart() {
     assert_eq!(
         err,
         format!(
-            "{closed} is unhealthy: failed to commit proposal: context deadline exceeded: \
-             cannot reach {closed}: connection refused\nError: unhealthy cluster\n"
+            "Warning: cannot reach {closed}: connection refused\n\
+             {closed} is unhealthy: failed to commit proposal: context deadline exceeded\n\
+             Error: unhealthy cluster\n"
         )
     );
     assert_eq!(server.requests(), ["RANGE health KEYS"]);
@@ -414,6 +415,30 @@ fn a_member_that_does_not_answer_leaves_the_others_status() {
     let failed = format!("Failed to get the status of endpoint {closed} (");
     assert!(err.starts_with(&failed) && err.lines().count() == 1, "{err}");
     server.requests();
+}
+
+/// The fake server says that it is 3.5.1; a real one says Pawl's own version.
+#[test]
+fn a_server_has_a_version_that_scripts_for_etcd_can_compare() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, version) in [("pawlctl", "3.5.1"), ("etcdctl", "3.5.0+pawl.3.5.1")] {
+        let link = dir.path().join(name);
+        std::os::unix::fs::symlink(PAWLD, &link).expect("a link");
+        for (format, around) in [("simple", [", ", ", "]), ("json", ["\"version\":\"", "\","])] {
+            let server = FakeServer::start(vec![status()]);
+            let (exit, out, err) = run(command(&link).args([
+                "endpoint",
+                "status",
+                "-w",
+                format,
+                "--endpoints",
+                &server.endpoint,
+            ]));
+            assert_eq!((exit, err.as_str()), (0, ""), "{name}");
+            assert!(out.contains(&around.join(version)), "{name}: {out}");
+            server.requests();
+        }
+    }
 }
 
 #[test]

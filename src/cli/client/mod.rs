@@ -215,11 +215,9 @@ impl Client<'_> {
         for endpoint in endpoints {
             let status =
                 self.ask_now(endpoint, &Question::read(words(&["STATUS"]))).and_then(|(header, reply)| {
-                    Ok(EndpointStatus {
-                        endpoint: endpoint.clone(),
-                        header,
-                        status: known(reply::status(&reply), "STATUS")?,
-                    })
+                    let mut status = known(reply::status(&reply), "STATUS")?;
+                    status.version = version::of_server(self.program, &status.version);
+                    Ok(EndpointStatus { endpoint: endpoint.clone(), header, status })
                 });
             match status {
                 Ok(status) => found.push(status),
@@ -242,7 +240,14 @@ impl Client<'_> {
                 let began = OsClock.now();
                 let error = match self.ask_now(endpoint, &question) {
                     Ok(_) => String::new(),
-                    Err(failure) => failure.to_string(),
+                    // In etcdctl's words; what is behind them, which etcdctl logs, is a line before.
+                    Err(failure) => match failure.cause() {
+                        Some(cause) => {
+                            console.complain(&format!("Warning: {cause}"));
+                            TOO_LATE.into()
+                        }
+                        None => failure.to_string(),
+                    },
                 };
                 let took = go::duration(OsClock.now().since(began));
                 EndpointHealth { endpoint: endpoint.clone(), took, error }

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
+use crate::harness;
+
 const PAWLD: &str = env!("CARGO_BIN_EXE_pawld");
 
 /// A process without the variables of whoever runs the tests.
@@ -484,6 +486,37 @@ fn a_refused_start_creates_nothing() {
     // Ours wins over etcd's, and is what the message names.
     let (_, err) = refuse(&["--data-dir", "d", "--election-timeout=1"], ("PAWL_NAME", "a,b"));
     assert!(err.contains("PAWL_NAME"), "{err}");
+}
+
+/// A member that is reached over IPv6 alone.
+#[test]
+fn a_server_listens_on_the_loopback_of_ipv6() {
+    let Ok(probe) = TcpListener::bind("[::1]:0") else {
+        return harness::skip("a server on [::1]", "this machine has no IPv6 loopback");
+    };
+    drop(probe);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (client, peer) = (harness::free_port(), harness::free_port());
+    let (client, peer) = (format!("[::1]:{client}"), format!("http://[::1]:{peer}"));
+    let mut server = command(PAWLD)
+        .args(["--name=n1", "--log-level=error", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .args([format!("--listen-client-urls=http://{client}"), format!("--listen-peer-urls={peer}")])
+        .args([format!("--advertise-client-urls=http://{client}"), format!("--initial-cluster=n1={peer}")])
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .spawn()
+        .expect("the server starts");
+    let ctl = |words: &[&str]| run(pawlctl(words).args(["--command-timeout=20s", "--endpoints", &client]));
+    let put = ctl(&["put", "k", "v"]);
+    let get = ctl(&["get", "k"]);
+    let (_, members, _) = ctl(&["member", "list"]);
+    let (health, ..) = ctl(&["endpoint", "health", "--cluster"]);
+    server.kill().expect("the server runs");
+    server.wait().expect("the server ends");
+    assert_eq!(put, (0, "OK\n".into(), String::new()));
+    assert_eq!(get, (0, "k\nv\n".into(), String::new()));
+    assert!(members.ends_with(&format!(", started, n1, {peer}, http://{client}, false\n")), "{members}");
+    assert_eq!(health, 0);
 }
 
 /// The whole way once: a server under etcd's name, its client, a kill, and the offline tool behind it. The

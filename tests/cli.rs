@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 
+use crate::harness;
+
 const PAWLD: &str = env!("CARGO_BIN_EXE_pawld");
 
 /// A process without the variables of whoever runs the tests.
@@ -29,8 +31,8 @@ fn pawlctl(words: &[&str]) -> Command {
     ctl
 }
 
-/// Answers `replies.len()` connections: reads what the client sends until the request is whole, and answers
-/// with `+OK` for `HEADER ON` and the reply. What was asked comes back at the end. An empty reply closes.
+/// Answers `replies.len()` connections: `HEADER ON` with `+OK`, and the request behind it with the reply. What was
+/// asked comes back at the end. An empty reply closes.
 struct FakeServer {
     endpoint: String,
     requests: JoinHandle<Vec<String>>,
@@ -44,9 +46,7 @@ impl FakeServer {
             let answer = |reply: &String| {
                 let (mut stream, _) = listener.accept().expect("a client");
                 let request = read_request(&mut stream);
-                if !reply.is_empty() {
-                    stream.write_all(format!("+OK\r\n{reply}").as_bytes()).expect("the client reads");
-                }
+                stream.write_all(reply.as_bytes()).expect("the client reads");
                 request
             };
             replies.iter().map(answer).collect()
@@ -59,24 +59,27 @@ impl FakeServer {
     }
 }
 
-/// The words behind `HEADER ON`, joined. Both requests are arrays of bulk strings.
+/// Answers `HEADER ON`, which may come alone. The words behind it, joined; both are arrays of bulk strings.
 fn read_request(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
+    let mut greeted = false;
     loop {
-        if let Some(words) = words_of_two(&bytes) {
-            return words;
+        let mut rest = &bytes[..];
+        if let Some(header) = words(&mut rest) {
+            assert_eq!(header, ["HEADER", "ON"]);
+            if !greeted {
+                stream.write_all(b"+OK\r\n").expect("the client reads");
+                greeted = true;
+            }
+            if let Some(words) = words(&mut rest) {
+                return words.join(" ");
+            }
         }
         let mut buf = [0; 4096];
         let read = stream.read(&mut buf).expect("the client writes");
         assert!(read > 0, "the client has closed before its request was whole");
         bytes.extend_from_slice(&buf[..read]);
     }
-}
-
-fn words_of_two(mut bytes: &[u8]) -> Option<String> {
-    let header = words(&mut bytes)?;
-    assert_eq!(header, ["HEADER", "ON"]);
-    Some(words(&mut bytes)?.join(" "))
 }
 
 fn words(bytes: &mut &[u8]) -> Option<Vec<String>> {
@@ -269,7 +272,7 @@ fn values_are_bytes() {
         read_request(&mut stream);
         let reply = range(1, 1, 0, &[kv("k", "VALUE", 1, 1, 1)]).replace("$5\r\nVALUE", "$3\r\nV");
         let (before, after) = reply.split_once('V').expect("there is a value");
-        let bytes = [b"+OK\r\n", before.as_bytes(), b"\xff\x00\n", after.as_bytes()].concat();
+        let bytes = [before.as_bytes(), b"\xff\x00\n", after.as_bytes()].concat();
         stream.write_all(&bytes).expect("the client reads");
     });
     let output = pawlctl(&["get", "k", "--endpoints", &endpoint]).output().expect("the client runs");
@@ -339,6 +342,35 @@ fn a_write_is_never_sent_twice_when_its_answer_is_lost() {
     assert_eq!((server.requests(), other.requests()), (vec!["RANGE k".into()], vec!["RANGE k".into()]));
 }
 
+/// The first endpoint accepts connections, as the kernel does for a process that is stopped, and never answers: the
+/// next one is asked while there is time, and a write has not gone to the first.
+#[test]
+fn a_server_that_hangs_is_passed_over() {
+    let hanging = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = hanging.local_addr().expect("an address");
+    let server = FakeServer::start(vec![range(1, 1, 0, &[kv("k", "v", 1, 1, 1)]), with_header(2, ":2\r\n")]);
+    let endpoints = format!("{at},{}", server.endpoint);
+    for (words, printed) in [(&["get", "k"][..], "k\nv\n"), (&["put", "k", "w"], "OK\n")] {
+        let (exit, out, err) = run(pawlctl(words).args(["--endpoints", &endpoints, "--command-timeout=4s"]));
+        assert_eq!((exit, out.as_str(), err.as_str()), (0, printed, ""), "{words:?}");
+    }
+    assert_eq!(server.requests(), ["RANGE k", "PUT k w"]);
+    let mut received = String::new();
+    for _ in 0..2 {
+        let (mut stream, _) = hanging.accept().expect("both have connected");
+        stream.read_to_string(&mut received).expect("text, until the client has closed");
+    }
+    let (header, get) = ("*2\r\n$6\r\nHEADER\r\n$2\r\nON\r\n", "*2\r\n$5\r\nRANGE\r\n$1\r\nk\r\n");
+    assert_eq!(received, [header, get, header].concat());
+
+    // Alone it has all the time, and is what the error names.
+    let hanging = format!("{at}");
+    let (exit, out, err) =
+        run(pawlctl(&["get", "k"]).args(["--endpoints", &hanging, "--command-timeout=300ms"]));
+    assert_eq!((exit, out.as_str()), (1, ""));
+    assert_eq!(err, format!("Error: context deadline exceeded: no answer from {at}: timed out\n"));
+}
+
 #[test]
 fn nobody_is_there() {
     let ClosedPort { endpoint, _bound } = closed_port();
@@ -363,8 +395,9 @@ fn health_is_told_apart() {
     assert_eq!(
         err,
         format!(
-            "{closed} is unhealthy: failed to commit proposal: context deadline exceeded: \
-             cannot reach {closed}: connection refused\nError: unhealthy cluster\n"
+            "Warning: cannot reach {closed}: connection refused\n\
+             {closed} is unhealthy: failed to commit proposal: context deadline exceeded\n\
+             Error: unhealthy cluster\n"
         )
     );
     assert_eq!(server.requests(), ["RANGE health KEYS"]);
@@ -384,6 +417,30 @@ fn a_member_that_does_not_answer_leaves_the_others_status() {
     let failed = format!("Failed to get the status of endpoint {closed} (");
     assert!(err.starts_with(&failed) && err.lines().count() == 1, "{err}");
     server.requests();
+}
+
+/// The fake server says that it is 3.5.1; a real one says Pawl's own version.
+#[test]
+fn a_server_has_a_version_that_scripts_for_etcd_can_compare() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, version) in [("pawlctl", "3.5.1"), ("etcdctl", "3.5.0+pawl.3.5.1")] {
+        let link = dir.path().join(name);
+        std::os::unix::fs::symlink(PAWLD, &link).expect("a link");
+        for (format, around) in [("simple", [", ", ", "]), ("json", ["\"version\":\"", "\","])] {
+            let server = FakeServer::start(vec![status()]);
+            let (exit, out, err) = run(command(&link).args([
+                "endpoint",
+                "status",
+                "-w",
+                format,
+                "--endpoints",
+                &server.endpoint,
+            ]));
+            assert_eq!((exit, err.as_str()), (0, ""), "{name}");
+            assert!(out.contains(&around.join(version)), "{name}: {out}");
+            server.requests();
+        }
+    }
 }
 
 #[test]
@@ -429,6 +486,37 @@ fn a_refused_start_creates_nothing() {
     // Ours wins over etcd's, and is what the message names.
     let (_, err) = refuse(&["--data-dir", "d", "--election-timeout=1"], ("PAWL_NAME", "a,b"));
     assert!(err.contains("PAWL_NAME"), "{err}");
+}
+
+/// A member that is reached over IPv6 alone.
+#[test]
+fn a_server_listens_on_the_loopback_of_ipv6() {
+    let Ok(probe) = TcpListener::bind("[::1]:0") else {
+        return harness::skip("a server on [::1]", "this machine has no IPv6 loopback");
+    };
+    drop(probe);
+    let dir = tempfile::tempdir().expect("a directory");
+    let (client, peer) = (harness::free_port(), harness::free_port());
+    let (client, peer) = (format!("[::1]:{client}"), format!("http://[::1]:{peer}"));
+    let mut server = command(PAWLD)
+        .args(["--name=n1", "--log-level=error", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .args([format!("--listen-client-urls=http://{client}"), format!("--listen-peer-urls={peer}")])
+        .args([format!("--advertise-client-urls=http://{client}"), format!("--initial-cluster=n1={peer}")])
+        .arg(format!("--initial-advertise-peer-urls={peer}"))
+        .spawn()
+        .expect("the server starts");
+    let ctl = |words: &[&str]| run(pawlctl(words).args(["--command-timeout=20s", "--endpoints", &client]));
+    let put = ctl(&["put", "k", "v"]);
+    let get = ctl(&["get", "k"]);
+    let (_, members, _) = ctl(&["member", "list"]);
+    let (health, ..) = ctl(&["endpoint", "health", "--cluster"]);
+    server.kill().expect("the server runs");
+    server.wait().expect("the server ends");
+    assert_eq!(put, (0, "OK\n".into(), String::new()));
+    assert_eq!(get, (0, "k\nv\n".into(), String::new()));
+    assert!(members.ends_with(&format!(", started, n1, {peer}, http://{client}, false\n")), "{members}");
+    assert_eq!(health, 0);
 }
 
 /// The whole way once: a server under etcd's name, its client, a kill, and the offline tool behind it. The

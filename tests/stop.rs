@@ -343,6 +343,17 @@ fn a_stopped_cluster_starts_where_it_was() {
     assert_eq!(unsigned(&reply), last + 1, "a restart makes no revision");
 }
 
+/// Control-C at a terminal is as clean a stop as SIGTERM.
+#[test]
+fn sigint_stops_a_member_as_sigterm_does() {
+    let mut cluster = Cluster::start(&Setup::single());
+    cluster.put("a", "1");
+    cluster.members[0].signal(Signal::INT);
+    let status = cluster.members[0].wait_exit(PATIENCE);
+    assert_eq!(status.code(), Some(0), "{status}\n{}", cluster.members[0].log_tail(30));
+    cluster.check_stopped();
+}
+
 /// A second signal, or a member without anybody to hand over to, does not hang.
 #[test]
 fn a_lone_member_stops_at_once() {

@@ -23,6 +23,8 @@ const V2_PHASES: &[&str] = &["not-yet", "write-only", "write-only-drop-data", "g
 /// In order. Nothing means that the library chooses.
 pub const TLS_VERSIONS: &[&str] = &["", "TLS1.2", "TLS1.3"];
 
+const NO_DISCOVERY: &str = "discovery is not available yet, and without it this would be a cluster of its own: use --initial-cluster";
+
 const REQUEST_BYTES_LIMIT: i64 = limits::REQUEST_BYTES_LIMIT as i64;
 
 pub const GROUPS: &[Group] = &[
@@ -161,25 +163,10 @@ pub const GROUPS: &[Group] = &[
                 "Meaning of the retention.",
             ),
             ignored("v2-deprecation", Word(V2_PHASES), "write-only", "Phase of the old API's end."),
-            refused("discovery", Text, "", "discovery services are not available yet: use --initial-cluster"),
-            refused(
-                "discovery-token",
-                Text,
-                "",
-                "discovery services are not available yet: use --initial-cluster",
-            ),
-            refused(
-                "discovery-endpoints",
-                Text,
-                "",
-                "discovery services are not available yet: use --initial-cluster",
-            ),
-            refused(
-                "discovery-srv",
-                Text,
-                "",
-                "discovery by DNS is not available yet: use --initial-cluster",
-            ),
+            refused("discovery", Text, "", NO_DISCOVERY),
+            refused("discovery-token", Text, "", NO_DISCOVERY),
+            refused("discovery-endpoints", Text, "", NO_DISCOVERY),
+            refused("discovery-srv", Text, "", NO_DISCOVERY),
             ignored("discovery-srv-name", Text, "", "Suffix of the DNS service name."),
             ignored("discovery-dial-timeout", Duration, "2s", "Discovery."),
             ignored("discovery-request-timeout", Duration, "5s", "Discovery."),
@@ -293,7 +280,7 @@ pub const GROUPS: &[Group] = &[
                 "config-file",
                 Text,
                 "",
-                "configuration files are not available yet: use flags or the environment",
+                "configuration files are not read yet, and without its settings this would be another server: use flags or the environment",
             ),
             applies("version", Bool, "false", "Print the version and exit."),
             applies("help", Bool, "false", "Print this text and exit."),
@@ -417,5 +404,24 @@ mod tests {
             assert!(find(name).is_some(), "etcd 3.5.1 prints --{name} in its help");
         }
         assert!(find("lease-reads").is_some_and(|flag| flag.effect == Effect::Applies));
+    }
+
+    /// A flag that does something else here than in etcd, or nothing, is in the page that says so.
+    #[test]
+    fn the_page_of_flags_knows_them_all() {
+        let page = include_str!("../../docs/flags.md");
+        let refused = page.split("\n## ").find(|part| part.starts_with("Refused")).expect("a section");
+        for flag in all().filter(|flag| flag.effect != Effect::Applies) {
+            assert!(page.contains(&format!("`{}`", flag.name)), "docs/flags.md lacks `{}`", flag.name);
+            let is_refused = matches!(flag.effect, Effect::Refused(_));
+            assert_eq!(refused.contains(&format!("`{}`", flag.name)), is_refused, "{}", flag.name);
+        }
+        for (alias, _) in ALIASES.iter().filter(|(alias, _)| *alias != "h") {
+            assert!(page.contains(&format!("`{alias}`")), "docs/flags.md lacks `{alias}`");
+        }
+        let etcds = include_str!("testdata/etcd-3.5.1-flags.txt");
+        for own in ["wal-segment-bytes", "lease-reads"] {
+            assert!(find(own).is_some() && page.contains(&format!("`{own}`")) && !etcds.contains(own));
+        }
     }
 }

@@ -40,7 +40,11 @@ Every flag has an environment variable: --foo-bar is PAWL_FOO_BAR, or else ETCD_
     out.push_str("\nAccepted from etcd command lines, without effect here yet:\n");
     listing(&mut out, |effect| effect == Effect::Ignored);
     out.push_str("\nKnown from etcd and refused, because starting without them would do something else:\n");
-    listing(&mut out, |effect| matches!(effect, Effect::Refused(_)));
+    for flag in GROUPS.iter().flat_map(|group| group.flags) {
+        if let Effect::Refused(why) = flag.effect {
+            let _ = write!(out, "  --{}\n    {why}\n", flag.name);
+        }
+    }
     out
 }
 
@@ -74,5 +78,6 @@ mod tests {
             assert!(!line.ends_with(' '), "{line:?}");
         }
         assert!(text.contains("  --heartbeat-interval '100'\n    Milliseconds between heartbeats.\n"));
+        assert!(text.contains("  --config-file\n    configuration files are not read yet, and without"));
     }
 }

@@ -57,6 +57,19 @@ impl Connection {
         Ok(Connection { stream, deadline, input: Vec::new(), used: 0 })
     }
 
+    /// From now on it may take until `deadline`.
+    pub fn set_deadline(&mut self, deadline: Mono) {
+        self.deadline = deadline;
+    }
+
+    /// Waits until something has come that has not been consumed.
+    pub fn wait_for_bytes(&mut self) -> io::Result<()> {
+        while self.used == self.input.len() {
+            self.fill()?;
+        }
+        Ok(())
+    }
+
     pub fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             self.stream.set_write_timeout(Some(left(self.deadline)?))?;

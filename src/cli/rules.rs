@@ -525,7 +525,7 @@ mod tests {
             ),
             (
                 "--discovery-srv example.com",
-                "--discovery-srv: discovery by DNS is not available yet: use --initial-cluster",
+                "--discovery-srv: discovery is not available yet, and without it this would be a cluster of its own: use --initial-cluster",
             ),
         ];
         for (words, line) in cases {

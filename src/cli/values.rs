@@ -293,7 +293,7 @@ mod tests {
         let refusal = read("--discovery=http://d", &[]).unwrap_err();
         assert_eq!(
             refusal.line,
-            "--discovery: discovery services are not available yet: use --initial-cluster"
+            "--discovery: discovery is not available yet, and without it this would be a cluster of its own: use --initial-cluster"
         );
     }
 

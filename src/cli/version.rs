@@ -14,6 +14,11 @@ pub fn etcd_compatible() -> String {
     format!("{ETCD}+pawl.{PAWL}")
 }
 
+/// A server's own version as `program` shows it. Scripts that call etcdctl compare it with releases of etcd.
+pub fn of_server(program: &str, version: &str) -> String {
+    if program.starts_with("etcd") { format!("{ETCD}+pawl.{version}") } else { version.into() }
+}
+
 /// `program`: the name that was typed, without directories.
 pub fn text(role: Role, program: &str) -> String {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);

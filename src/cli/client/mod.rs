@@ -20,6 +20,9 @@ use crate::api::Header;
 use crate::io::Clock;
 use crate::io::os::OsClock;
 
+/// What etcdctl says wherever no answer came.
+const TOO_LATE: &str = "context deadline exceeded";
+
 /// Why a command failed: what to say and, by [`Failure::exit`], which code to end with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Failure {
@@ -56,6 +59,15 @@ impl Failure {
         Failure::Fault { code: code.into(), text }
     }
 
+    /// Why nobody has answered, if that is what happened.
+    fn cause(&self) -> Option<String> {
+        match self {
+            Failure::NotSent { endpoint, why } => Some(format!("cannot reach {endpoint}: {why}")),
+            Failure::NoAnswer { endpoint, why, .. } => Some(format!("no answer from {endpoint}: {why}")),
+            _ => None,
+        }
+    }
+
     /// etcdctl's codes.
     fn exit(&self) -> u8 {
         match self {
@@ -74,17 +86,15 @@ impl fmt::Display for Failure {
             | Failure::Feature(text)
             | Failure::Fault { text, .. }
             | Failure::Protocol(text) => f.write_str(text),
-            Failure::NotSent { endpoint, why } => {
-                write!(f, "context deadline exceeded: cannot reach {endpoint}: {why}")
+            Failure::NotSent { .. } | Failure::NoAnswer { .. } => {
+                write!(f, "{TOO_LATE}: {}", self.cause().unwrap_or_default())?;
+                match self {
+                    Failure::NoAnswer { write: true, .. } => {
+                        f.write_str("; the write may or may not have happened: read before repeating it")
+                    }
+                    _ => Ok(()),
+                }
             }
-            Failure::NoAnswer { endpoint, why, write: false } => {
-                write!(f, "context deadline exceeded: no answer from {endpoint}: {why}")
-            }
-            Failure::NoAnswer { endpoint, why, write: true } => write!(
-                f,
-                "context deadline exceeded: no answer from {endpoint}: {why}; \
-                 the write may or may not have happened: read before repeating it"
-            ),
             Failure::Unhealthy => f.write_str("unhealthy cluster"),
             Failure::Told => f.write_str("failed"),
         }
@@ -205,11 +215,9 @@ impl Client<'_> {
         for endpoint in endpoints {
             let status =
                 self.ask_now(endpoint, &Question::read(words(&["STATUS"]))).and_then(|(header, reply)| {
-                    Ok(EndpointStatus {
-                        endpoint: endpoint.clone(),
-                        header,
-                        status: known(reply::status(&reply), "STATUS")?,
-                    })
+                    let mut status = known(reply::status(&reply), "STATUS")?;
+                    status.version = version::of_server(self.program, &status.version);
+                    Ok(EndpointStatus { endpoint: endpoint.clone(), header, status })
                 });
             match status {
                 Ok(status) => found.push(status),
@@ -232,7 +240,14 @@ impl Client<'_> {
                 let began = OsClock.now();
                 let error = match self.ask_now(endpoint, &question) {
                     Ok(_) => String::new(),
-                    Err(failure) => failure.to_string(),
+                    // In etcdctl's words; what is behind them, which etcdctl logs, is a line before.
+                    Err(failure) => match failure.cause() {
+                        Some(cause) => {
+                            console.complain(&format!("Warning: {cause}"));
+                            TOO_LATE.into()
+                        }
+                        None => failure.to_string(),
+                    },
                 };
                 let took = go::duration(OsClock.now().since(began));
                 EndpointHealth { endpoint: endpoint.clone(), took, error }

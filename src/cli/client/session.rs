@@ -1,15 +1,21 @@
 //! Asks servers in turn until one has answered, and never does a thing twice that should be done once.
 //!
+//! Each server gets a share of the time, or one that accepts connections and says nothing (a process that is
+//! stopped, a machine that hangs) would use up what the healthy ones need. A share is the time until the first byte
+//! of the answer: whoever has begun to answer may finish.
+//!
 //! A command may be sent again when nothing can have happened (the connection was refused, or the server
 //! said so), or when it changes nothing. A write whose answer is lost may or may not have happened: only
-//! the person at the keyboard can know whether to repeat it, so it ends in an error that says so.
+//! the person at the keyboard can know whether to repeat it, so it ends in an error that says so. Where there are
+//! other servers to go to, a write is sent only after the server has answered a greeting.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
 use super::Failure;
 use crate::api::Header;
 use crate::base::time::{MS, Mono, Nanos};
+use crate::cli::names;
 use crate::cli::resp::{Connection, Value, put_request};
 use crate::cli::url::Url;
 use crate::io::Clock;
@@ -41,6 +47,32 @@ pub struct Patience {
     pub rounds: bool,
 }
 
+/// What one server may take of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Turn {
+    dial_timeout: Nanos,
+    /// Until it has connected, greeted if it must, and begun to answer.
+    begun: Mono,
+    deadline: Mono,
+    /// There are others.
+    one_of_several: bool,
+}
+
+impl Patience {
+    /// The turn of the server at `at` among `count`; None when the time is up. Of several, even the last of a round
+    /// does not get all that is left: those before it may have become able to answer.
+    fn turn(&self, now: Mono, at: usize, count: usize) -> Option<Turn> {
+        let left = self.deadline.since(now);
+        let parts = if count == 1 { 1 } else { (count - at).max(2) };
+        (left > 0).then(|| Turn {
+            dial_timeout: self.dial_timeout,
+            begun: now + left / parts as Nanos,
+            deadline: self.deadline,
+            one_of_several: count > 1,
+        })
+    }
+}
+
 const PAUSE_MIN: Nanos = 50 * MS;
 const PAUSE_MAX: Nanos = 500 * MS;
 
@@ -51,10 +83,13 @@ pub fn ask(
     patience: Patience,
 ) -> Result<(Header, Value), Failure> {
     let mut pause = PAUSE_MIN;
+    let nothing_yet = if endpoints.is_empty() { "no endpoints" } else { super::TOO_LATE };
+    let mut last = Failure::Usage(nothing_yet.into());
     loop {
-        let mut last = Failure::Usage("no endpoints".into());
-        for endpoint in endpoints {
-            match ask_one(endpoint, question, patience) {
+        for (at, endpoint) in endpoints.iter().enumerate() {
+            // Whoever has had no turn is not blamed.
+            let Some(turn) = patience.turn(OsClock.now(), at, endpoints.len()) else { return Err(last) };
+            match ask_one(endpoint, question, turn) {
                 Ok(answer) => return Ok(answer),
                 Err(failure) if may_ask_again(&failure, question.repeatable) => last = failure,
                 Err(failure) => return Err(failure),
@@ -83,26 +118,39 @@ fn may_ask_again(failure: &Failure, repeatable: bool) -> bool {
     }
 }
 
-fn ask_one(endpoint: &str, question: &Question, patience: Patience) -> Result<(Header, Value), Failure> {
+fn ask_one(endpoint: &str, question: &Question, turn: Turn) -> Result<(Header, Value), Failure> {
     let not_sent = |why: io::Error| Failure::NotSent { endpoint: endpoint.into(), why: plain(&why) };
-    let mut connection = connect(endpoint, patience, not_sent)?;
-    // Both in one packet: the header costs no round trip.
-    let mut bytes = Vec::new();
-    put_request(&[b"HEADER".to_vec(), b"ON".to_vec()], &mut bytes);
-    put_request(&question.words, &mut bytes);
     let no_answer = |why: io::Error| match why.kind() {
         io::ErrorKind::InvalidData => {
             Failure::Protocol(format!("{endpoint} does not speak the line protocol: {why}"))
         }
-        _ if question.repeatable => {
-            Failure::NoAnswer { endpoint: endpoint.into(), why: plain(&why), write: false }
-        }
-        _ => Failure::NoAnswer { endpoint: endpoint.into(), why: plain(&why), write: true },
+        _ => Failure::NoAnswer { endpoint: endpoint.into(), why: plain(&why), write: !question.repeatable },
     };
-    connection.send(&bytes).map_err(no_answer)?;
-    let switched = connection.receive().map_err(no_answer)?;
-    if let Value::Error(text) = switched {
-        return Err(Failure::fault(endpoint, &text));
+    let greeted = |answer: Value| match answer {
+        Value::Error(text) => Err(Failure::fault(endpoint, &text)),
+        _ => Ok(()),
+    };
+    let mut connection = connect(endpoint, turn, not_sent)?;
+    let mut bytes = Vec::new();
+    put_request(&[b"HEADER".to_vec(), b"ON".to_vec()], &mut bytes);
+    if !question.repeatable && turn.one_of_several {
+        // Costs a round trip, and makes sure that a write goes to nobody who does not answer.
+        connection.send(&bytes).map_err(not_sent)?;
+        greeted(connection.receive().map_err(|why| match why.kind() {
+            io::ErrorKind::InvalidData => no_answer(why),
+            _ => not_sent(why),
+        })?)?;
+        bytes.clear();
+        put_request(&question.words, &mut bytes);
+        connection.set_deadline(turn.deadline);
+        connection.send(&bytes).map_err(no_answer)?;
+    } else {
+        // Both in one packet: the header costs no round trip.
+        put_request(&question.words, &mut bytes);
+        connection.send(&bytes).map_err(no_answer)?;
+        greeted(connection.receive().map_err(no_answer)?)?;
+        connection.wait_for_bytes().map_err(no_answer)?;
+        connection.set_deadline(turn.deadline);
     }
     let answer = connection.receive().map_err(no_answer)?;
     split_header(endpoint, answer)
@@ -110,12 +158,12 @@ fn ask_one(endpoint: &str, question: &Question, patience: Patience) -> Result<(H
 
 fn connect(
     endpoint: &str,
-    patience: Patience,
+    turn: Turn,
     not_sent: impl Fn(io::Error) -> Failure,
 ) -> Result<Connection, Failure> {
     let mut last = io::Error::other("the name has no address");
-    for address in resolve(endpoint, &not_sent)? {
-        match Connection::open(address, patience.dial_timeout, patience.deadline) {
+    for address in resolve(endpoint, turn, &not_sent)? {
+        match Connection::open(address, turn.dial_timeout, turn.begun) {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error,
         }
@@ -124,10 +172,15 @@ fn connect(
 }
 
 /// `host:port`, with or without `http://`.
-fn resolve(endpoint: &str, not_sent: impl Fn(io::Error) -> Failure) -> Result<Vec<SocketAddr>, Failure> {
+fn resolve(
+    endpoint: &str,
+    turn: Turn,
+    not_sent: impl Fn(io::Error) -> Failure,
+) -> Result<Vec<SocketAddr>, Failure> {
     let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
     let url = Url::parse(&text).map_err(|why| Failure::Usage(format!("endpoint {why}")))?;
-    Ok((url.host.as_str(), url.port).to_socket_addrs().map_err(not_sent)?.collect())
+    let addresses = names::lookup(&url.host, turn.begun).map_err(not_sent)?;
+    Ok(addresses.into_iter().map(|address| SocketAddr::new(address, url.port)).collect())
 }
 
 /// `[[cluster, member, revision, term], reply]`; errors come bare.
@@ -169,6 +222,7 @@ fn wait(nanos: Nanos) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::SECOND;
 
     #[test]
     fn only_what_is_safe_is_asked_again() {
@@ -192,6 +246,18 @@ mod tests {
                 "{failure:?}"
             );
         }
+    }
+
+    #[test]
+    fn everybody_gets_a_share() {
+        let patience = Patience { dial_timeout: SECOND, deadline: Mono(12 * SECOND), rounds: true };
+        let begun = |now, at, count| patience.turn(Mono(now), at, count).map(|turn| turn.begun);
+        assert_eq!(begun(0, 0, 1), Some(patience.deadline), "nobody else could use it");
+        assert_eq!(begun(0, 0, 3), Some(Mono(4 * SECOND)));
+        assert_eq!(begun(4 * SECOND, 1, 3), Some(Mono(8 * SECOND)));
+        assert_eq!(begun(8 * SECOND, 2, 3), Some(Mono(10 * SECOND)), "another round must be possible");
+        assert_eq!(begun(12 * SECOND, 0, 3), None);
+        assert!(patience.turn(Mono(0), 2, 3).is_some_and(|turn| turn.deadline == patience.deadline));
     }
 
     #[test]

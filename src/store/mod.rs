@@ -15,7 +15,7 @@
 //!
 //! Changes lie in the order in which they happened, so values are written once, side by side, and whatever follows the
 //! history (a watcher that catches up, a compaction) walks it without a search. A key's own cell is small: it says
-//! which change is the newest, and enough of the ones before to find any of them ([`line`]). So random writes
+//! which change is the newest, and enough of the ones before to find any of them ([`mod@line`]). So random writes
 //! touch few pages: a hundred keys share a leaf, however large their values are. A read costs two descents.
 //!
 //! The cell of a key that exists is marked *counted* in the tree, which keeps such counts per subtree: so the number of

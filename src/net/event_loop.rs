@@ -341,8 +341,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         match finished {
             Finished::Written(written) => self.shell.node.on_written(written?),
             Finished::Job(done) => self.shell.node.on_done(done?, now)?,
-            Finished::Resolved { peer, addresses } => {
-                self.shell.peers.resolved(peer, &addresses, self.shell.poll.registry(), now);
+            Finished::Resolved { peer, host, addresses } => {
+                self.shell.peers.resolved(peer, &host, &addresses, self.shell.poll.registry(), now);
             }
             Finished::FreeBytes(free) => {
                 self.space_asked = false;
@@ -413,7 +413,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     /// Everything that is due by the clock and not by the node.
     fn keep_time(&mut self, now: Mono) {
         for (peer, host) in self.shell.peers.tick(self.shell.poll.registry(), now) {
-            self.shell.workers.ask(Work::Resolve { peer, host });
+            self.shell.workers.resolve(peer, host);
         }
         self.shell.peers.flush();
         if now >= self.space_at && !self.space_asked {

@@ -6,6 +6,7 @@ mod event_loop;
 mod inbound;
 mod join;
 mod layout;
+mod names;
 mod peers;
 mod pipe;
 pub mod settings;

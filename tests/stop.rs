@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -419,4 +420,29 @@ fn a_later_signal_ends_the_process() {
     let status = member.wait_exit(PATIENCE);
     assert_eq!(status.code(), Some(1), "{status}\n{}", member.log_tail(20));
     wait_for_line(member, "ending at once");
+}
+
+/// A member that is to join, and asks others that take its question and do not answer.
+#[test]
+fn a_member_that_looks_for_its_cluster_can_be_stopped() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut cluster = Cluster::prepare(&Setup::single());
+        let member = &mut cluster.members[0];
+        let silent = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let others: Vec<String> = (1..=5).map(|host| format!(",n2=http://127.0.0.{host}:{port}")).collect();
+        for arg in &mut member.args {
+            if arg.starts_with("--initial-cluster=") {
+                arg.push_str(&others.concat());
+            }
+            *arg = arg.replace("-state=new", "-state=existing");
+        }
+        member.start();
+        let asked = silent.accept().unwrap();
+        member.signal(signal);
+        let status = member.wait_exit(PATIENCE);
+        assert_eq!(status.code(), Some(0), "{signal:?}: {status}\n{}", member.log_tail(20));
+        assert!(!member.tree().exists(), "nothing was made");
+        drop(asked);
+    }
 }

@@ -4,9 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time and on a real disk")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,7 +16,7 @@ use pawl::base::ids::{cluster_id, member_id};
 use pawl::base::{MemberId, Rng};
 use pawl::proto::peer::{self, Frame, Hello};
 
-use crate::harness::{self, Cluster, Member, PATIENCE, Setup, pause, run, say, shown, until};
+use crate::harness::{self, Cluster, EndAtDrop, Member, PATIENCE, Setup, pause, run, say, shown, until};
 use crate::resp::{Client, RangeReply, Reply, unsigned};
 
 /// Resident memory of a process in bytes.
@@ -418,6 +419,79 @@ fn a_new_greeting_begins_a_new_count() {
     let mut rest = Vec::new();
     former.read_to_end(&mut rest).unwrap();
     assert!(!rest.is_empty(), "it was welcomed, and then closed in favour of the new one");
+}
+
+/// Somebody who asks again and again who the members are, and reads no answer.
+#[test]
+fn who_asks_for_the_members_without_end_is_shown_the_door() {
+    let cluster = Cluster::start(&Setup::single());
+    let member = &cluster.members[0];
+    let dial = || {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, member.peer_port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let mut question = BytesMut::new();
+    peer::encode(&Frame::AskMembers, &mut question);
+    let before = resident_bytes(member);
+    let flood = question.repeat(20_000);
+    let mut greedy = dial();
+    let refused = (0..100).find_map(|_| greedy.write_all(&flood).err());
+    let refused = refused.expect("28 MB of questions were taken");
+    assert!(matches!(refused.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{refused}");
+    let grown = resident_bytes(member).saturating_sub(before);
+    assert!(grown < 16 << 20, "the answers hold {} KiB", grown >> 10);
+    assert_serves(member);
+
+    // Who asks once is answered, and loses the connection if nothing else comes.
+    let mut polite = dial();
+    polite.write_all(&question).unwrap();
+    let mut answer = Vec::new();
+    polite.read_to_end(&mut answer).unwrap();
+    let mut answer = BytesMut::from(&answer[..]);
+    match peer::decode(&mut answer) {
+        Ok(Some(Frame::Members { members, .. })) => assert_eq!(members.len(), 1),
+        other => panic!("expected the members, got {other:?}"),
+    }
+    assert!(answer.is_empty());
+}
+
+/// Keeps so many connections open that say nothing, until told to stop.
+fn keep_silent_connections(port: u16, count: usize, over: &AtomicBool) {
+    let mut held: Vec<TcpStream> = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        held.retain_mut(|stream| {
+            matches!(stream.read(&mut [0; 100]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        });
+        while held.len() < count && !over.load(Ordering::Relaxed) {
+            let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else { break };
+            stream.set_nonblocking(true).unwrap();
+            held.push(stream);
+        }
+        pause(50);
+    }
+}
+
+#[test]
+fn silent_strangers_do_not_keep_members_out() {
+    let mut cluster = Cluster::start(&Setup::default());
+    let follower = (cluster.leader() + 1) % 3;
+    cluster.members[follower].kill();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _guard = EndAtDrop(&over);
+        for at in (0..3).filter(|&at| at != follower) {
+            let (over, port) = (&over, cluster.members[at].peer_port);
+            scope.spawn(move || keep_silent_connections(port, 160, over));
+        }
+        // More than are let in have come and gone.
+        pause(500);
+        cluster.members[follower].start();
+        cluster.settle();
+    });
+    cluster.stop_all();
+    cluster.check_stopped();
 }
 
 // ---- starts that must not be ------------------------------------------------------------------------------

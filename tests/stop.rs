@@ -3,12 +3,13 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Cluster, EndAtDrop, PATIENCE, Setup, pause, say, until};
+use crate::harness::{Cluster, EndAtDrop, Member, PATIENCE, Setup, pause, say, until};
 use crate::resp::{Client, RangeReply, Reply, encode, unsigned};
 
 /// What one client of a member that stays saw.
@@ -354,7 +355,7 @@ fn sigint_stops_a_member_as_sigterm_does() {
     cluster.check_stopped();
 }
 
-/// A second signal, or a member without anybody to hand over to, does not hang.
+/// A member without anybody to hand over to does not hang.
 #[test]
 fn a_lone_member_stops_at_once() {
     let mut cluster = Cluster::start(&Setup::single());
@@ -373,4 +374,86 @@ fn a_lone_member_stops_at_once() {
     let began = Instant::now();
     cluster.members[leader].stop();
     assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+}
+
+const STOPPING: &str = "a signal to stop";
+
+fn wait_for_line(member: &Member, words: &str) {
+    until(&format!("{} to say: {words}", member.name), PATIENCE, || {
+        member.log().contains(words).then_some(())
+    });
+}
+
+/// `timeout` and supervisors signal the process and its group, wrappers pass on what the terminal has sent already.
+#[test]
+fn signals_that_follow_at_once_are_the_same_request() {
+    let mut cluster = Cluster::start(&Setup::default());
+    let leader = cluster.leader();
+    let member = &mut cluster.members[leader];
+    let mut idle = member.client();
+    assert_eq!(idle.call(&["PING"]).unwrap().text(), "PONG");
+    let began = Instant::now();
+    member.signal(Signal::TERM);
+    wait_for_line(member, STOPPING);
+    member.signal(Signal::INT);
+    member.signal(Signal::TERM);
+    let late = began.elapsed() > Duration::from_millis(500);
+    let status = member.wait_exit(PATIENCE);
+    if late {
+        // On a machine that stands still for so long they may count as another request.
+        return say("signals that follow at once: this machine was too slow for them");
+    }
+    assert_eq!(status.code(), Some(0), "{status}\n{}", member.log_tail(20));
+    let goodbye = String::from_utf8(idle.read_to_end().unwrap()).unwrap();
+    assert!(goodbye.starts_with("-SHUTDOWN "), "{goodbye:?}");
+    assert_ne!(cluster.leader(), leader);
+}
+
+/// A request that nobody is left to answer makes the stop a long one; a signal after the first second ends it.
+#[test]
+fn a_later_signal_ends_the_process() {
+    let mut cluster = Cluster::start(&Setup::default());
+    let leader = cluster.leader();
+    for at in (0..3).filter(|&at| at != leader) {
+        cluster.members[at].kill();
+    }
+    let member = &mut cluster.members[leader];
+    let mut client = member.client();
+    client.send_raw(&encode(&["PUT", "a", "1"])).unwrap();
+    pause(50);
+    member.signal(Signal::TERM);
+    wait_for_line(member, STOPPING);
+    // It stands still meanwhile: so it cannot have come to its end before the second signal.
+    member.signal(Signal::STOP);
+    pause(1_100);
+    member.signal(Signal::TERM);
+    member.signal(Signal::CONT);
+    let status = member.wait_exit(PATIENCE);
+    assert_eq!(status.code(), Some(1), "{status}\n{}", member.log_tail(20));
+    wait_for_line(member, "ending at once");
+}
+
+/// A member that is to join, and asks others that take its question and do not answer.
+#[test]
+fn a_member_that_looks_for_its_cluster_can_be_stopped() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut cluster = Cluster::prepare(&Setup::single());
+        let member = &mut cluster.members[0];
+        let silent = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let others: Vec<String> = (1..=5).map(|host| format!(",n2=http://127.0.0.{host}:{port}")).collect();
+        for arg in &mut member.args {
+            if arg.starts_with("--initial-cluster=") {
+                arg.push_str(&others.concat());
+            }
+            *arg = arg.replace("-state=new", "-state=existing");
+        }
+        member.start();
+        let asked = silent.accept().unwrap();
+        member.signal(signal);
+        let status = member.wait_exit(PATIENCE);
+        assert_eq!(status.code(), Some(0), "{signal:?}: {status}\n{}", member.log_tail(20));
+        assert!(!member.tree().exists(), "nothing was made");
+        drop(asked);
+    }
 }

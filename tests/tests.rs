@@ -18,6 +18,7 @@ mod kill;
 mod lag;
 mod line;
 mod members;
+mod names;
 mod planted;
 mod proxy;
 mod raft_golden;

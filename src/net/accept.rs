@@ -10,7 +10,11 @@ use crate::base::Mono;
 use crate::base::time::{MS, Nanos};
 
 /// Connections taken from one listener in one turn.
-const ACCEPT_MAX: usize = 512;
+const CLIENTS_MAX: usize = 512;
+
+/// The same for members. So few that one which has just come is heard before a crowd behind it takes its place
+/// (`EventLoop::make_room_for_members`): it needs a turn or two for its greeting.
+const MEMBERS_MAX: usize = 16;
 
 /// No more connections for this long after the process ran out of file descriptors.
 const ACCEPT_PAUSE: Nanos = 100 * MS;
@@ -60,10 +64,10 @@ impl Listeners {
             return accepted;
         }
         self.ready = false;
-        let clients = self.for_clients.iter().map(|listener| (listener, Accepted::Client as fn(_) -> _));
-        let members = self.for_members.iter().map(|listener| (listener, Accepted::Member as fn(_) -> _));
-        for (listener, kind) in clients.chain(members) {
-            match take(listener, kind, &mut accepted) {
+        let clients = self.for_clients.iter().map(|one| (one, Accepted::Client as fn(_) -> _, CLIENTS_MAX));
+        let members = self.for_members.iter().map(|one| (one, Accepted::Member as fn(_) -> _, MEMBERS_MAX));
+        for (listener, kind, most) in clients.chain(members) {
+            match take(listener, kind, most, &mut accepted) {
                 Ok(true) => {}
                 // More may wait behind the budget of a turn.
                 Ok(false) => self.ready = true,
@@ -84,7 +88,7 @@ impl Listeners {
         let mut accepted = Vec::new();
         for listener in std::mem::take(&mut self.for_clients) {
             // Whatever ends this, the socket is closed.
-            while let Ok(false) = take(&listener, Accepted::Client, &mut accepted) {}
+            while let Ok(false) = take(&listener, Accepted::Client, CLIENTS_MAX, &mut accepted) {}
         }
         accepted
     }
@@ -94,9 +98,10 @@ impl Listeners {
 fn take(
     listener: &TcpListener,
     kind: fn(TcpStream) -> Accepted,
+    most: usize,
     accepted: &mut Vec<Accepted>,
 ) -> std::io::Result<bool> {
-    for _ in 0..ACCEPT_MAX {
+    for _ in 0..most {
         match listener.accept() {
             Ok((stream, _)) => accepted.push(kind(stream)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(true),

@@ -35,6 +35,10 @@ const INBOUND: usize = 2_048;
 const CLIENTS: usize = 1 << 20;
 const _: () = assert!(PEERS + MEMBERS_MAX < INBOUND);
 
+/// Connections from members at one time. Each has one that has greeted; the rest is for those that are about to, and for
+/// who wants to join.
+const INBOUND_MAX: usize = 4 * MEMBERS_MAX;
+
 /// A dialling member must greet within this.
 const GREETING: Nanos = 5 * SECOND;
 
@@ -231,15 +235,35 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     }
 
     fn add_inbound(&mut self, mut stream: TcpStream, now: Mono) {
+        if !self.make_room_for_members() {
+            return;
+        }
         let (slot, _) = self.inbound.reserve();
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if self.inbound.len() > 4 * MEMBERS_MAX
-            || self.shell.poll.registry().register(&mut stream, Token(INBOUND + slot), interest).is_err()
-        {
+        if self.shell.poll.registry().register(&mut stream, Token(INBOUND + slot), interest).is_err() {
             return self.inbound.free(slot);
         }
         self.inbound.fill(slot, Inbound::new(Pipe::between_members(stream), now));
         self.patience_at = self.patience_at.min(now + GREETING);
+    }
+
+    /// Anybody can dial this port and say nothing: of those, the one that has been silent for longest makes room, so that
+    /// they cannot keep members out. False if everybody who is here has greeted.
+    fn make_room_for_members(&mut self) -> bool {
+        if self.inbound.len() < INBOUND_MAX {
+            return true;
+        }
+        let mut oldest: Option<(Mono, usize)> = None;
+        for slot in self.inbound.used() {
+            let Some(inbound) = self.inbound.at(slot) else { continue };
+            if inbound.from.is_none() && oldest.is_none_or(|(since, _)| inbound.since < since) {
+                oldest = Some((inbound.since, slot));
+            }
+        }
+        if let Some((_, slot)) = oldest {
+            self.inbound.free(slot);
+        }
+        oldest.is_some()
     }
 
     /// Reads what members say, and hands it to the node.
@@ -256,9 +280,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     fn read_inbound(&mut self, slot: usize, now: Mono) -> Result<()> {
         let Some(inbound) = self.inbound.at(slot) else { return Ok(()) };
-        if inbound.pipe.is_readable() {
-            inbound.pipe.read(&mut self.buffer);
-        }
+        inbound.read(&mut self.buffer);
         let (cluster, me) = (self.shell.node.cluster(), self.shell.node.id());
         let node = &self.shell.node;
         let directory = Directory {
@@ -344,8 +366,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         match finished {
             Finished::Written(written) => self.shell.node.on_written(written?),
             Finished::Job(done) => self.shell.node.on_done(done?, now)?,
-            Finished::Resolved { peer, addresses } => {
-                self.shell.peers.resolved(peer, &addresses, self.shell.poll.registry(), now);
+            Finished::Resolved { peer, host, addresses } => {
+                self.shell.peers.resolved(peer, &host, &addresses, self.shell.poll.registry(), now);
             }
             Finished::FreeBytes(free) => {
                 self.space_asked = false;
@@ -425,7 +447,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     /// Everything that is due by the clock and not by the node.
     fn keep_time(&mut self, now: Mono) {
         for (peer, host) in self.shell.peers.tick(self.shell.poll.registry(), now) {
-            self.shell.workers.ask(Work::Resolve { peer, host });
+            self.shell.workers.resolve(peer, host);
         }
         self.shell.peers.flush();
         if now >= self.space_at && !self.space_asked {

@@ -1,15 +1,24 @@
 //! How a member that is added to a running cluster finds out which one, and under which id it was added: both are
 //! known to the members alone, because its id depends on when it was added. It asks them, before its own loop
 //! runs, with a greeting of its own on their peer ports.
+//!
+//! Members that are away and a name service that hangs may keep it for minutes, so it asks on a thread of its own, and
+//! listens for a signal to stop meanwhile. That thread touches nothing but its sockets: it may be left behind.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use log::info;
+use mio::net::UnixStream;
+use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::Settings;
 use super::url::host_port;
+use super::workers::spawn;
 use crate::api::Member;
 use crate::base::{ClusterId, Error, MemberId, Result};
 use crate::proto::peer::{self, Frame};
@@ -25,8 +34,42 @@ pub(super) struct Found {
     pub members: Vec<Member>,
 }
 
-/// Asks the members of `--initial-cluster`, one after the other, until one knows this member.
-pub(super) fn find(settings: &Settings) -> Result<Found> {
+const ANSWERED: Token = Token(0);
+const SIGNALS: Token = Token(1);
+
+/// Asks the members of `--initial-cluster`. None if a signal to stop came first.
+pub(super) fn find(settings: &Settings, signals: &mut UnixStream) -> Result<Option<Found>> {
+    let failed = |e| Error::io("cannot wait", "for the cluster to join".as_ref(), e);
+    let mut poll = Poll::new().map_err(failed)?;
+    // Held here too: one that is dropped takes back the wake-up that was not seen yet.
+    let waker = Arc::new(Waker::new(poll.registry(), ANSWERED).map_err(failed)?);
+    poll.registry().register(signals, SIGNALS, Interest::READABLE).map_err(failed)?;
+    let (answer, answers) = channel();
+    let (settings, bell) = (settings.clone(), waker.clone());
+    spawn("joining", move || {
+        // A send that fails: a signal came, and nobody waits any more.
+        let _ = answer.send(ask_all(&settings)).map(|()| bell.wake());
+    })?;
+    let mut events = Events::with_capacity(2);
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(e) if e.kind() != ErrorKind::Interrupted => return Err(failed(e)),
+            _ => {}
+        }
+        if events.iter().any(|event| event.token() == SIGNALS) {
+            info!("a signal to stop, before the cluster to join was found");
+            return Ok(None);
+        }
+        if let Ok(found) = answers.try_recv() {
+            // The loop will watch them.
+            poll.registry().deregister(signals).map_err(failed)?;
+            return found.map(Some);
+        }
+    }
+}
+
+/// One after the other, until one knows this member.
+fn ask_all(settings: &Settings) -> Result<Found> {
     let mut last = "--initial-cluster names no other member".to_string();
     for (name, urls) in settings.initial_cluster.iter().filter(|(name, _)| *name != settings.name) {
         for url in urls {

@@ -6,6 +6,7 @@ mod event_loop;
 mod inbound;
 mod join;
 mod layout;
+mod names;
 mod peers;
 mod pipe;
 pub mod settings;
@@ -58,13 +59,19 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
     let failed = |e| Error::io("cannot prepare", "the event loop".as_ref(), e);
     let poll = Poll::new().map_err(failed)?;
     let waker = Arc::new(Waker::new(poll.registry(), event_loop::WAKER).map_err(failed)?);
-    let signals = watch_signals().map_err(failed)?;
+    let mut signals = watch_signals().map_err(failed)?;
 
     let (clock, mut entropy) = (OsClock, OsEntropy);
     let mut rng = Rng::new(entropy.seed());
     let config = node_config(settings, &clock);
     let fresh = !OsDisk.exists(&node::tree_path(&config.tree_dir)).unwrap_or(false);
-    let found = if settings.join_existing && fresh { Some(join::find(settings)?) } else { None };
+    let mut found = None;
+    if settings.join_existing && fresh {
+        found = join::find(settings, &mut signals)?;
+        if found.is_none() {
+            return Ok(Ended::Stopped);
+        }
+    }
     let bootstrap = bootstrap(settings, found.as_ref())?;
     let data_dirs = vec![config.tree_dir.clone(), config.wal_dir.clone()];
     let reserve_bytes = RESERVE_BYTES;
@@ -75,8 +82,9 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
     }
     if node.is_blank() {
         // On a second start the flags may be those of the first, or say no more who is there: ask again.
-        match found.map_or_else(|| join::find(settings), Ok) {
-            Ok(found) => node.acquaint(found.members),
+        match found.map_or_else(|| join::find(settings, &mut signals), |found| Ok(Some(found))) {
+            Ok(Some(found)) => node.acquaint(found.members),
+            Ok(None) => return Ok(Ended::Stopped),
             // One of the first members knows the others by its flags.
             Err(why) if node.is_recovering() && !settings.join_existing => warn!("{why}"),
             Err(why) => return Err(why),

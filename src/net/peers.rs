@@ -12,8 +12,8 @@ use log::{info, warn};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::names::Whereabouts;
 use super::pipe::Pipe;
-use super::url;
 use crate::api::PeerCall;
 use crate::base::time::{MS, Nanos};
 use crate::base::{MemberId, Mono, Rng};
@@ -36,9 +36,7 @@ const HANDSHAKE: Nanos = 2_000 * MS;
 /// A dialled peer.
 struct Peer {
     id: MemberId,
-    hosts: Vec<String>,
-    /// Which of the hosts is tried next.
-    turn: usize,
+    whereabouts: Whereabouts,
     state: State,
     retry_after: Nanos,
     /// It was removed from the cluster, and is spoken to until then: it shall learn of it.
@@ -53,7 +51,8 @@ enum State {
     Waiting {
         until: Mono,
     },
-    Resolving,
+    /// No address is known yet: for a lookup.
+    Nameless,
     /// Hello is sent, or will be when the socket is connected.
     Dialled {
         pipe: Pipe,
@@ -62,6 +61,15 @@ enum State {
     Up {
         pipe: Pipe,
     },
+}
+
+impl Peer {
+    fn complain(&mut self, why: &str) {
+        if !self.complained {
+            warn!("peer {:x} at {} is not reachable: {why}", self.id, self.whereabouts.shown());
+            self.complained = true;
+        }
+    }
 }
 
 /// All dialled peers.
@@ -89,21 +97,21 @@ impl Peers {
             }
         }
         for (&id, urls) in members {
-            let hosts: Vec<String> =
-                urls.iter().filter_map(|url| url::host_port(url)).map(String::from).collect();
             let there = |peer: &&mut Peer| peer.id == id && !matches!(peer.state, State::Gone);
             if let Some(peer) = self.peers.iter_mut().find(there) {
                 peer.leaving = None;
-                if peer.hosts != hosts {
+                if peer.whereabouts.replace(urls) {
                     // A connection that works goes on; the next one goes to the new place.
-                    (peer.hosts, peer.turn, peer.retry_after) = (hosts, 0, RETRY_FIRST);
+                    peer.retry_after = RETRY_FIRST;
+                    if matches!(peer.state, State::Waiting { .. } | State::Nameless) {
+                        peer.state = State::Waiting { until: now };
+                    }
                 }
                 continue;
             }
-            let until = if hosts.is_empty() { Mono::NEVER } else { Mono(0) };
-            let state = State::Waiting { until };
+            let (whereabouts, state) = (Whereabouts::new(urls), State::Waiting { until: now });
             let (retry_after, complained, leaving) = (RETRY_FIRST, false, None);
-            let peer = Peer { id, hosts, turn: 0, state, retry_after, leaving, complained };
+            let peer = Peer { id, whereabouts, state, retry_after, leaving, complained };
             match self.peers.iter_mut().find(|peer| matches!(peer.state, State::Gone)) {
                 Some(place) => *place = peer,
                 None => self.peers.push(peer),
@@ -125,7 +133,8 @@ impl Peers {
         let due = |peer: &Peer| match &peer.state {
             State::Waiting { until } => *until,
             State::Dialled { since, .. } => *since + HANDSHAKE,
-            State::Gone | State::Resolving | State::Up { .. } => Mono::NEVER,
+            State::Nameless => peer.whereabouts.look_up_at(),
+            State::Gone | State::Up { .. } => Mono::NEVER,
         };
         let leaving = |peer: &Peer| match &peer.state {
             State::Gone => Mono::NEVER,
@@ -134,48 +143,56 @@ impl Peers {
         self.peers.iter().map(|peer| due(peer).min(leaving(peer))).min().unwrap_or(Mono::NEVER)
     }
 
-    /// Dials whoever is due. Returns the names that must be resolved first.
+    /// Dials whoever is due. Returns the names that should be looked up, of peers that are not there: what was heard
+    /// of them before is tried meanwhile.
     pub(super) fn tick(&mut self, registry: &Registry, now: Mono) -> Vec<(MemberId, String)> {
-        let mut resolve = Vec::new();
+        let mut names = Vec::new();
         for position in 0..self.peers.len() {
             if self.peers[position].leaving.is_some_and(|until| until <= now) {
                 self.peers[position].state = State::Gone;
                 continue;
             }
             match &self.peers[position].state {
-                State::Waiting { until } if *until <= now => {
-                    let peer = &mut self.peers[position];
-                    let host = peer.hosts[peer.turn % peer.hosts.len()].clone();
-                    peer.turn += 1;
-                    match url::literal(&host) {
-                        Some(address) => self.dial(position, address, registry, now),
-                        None => {
-                            self.peers[position].state = State::Resolving;
-                            resolve.push((self.peers[position].id, host));
-                        }
-                    }
-                }
+                State::Waiting { until } if *until <= now => self.dial(position, registry, now),
+                State::Nameless => {}
                 State::Dialled { since, .. } if *since + HANDSHAKE <= now => {
                     self.failed(position, "no answer to the greeting", now);
                 }
-                _ => {}
+                _ => continue,
             }
+            let peer = &mut self.peers[position];
+            names.extend(peer.whereabouts.look_up(now).map(|name| (peer.id, name)));
         }
-        resolve
+        names
     }
 
-    pub(super) fn resolved(&mut self, id: MemberId, found: &[SocketAddr], registry: &Registry, now: Mono) {
-        let Some(position) = self.peers.iter().position(|peer| peer.id == id) else { return };
-        if !matches!(self.peers[position].state, State::Resolving) {
+    /// What a name means, as far as it is known.
+    pub(super) fn resolved(
+        &mut self,
+        id: MemberId,
+        name: &str,
+        found: &[SocketAddr],
+        registry: &Registry,
+        now: Mono,
+    ) {
+        let there = |peer: &Peer| peer.id == id && !matches!(peer.state, State::Gone);
+        let Some(position) = self.peers.iter().position(there) else { return };
+        let peer = &mut self.peers[position];
+        peer.whereabouts.found(name, found, now);
+        if !matches!(peer.state, State::Nameless) {
+            return; // Whatever it waits for, the next address is taken then.
+        }
+        match peer.whereabouts.address() {
+            Some(_) => self.dial(position, registry, now),
+            None => peer.complain("its name cannot be resolved"),
+        }
+    }
+
+    fn dial(&mut self, position: usize, registry: &Registry, now: Mono) {
+        let Some(address) = self.peers[position].whereabouts.address() else {
+            self.peers[position].state = State::Nameless;
             return;
-        }
-        match found.first() {
-            Some(&address) => self.dial(position, address, registry, now),
-            None => self.failed(position, "its name cannot be resolved", now),
-        }
-    }
-
-    fn dial(&mut self, position: usize, address: SocketAddr, registry: &Registry, now: Mono) {
+        };
         let token = Token(self.first_token + position);
         let dialled = TcpStream::connect(address).and_then(|mut stream| {
             registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -195,9 +212,10 @@ impl Peers {
 
     fn failed(&mut self, position: usize, why: &str, now: Mono) {
         let peer = &mut self.peers[position];
-        if !peer.complained {
-            warn!("peer {:x} at {} is not reachable: {why}", peer.id, peer.hosts.join(", "));
-            peer.complained = true;
+        peer.complain(why);
+        // Where it has answered it is looked for again first.
+        if !matches!(peer.state, State::Up { .. }) {
+            peer.whereabouts.pass_over();
         }
         let jitter = self.rng.below(peer.retry_after / 2 + 1);
         peer.state = State::Waiting { until: now + peer.retry_after + jitter };
@@ -254,6 +272,7 @@ impl Peers {
         info!("peer {:x} is connected", peer.id);
         peer.complained = false;
         peer.retry_after = RETRY_FIRST;
+        peer.whereabouts.reached();
         peer.state = State::Up { pipe };
     }
 
@@ -296,5 +315,91 @@ fn refusal(call: &PeerCall) -> Option<PeerCall> {
             Some(PeerCall::SnapshotAbort { stream: *stream })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use mio::Poll;
+
+    use super::*;
+    use crate::base::time::SECOND;
+
+    const ID: MemberId = 2;
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    fn peers(urls: &[&str]) -> Peers {
+        let mut peers = Peers::new(Hello::new(7, 1, 0, 1), 100, 3);
+        set(&mut peers, urls, Mono(0));
+        peers
+    }
+
+    fn set(peers: &mut Peers, urls: &[&str], now: Mono) {
+        let urls = urls.iter().map(|url| (*url).to_string()).collect();
+        peers.set_members(&BTreeMap::from([(ID, urls)]), now);
+    }
+
+    /// Both addresses of a name are dialled, one after the other; meanwhile the lookup that follows hangs for ever.
+    #[test]
+    fn known_addresses_are_dialled_in_turn_while_a_lookup_hangs() {
+        let poll = Poll::new().unwrap();
+        let ((one, first), (two, second)) = (listener(), listener());
+        let mut peers = peers(&["http://a.test:1"]);
+        let name = (ID, "a.test:1".to_string());
+        assert_eq!(peers.tick(poll.registry(), Mono(0)), std::slice::from_ref(&name));
+        assert_eq!(peers.deadline(), Mono::NEVER, "for the lookup");
+        assert!(peers.tick(poll.registry(), Mono(100 * SECOND)).is_empty(), "one is under way");
+        let mut now = Mono(200 * SECOND);
+        peers.resolved(ID, &name.1, &[first, second], poll.registry(), now);
+        one.accept().unwrap();
+
+        let mut asked = Vec::new();
+        for listener in [&two, &one, &two, &one] {
+            peers.failed(0, "said the test", now);
+            now = now + SECOND;
+            asked.extend(peers.tick(poll.registry(), now));
+            listener.accept().unwrap();
+        }
+        assert_eq!(asked, [name]);
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_looked_up_again() {
+        let poll = Poll::new().unwrap();
+        let (here, address) = listener();
+        let mut peers = peers(&["http://a.test:1"]);
+        let mut now = Mono(0);
+        for _ in 0..3 {
+            assert_eq!(peers.tick(poll.registry(), now).len(), 1);
+            peers.resolved(ID, "a.test:1", &[], poll.registry(), now);
+            now = peers.deadline();
+            assert!(now < Mono::NEVER);
+        }
+        assert_eq!(peers.tick(poll.registry(), now).len(), 1);
+        peers.resolved(ID, "a.test:1", &[address], poll.registry(), now);
+        here.accept().unwrap();
+    }
+
+    /// An operator mends the URL of a member that cannot be found: nothing is waited for.
+    #[test]
+    fn a_new_url_is_dialled_at_once() {
+        let poll = Poll::new().unwrap();
+        let (here, address) = listener();
+        let mut peers = peers(&["http://a.test:1"]);
+        assert_eq!(peers.tick(poll.registry(), Mono(0)).len(), 1);
+        set(&mut peers, &[&format!("http://{address}")], Mono(9));
+        assert_eq!(peers.deadline(), Mono(9));
+        assert!(peers.tick(poll.registry(), Mono(9)).is_empty());
+        here.accept().unwrap();
+        // What the old name meant comes too late.
+        peers.resolved(ID, "a.test:1", &["127.0.0.1:1".parse().unwrap()], poll.registry(), Mono(10));
+        assert!(matches!(peers.peers[0].state, State::Dialled { .. }));
     }
 }

@@ -73,6 +73,12 @@ impl Pipe {
         self.writable |= event.is_writable();
     }
 
+    /// As if the poll had said so.
+    #[cfg(test)]
+    pub(super) fn assume_readable(&mut self) {
+        self.readable = true;
+    }
+
     /// Whether a read may yield something.
     pub(super) fn is_readable(&self) -> bool {
         self.readable && !self.ended && !self.broken

@@ -15,6 +15,11 @@
 //! request, and it is the truth: nothing happened, ask another member. A closed connection alone
 //! would leave it in doubt, for a member that was killed closes its connections too.
 //!
+//! One request to stop may arrive as several signals: `timeout`, and supervisors that signal a whole group, send it to
+//! the process and to its group; a wrapper passes on the ctrl-C that the terminal has sent already. So what
+//! comes within [`REPEAT`] is the same request. A later signal is somebody's wish not to wait: it ends the process at
+//! once, without the rest of this list.
+//!
 //! A stop has bounds: what the cluster has not answered [`PATIENCE`] after the hand-over is answered here, with
 //! what is known of it.
 
@@ -45,14 +50,36 @@ const PATIENCE: Nanos = 2 * SECOND;
 /// Everything behind the last answers: clients that do not read them are not waited for.
 const END: Nanos = PATIENCE + SECOND;
 
+/// Signals within this after the first are the same request.
+const REPEAT: Nanos = SECOND;
+
 /// How far a clean stop has come.
 #[derive(Default)]
 pub(super) struct Stopping {
+    /// When a signal first asked for it; None = none did, the member was removed.
+    asked_at: Option<Mono>,
     /// When leadership was with another member; None = not yet.
     handed_over_at: Option<Mono>,
     /// Waiting requests have been answered with what is known.
     gave_up: bool,
     look_at: Mono,
+}
+
+/// What a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    Stop,
+    /// What was asked already.
+    Same,
+    EndAtOnce,
+}
+
+impl Stopping {
+    /// A signal to a member that is stopping.
+    fn on_signal(&mut self, now: Mono) -> Asks {
+        let first = *self.asked_at.get_or_insert(now);
+        if now.since(first) < REPEAT { Asks::Same } else { Asks::EndAtOnce }
+    }
 }
 
 impl<D: Disk, C: Clock> EventLoop<D, C> {
@@ -61,14 +88,23 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         while let Ok(count) = self.shell.signals.read(&mut bytes)
             && count > 0
         {
-            if self.stopping.is_some() {
-                warn!("a second signal: ending at once");
-                std::process::exit(1);
-            }
-            info!("a signal to stop: handing over leadership");
             let now = self.shell.clock.now();
-            self.begin_stop(now);
-            self.shell.node.stop(now);
+            match self.stopping.as_mut().map_or(Asks::Stop, |stopping| stopping.on_signal(now)) {
+                Asks::Stop => {
+                    info!(
+                        "a signal to stop: handing over leadership; another signal, a second from now or later, \
+                         ends the process at once"
+                    );
+                    self.begin_stop(now);
+                    self.stopping.as_mut().expect("it has just begun").asked_at = Some(now);
+                    self.shell.node.stop(now);
+                }
+                Asks::Same => info!("the same signal again: stopping already"),
+                Asks::EndAtOnce => {
+                    warn!("another signal to stop: ending at once");
+                    std::process::exit(1);
+                }
+            }
         }
     }
 
@@ -164,5 +200,32 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         let Some(checkpoint) = self.shell.node.final_checkpoint()? else { return Ok(true) };
         self.shell.workers.ask(Work::Job(Job::Checkpoint(checkpoint)));
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_is_repeated_at_once_asks_for_nothing_new() {
+        let mut stopping = Stopping { asked_at: Some(Mono(5 * SECOND)), ..Stopping::default() };
+        let later = |ms: u64| Mono(5 * SECOND) + ms * MS;
+        for ms in [0, 1, 400, 999] {
+            assert_eq!(stopping.on_signal(later(ms)), Asks::Same, "after {ms} ms");
+        }
+        // Counted from the first: repeats do not put it off.
+        for ms in [1_000, 1_001, 60_000] {
+            assert_eq!(stopping.on_signal(later(ms)), Asks::EndAtOnce, "after {ms} ms");
+        }
+    }
+
+    /// The supervisor of a member that was removed stops it while it is stopping by itself.
+    #[test]
+    fn the_first_signal_to_a_member_that_leaves_forces_nothing() {
+        let mut stopping = Stopping::default();
+        assert_eq!(stopping.on_signal(Mono(9 * SECOND)), Asks::Same);
+        assert_eq!(stopping.on_signal(Mono(9 * SECOND) + MS), Asks::Same);
+        assert_eq!(stopping.on_signal(Mono(11 * SECOND)), Asks::EndAtOnce);
     }
 }

@@ -4,7 +4,11 @@
 //! - The *log writer*: batches of the log, one sync each. Nothing else shares its thread, because every
 //!   acknowledged write waits for it.
 //! - The *housekeeper*: checkpoints of the tree, segments made ready or given back, old entries read back,
-//!   snapshots installed, names resolved. In order, one at a time.
+//!   snapshots installed. In order, one at a time.
+//! - The *resolver*: what peers' names mean. Only where a peer has one; a member whose peers have plain addresses has
+//!   no such thread. A name service that is away keeps its caller for many seconds, and with the
+//!   housekeeper in its hands the log would get no new segments and all writes would stand still. Nobody waits for this
+//!   thread, not even the end of the process.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -13,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 
+use log::warn;
 use mio::Waker;
 
 use crate::base::{Error, MemberId, Result};
@@ -22,23 +27,26 @@ use crate::node::{Batch, Done, Job, LogWriter, Written};
 /// What the housekeeper is asked.
 pub(super) enum Work<D: Disk> {
     Job(Job<D>),
-    /// A peer's `host:port` that is not an IP address.
-    Resolve {
-        peer: MemberId,
-        host: String,
-    },
     /// How many bytes are free where the data lives.
     FreeBytes {
         dirs: Vec<PathBuf>,
     },
 }
 
-/// What comes back from either thread.
+/// A peer's `host:port` that is not an IP address.
+struct Name {
+    peer: MemberId,
+    host: String,
+}
+
+/// What comes back from the threads.
 pub(super) enum Finished {
     Written(Result<Written>),
     Job(Result<Done>),
+    /// What a name means; nothing where the lookup failed.
     Resolved {
         peer: MemberId,
+        host: String,
         addresses: Vec<SocketAddr>,
     },
     /// The least of the directories; None where it could not be told.
@@ -48,8 +56,13 @@ pub(super) enum Finished {
 pub(super) struct Workers<D: Disk> {
     log_writer: Sender<Vec<Batch>>,
     housekeeper: Sender<Work<D>>,
+    /// None until there is a name to look up.
+    resolver: Option<Sender<Name>>,
+    /// For threads that are started later.
+    results: Sender<Finished>,
     finished: Receiver<Finished>,
     doorbell: Doorbell,
+    /// Those that write to files.
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -77,13 +90,14 @@ impl<D: Disk> Workers<D> {
         let (housekeeper, work) = channel();
         let (bell, out) = (doorbell.clone(), results.clone());
         let log_thread = spawn("log-writer", move || write_log(writer, &batches, &out, &bell))?;
-        let bell = doorbell.clone();
-        let housekeeping = spawn("housekeeper", move || keep_house(&disk, &work, &results, &bell))?;
+        let (bell, out) = (doorbell.clone(), results.clone());
+        let housekeeping = spawn("housekeeper", move || keep_house(&disk, &work, &out, &bell))?;
         let threads = vec![log_thread, housekeeping];
-        Ok(Workers { log_writer, housekeeper, finished, doorbell, threads })
+        Ok(Workers { log_writer, housekeeper, resolver: None, results, finished, doorbell, threads })
     }
 
-    /// Ends the threads; when this returns nothing writes to the files any more.
+    /// Ends the threads; when this returns nothing writes to the files any more. A lookup that hangs is left behind: it
+    /// touches nothing, and its thread ends when it finds that nobody listens.
     pub(super) fn end(self) {
         let Workers { log_writer, housekeeper, finished, threads, .. } = self;
         drop((log_writer, housekeeper, finished));
@@ -101,6 +115,31 @@ impl<D: Disk> Workers<D> {
         self.housekeeper.send(work).expect("the housekeeper ends only after the loop");
     }
 
+    /// Looks up what a peer's `host:port` means. The answer always comes, though perhaps late and empty.
+    pub(super) fn resolve(&mut self, peer: MemberId, host: String) {
+        if self.resolver.is_none() {
+            let (resolver, names) = channel();
+            let (bell, out) = (self.doorbell.clone(), self.results.clone());
+            match spawn("resolver", move || resolve_names(&names, &out, &bell)) {
+                // Not among those that the end waits for.
+                Ok(_) => self.resolver = Some(resolver),
+                Err(error) => warn!("{error}"),
+            }
+        }
+        let name = Name { peer, host };
+        let unsent = match &self.resolver {
+            Some(resolver) => resolver.send(name).err().map(|refused| refused.0),
+            None => Some(name),
+        };
+        if let Some(Name { peer, host }) = unsent {
+            // As if the name service had failed: whoever asked asks again later.
+            self.resolver = None;
+            let failed = Finished::Resolved { peer, host, addresses: Vec::new() };
+            self.results.send(failed).expect("this struct holds the receiver");
+            self.doorbell.ring();
+        }
+    }
+
     pub(super) fn next(&self) -> Option<Finished> {
         self.finished.try_recv().ok()
     }
@@ -116,7 +155,7 @@ impl<D: Disk> Workers<D> {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let spawned = thread::Builder::new().name(name.into()).spawn(body);
     spawned.map_err(|e| Error::io("cannot start the thread", name.as_ref(), e))
 }
@@ -151,15 +190,21 @@ fn keep_house<D: Disk>(disk: &D, work: &Receiver<Work<D>>, results: &Sender<Fini
     while let Ok(work) = work.recv() {
         let finished = match work {
             Work::Job(job) => Finished::Job(job.run()),
-            Work::Resolve { peer, host } => {
-                let addresses = host.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
-                Finished::Resolved { peer, addresses }
-            }
             Work::FreeBytes { dirs } => {
                 Finished::FreeBytes(dirs.iter().filter_map(|dir| disk.free_bytes(dir).ok()).min())
             }
         };
         if results.send(finished).is_err() {
+            return; // The loop has ended.
+        }
+        doorbell.ring();
+    }
+}
+
+fn resolve_names(names: &Receiver<Name>, results: &Sender<Finished>, doorbell: &Doorbell) {
+    while let Ok(Name { peer, host }) = names.recv() {
+        let addresses = host.to_socket_addrs().map(Iterator::collect).unwrap_or_default();
+        if results.send(Finished::Resolved { peer, host, addresses }).is_err() {
             return; // The loop has ended.
         }
         doorbell.ring();

@@ -155,7 +155,7 @@ fn a_member_killed_while_it_receives_starts_over() {
     let left: Vec<_> = std::fs::read_dir(cluster.members[away].data_dir.join("member"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !["lock", "tree", "wal"].contains(&name.as_str()))
+        .filter(|name| !["lock", "lease", "tree", "wal"].contains(&name.as_str()))
         .collect();
     assert!(left.is_empty(), "parts of snapshots were left behind: {left:?}");
 }

@@ -431,6 +431,7 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T
     }
 }
 
+/// Real processes tell nobody when they are ready: they are asked again after a moment, and within a bound.
 pub fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }

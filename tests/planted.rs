@@ -181,6 +181,7 @@ mod driver {
                 child.wait().expect("a child");
                 break None;
             }
+            // A child that ends tells nobody: it is looked at again, and within a bound.
             std::thread::sleep(Duration::from_millis(20));
         };
         let text = String::from_utf8_lossy(&fs::read(&log).expect("the output")).into_owned();

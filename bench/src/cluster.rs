@@ -37,7 +37,8 @@ impl System {
         }
     }
 
-    fn members(&self) -> usize {
+    /// How many members make the cluster that most rows measure.
+    pub fn members(&self) -> usize {
         if self.wire == Wire::Redis { 1 } else { 3 }
     }
 
@@ -69,10 +70,10 @@ fn free_port() -> Result<u16> {
 }
 
 impl Cluster {
-    /// A new, empty one under `dir`, ready for requests when this returns.
-    pub fn start(system: &System, dir: &Path) -> Result<Cluster> {
+    /// A new, empty one of so many members under `dir`, ready for requests when this returns.
+    pub fn start(system: &System, members: usize, dir: &Path) -> Result<Cluster> {
         let ports: Vec<(u16, u16)> =
-            (0..system.members()).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<_>>()?;
+            (0..members).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<_>>()?;
         let peers: Vec<String> =
             ports.iter().enumerate().map(|(i, p)| format!("m{i}=http://127.0.0.1:{}", p.1)).collect();
         let mut members = Vec::new();

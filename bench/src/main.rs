@@ -38,9 +38,9 @@ enum Name {
 /// Pawl beside etcd, Redis, LMDB and redb. Programs: PAWLD, ETCD, REDIS_SERVER, or what is found.
 #[derive(Parser)]
 struct Arguments {
-    /// `all`, or any of: engine put1 put1000 put50x16 get50 memory restart failover stop
-    /// transfer. And `apply`, which
-    /// is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after a change
+    /// `all`, or any of: engine put1 put1alone put1000 put50x16 get50 memory restart failover stop transfer. And
+    /// `apply`, which is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after
+    /// a change
     #[arg(required = true)]
     rows: Vec<String>,
     /// A short run, for a look

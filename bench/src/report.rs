@@ -27,9 +27,11 @@ const fn line(title: &'static str, unit: Unit, goal: &'static str) -> Line {
     Line { title, unit, goal }
 }
 
-const CLUSTER_LINES: [Line; 22] = [
+const CLUSTER_LINES: [Line; 24] = [
     line("put, 1 client: p50", Unit::Ms, ""),
     line("put, 1 client: p50 over raw fdatasync", Unit::Times, "≤ 2, goal 1.5"),
+    line("put, 1 client, one member: p50", Unit::Ms, ""),
+    line("put, 1 client, one member: p50 over raw fdatasync", Unit::Times, "≤ 2.5"),
     line("put, 1000 connections: rate", Unit::PerSecond, "≥ 1.0 × Redis, ≥ 3 × etcd"),
     line("put, 1000 connections: p99", Unit::Ms, ""),
     line("put, 50 connections, pipeline 16: rate", Unit::PerSecond, "≥ 0.7 × Redis, goal 1.0"),

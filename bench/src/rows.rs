@@ -27,6 +27,8 @@ pub enum Row {
     Apply,
     /// put, 1 client
     Put1,
+    /// put, 1 client, one member: no other member's writes on the same disk
+    Put1alone,
     /// put, 1000 connections
     Put1000,
     /// put, 50 connections, 16 requests at once
@@ -46,9 +48,10 @@ pub enum Row {
 }
 
 impl Row {
-    pub const ALL: [Row; 10] = [
+    pub const ALL: [Row; 11] = [
         Row::Engine,
         Row::Put1,
+        Row::Put1alone,
         Row::Put1000,
         Row::Put50x16,
         Row::Get50,
@@ -58,7 +61,7 @@ impl Row {
         Row::Stop,
         Row::Transfer,
     ];
-    pub const LOAD: [Row; 4] = [Row::Put1, Row::Put1000, Row::Put50x16, Row::Get50];
+    pub const LOAD: [Row; 5] = [Row::Put1, Row::Put1alone, Row::Put1000, Row::Put50x16, Row::Get50];
     pub const LIFE: [Row; 5] = [Row::Memory, Row::Restart, Row::Failover, Row::Stop, Row::Transfer];
 }
 
@@ -103,7 +106,10 @@ pub fn load_rows(
     scale: &Scale,
     figures: &mut Figures,
 ) -> Result<()> {
-    let cluster = Cluster::start(system, dir)?;
+    if rows.contains(&Row::Put1alone) && system.wire != Wire::Redis {
+        put_alone(system, &dir.join("alone"), scale, figures)?;
+    }
+    let cluster = Cluster::start(system, system.members(), dir)?;
     fill(&cluster, scale, scale.load_keys)?;
     let name = system.name();
     for row in Row::LOAD.into_iter().filter(|r| rows.contains(r)) {
@@ -113,12 +119,9 @@ pub fn load_rows(
         let put = plan(&cluster, leader, scale, Kind::Put);
         match row {
             Row::Put1 => {
-                // Before and after, and the better of the two: the disk's mood changes within seconds.
-                let before = disk::append_sync_p50_ms(dir, scale.raw_syncs)?;
-                let done = put.run()?;
-                let raw_ms = disk::append_sync_p50_ms(dir, scale.raw_syncs)?.min(before);
-                figures.add("raw fdatasync p50", "disk", raw_ms);
+                let (done, raw_ms) = over_raw(dir, scale, &put)?;
                 let quorum_ms = disk::quorum_sync_p50_ms(dir, scale.raw_syncs)?;
+                figures.add("raw fdatasync p50", "disk", raw_ms);
                 figures.add("raw fdatasync of three at once, p50 of the second", "disk", quorum_ms);
                 figures.add("put, 1 client: p50", name, done.quantile_ms(0.5));
                 figures.add("put, 1 client: p50 over raw fdatasync", name, done.quantile_ms(0.5) / raw_ms);
@@ -149,6 +152,28 @@ pub fn load_rows(
     Ok(())
 }
 
+/// The plan's outcome beside the raw fdatasync p50 in milliseconds, measured before and after. The better of the two
+/// counts: the disk's mood changes within seconds.
+fn over_raw(dir: &Path, scale: &Scale, put: &Plan) -> Result<(Outcome, f64)> {
+    let before = disk::append_sync_p50_ms(dir, scale.raw_syncs)?;
+    let done = put.run()?;
+    Ok((done, disk::append_sync_p50_ms(dir, scale.raw_syncs)?.min(before)))
+}
+
+/// A cluster of one has the disk to itself: what the program adds to one fdatasync.
+fn put_alone(system: &System, dir: &Path, scale: &Scale, figures: &mut Figures) -> Result<()> {
+    let cluster = Cluster::start(system, 1, dir)?;
+    fill(&cluster, scale, scale.load_keys)?;
+    rustix::fs::sync();
+    std::thread::sleep(scale.pause);
+    let (done, raw_ms) = over_raw(dir, scale, &plan(&cluster, 0, scale, Kind::Put))?;
+    let name = system.name();
+    figures.add("put, 1 client, one member: p50", name, done.quantile_ms(0.5));
+    figures.add("put, 1 client, one member: p50 over raw fdatasync", name, done.quantile_ms(0.5) / raw_ms);
+    figures.errors("put, 1 client, one member", name, done.errors);
+    Ok(())
+}
+
 /// etcd may choose: one request on each of 50 connections, or 1000 on 100. The better counts.
 fn get_50(get: &Plan) -> Result<Outcome> {
     let few = Plan { connections: 50, clients: 50, ..get.clone() }.run()?;
@@ -167,7 +192,7 @@ pub fn life_rows(
     scale: &Scale,
     figures: &mut Figures,
 ) -> Result<()> {
-    let mut cluster = Cluster::start(system, dir)?;
+    let mut cluster = Cluster::start(system, system.members(), dir)?;
     fill(&cluster, scale, scale.life_keys)?;
     std::thread::sleep(2 * scale.pause);
     let name = system.name();

@@ -183,10 +183,7 @@ fn measure(
     raise_file_limit()?;
     let systems = find_systems(arguments, bench, figures)?;
     for system in &systems {
-        facts.push((
-            system.name().to_string(),
-            format!("{} ({})", system.version(), system.program.display()),
-        ));
+        facts.push((system.name().to_string(), system.version()));
     }
     if rows.iter().any(|r| Row::LOAD.contains(r)) {
         for round in 0..scale.rounds {

@@ -21,8 +21,13 @@ use crate::resp::{Client, RangeReply, Reply, unsigned};
 
 /// Resident memory of a process in bytes.
 fn resident_bytes(member: &Member) -> u64 {
+    status_bytes(member, "VmRSS:")
+}
+
+/// A line of `/proc/PID/status`, in bytes.
+fn status_bytes(member: &Member, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", member.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux reports VmRSS");
+    let line = status.lines().find(|line| line.starts_with(name)).expect("Linux reports it");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB");
     kib * 1_024
 }
@@ -214,6 +219,42 @@ fn who_takes_no_answers_fills_no_memory() {
     }
     drop(streams);
     assert_serves(member);
+}
+
+/// A range as large as the store, to a client that takes its time: it is of one revision, others are served, and the
+/// member's memory does not grow by the answer.
+#[test]
+fn a_large_range_is_sent_as_it_is_taken() {
+    let cluster = Cluster::start(&Setup::single());
+    let member = &cluster.members[0];
+    let (keys, value) = (30_000, "v".repeat(1_000));
+    let put = |n: usize| vec!["PUT".to_string(), format!("k{n:05}"), value.clone()];
+    for from in (0..keys).step_by(1_000) {
+        let puts: Vec<Vec<String>> = (from..from + 1_000).map(put).collect();
+        member.client().pipeline(&puts).unwrap();
+    }
+    let revision =
+        unsigned(member.client().call(&["RANGE", "k", "PREFIX", "COUNT"]).unwrap().field("revision"));
+    // Pages of the file that were read are the kernel's to take back.
+    let memory = || status_bytes(member, "RssAnon:");
+    let before = memory();
+    let mut slow = member.client();
+    slow.send_raw(b"RANGE k PREFIX\r\nGET k00000\r\n").unwrap();
+    let mut other = member.client();
+    let mut most = 0;
+    for n in 0..keys / 100 {
+        other.call(&["PUT", &format!("k{:05}", n * 100), "changed"]).unwrap();
+        other.call(&["DEL", &format!("k{:05}", n * 100 + 1)]).unwrap();
+        most = most.max(memory().saturating_sub(before));
+    }
+    say(&format!("a range of {} MB that nobody takes: {} MiB", keys / 1_000, most >> 20));
+    // The writes' own pages, and the socket's and our share of the answer.
+    assert!(most < 16 << 20, "{most} bytes");
+    let range = RangeReply::parse(&slow.receive().unwrap());
+    assert_eq!((range.revision, range.count, range.kvs.len()), (revision, keys as u64, keys));
+    assert!(range.kvs.iter().all(|kv| kv.value == value.as_bytes()), "no later write is seen");
+    let behind = slow.receive().unwrap();
+    assert!([value.as_bytes(), b"changed"].contains(&behind.bulk()), "{behind:?}");
 }
 
 /// A thousand requests, each within its bound and none of them complete.

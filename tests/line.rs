@@ -20,7 +20,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use bytes::{BufMut, BytesMut};
-use pawl::api::{Call, Limits};
+use pawl::api::{Body, Call, Fault, Header, KeyValue, Limits, RangeHead, RangePart, RangeResult, Reply};
 use pawl::proto::Adapter;
 use pawl::proto::line::LineAdapter;
 
@@ -440,4 +440,83 @@ fn decoding_rests_while_output_is_not_taken() {
     assert!(conversation.output.len() < (256 << 10) + one_answer_bytes, "{}", conversation.output.len());
     conversation.send(b"");
     assert!(!conversation.output.is_empty());
+}
+
+/// An answer of three kvs, whole and in parts.
+fn answer_in_parts() -> (RangeResult, Vec<RangePart>) {
+    let kvs: Vec<KeyValue> = ["a", "b", "c"]
+        .into_iter()
+        .map(|key| KeyValue { key: key.into(), value: "v".into(), version: 1, ..KeyValue::default() })
+        .collect();
+    let head = RangeHead { revision: 9, count: 7, more: true, kvs: 3 };
+    let parts = vec![
+        RangePart { head: Some(head), kvs: kvs[..1].to_vec(), last: false },
+        RangePart { kvs: kvs[1..2].to_vec(), ..RangePart::default() },
+        RangePart { kvs: kvs[2..].to_vec(), last: true, ..RangePart::default() },
+    ];
+    (RangeResult { revision: 9, count: 7, more: true, kvs }, parts)
+}
+
+fn reply(tag: u64, body: Body, more: bool) -> Reply {
+    Reply { conn: CONN, tag, header: Header::default(), body, more }
+}
+
+#[test]
+fn an_answer_in_parts_is_one_value() {
+    let (whole, parts) = answer_in_parts();
+    let mut expected = Conversation::new();
+    let mut partly = Conversation::new();
+    for conversation in [&mut expected, &mut partly] {
+        conversation.hold = true;
+        conversation.send(b"HELLO 3\r\nHEADER ON\r\nRANGE a FROM\r\nPING\r\n");
+        conversation.output.clear();
+    }
+    expected.adapter.encode(reply(0, Body::Range(whole), false), &mut expected.output);
+    for part in parts {
+        assert_eq!(partly.adapter.owed(), 1);
+        let more = !part.last;
+        partly.adapter.encode(reply(0, Body::RangePart(part), more), &mut partly.output);
+    }
+    assert_eq!(partly.output, expected.output);
+    assert_eq!(partly.adapter.owed(), 0);
+}
+
+#[test]
+fn parts_wait_for_their_turn() {
+    let (whole, parts) = answer_in_parts();
+    let mut conversation = Conversation::new();
+    conversation.hold = true;
+    conversation.send(b"DBSIZE\r\nRANGE a FROM\r\nPING\r\n");
+    let Conversation { adapter, output, .. } = &mut conversation;
+    for part in &parts[..2] {
+        adapter.encode(reply(1, Body::RangePart(part.clone()), true), output);
+    }
+    assert!(output.is_empty() && adapter.kept_bytes() > 0);
+    let count = RangeResult { count: 7, ..RangeResult::default() };
+    adapter.encode(reply(0, Body::Range(count.clone()), false), output);
+    assert!(!output.ends_with(b"+PONG\r\n"));
+    adapter.encode(reply(1, Body::RangePart(parts[2].clone()), false), output);
+
+    let mut expected = Conversation::new();
+    expected.hold = true;
+    expected.send(b"DBSIZE\r\nRANGE a FROM\r\nPING\r\n");
+    expected.adapter.encode(reply(0, Body::Range(count), false), &mut expected.output);
+    expected.adapter.encode(reply(1, Body::Range(whole), false), &mut expected.output);
+    assert_eq!(*output, expected.output);
+    assert_eq!(adapter.kept_bytes(), 0);
+}
+
+#[test]
+fn an_answer_that_breaks_off_ends_the_connection() {
+    let (_, parts) = answer_in_parts();
+    let mut conversation = Conversation::new();
+    conversation.hold = true;
+    conversation.send(b"RANGE a FROM\r\nDBSIZE\r\nPING\r\n");
+    let Conversation { adapter, output, .. } = &mut conversation;
+    adapter.encode(reply(0, Body::RangePart(parts[0].clone()), true), output);
+    let sent = output.clone();
+    adapter.encode(reply(0, Body::Fault(Fault::compacted(8)), false), output);
+    assert!(adapter.closing() && adapter.owed() == 0);
+    adapter.encode(reply(1, Body::Range(RangeResult::default()), false), output);
+    assert_eq!(*output, sent, "nothing more is said");
 }

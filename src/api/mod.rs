@@ -19,6 +19,6 @@ pub use call::{Call, ConnId, Reply, Tag};
 pub use command::{Command, MemberChange, Origin};
 pub use fault::{Code, Fault};
 pub use peer::PeerCall;
-pub use reply::{Body, Header, KeyValue, Member, RangeResult, Status};
+pub use reply::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
 pub use request::{Delete, Order, Put, Range, Request, SortBy, Span};
 pub use validate::Limits;

@@ -23,6 +23,8 @@ pub enum Body {
         previous: Option<Option<KeyValue>>,
     },
     Range(RangeResult),
+    /// Some of an answer that is too large for one reply.
+    RangePart(RangePart),
     /// How many there are.
     Exists(u64),
     /// `previous` is filled when it was asked for. `revision` is the store's after the delete.
@@ -48,6 +50,7 @@ impl Body {
     pub fn size_bytes(&self) -> usize {
         let kvs = match self {
             Body::Range(range) => &range.kvs[..],
+            Body::RangePart(part) => &part.kvs,
             Body::Delete { previous, .. } => previous,
             Body::Put { previous: Some(Some(previous)), .. } => std::slice::from_ref(previous),
             _ => &[],
@@ -71,7 +74,8 @@ pub struct KeyValue {
 }
 
 impl KeyValue {
-    fn size_bytes(&self) -> usize {
+    /// About how much memory it takes up.
+    pub fn size_bytes(&self) -> usize {
         size_of::<KeyValue>() + self.key.len() + self.value.len()
     }
 }
@@ -85,6 +89,36 @@ pub struct RangeResult {
     /// The limit cut something off.
     pub more: bool,
     pub kvs: Vec<KeyValue>,
+}
+
+/// A range's answer in parts: the head comes with the first, and the parts' kvs in their order are the answer's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RangePart {
+    pub head: Option<RangeHead>,
+    pub kvs: Vec<KeyValue>,
+    /// None follows.
+    pub last: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RangeHead {
+    pub revision: Revision,
+    pub count: u64,
+    pub more: bool,
+    /// How many kvs all parts have together.
+    pub kvs: u64,
+}
+
+impl RangePart {
+    /// The answer, if this part is all of it.
+    pub fn whole(self) -> Result<RangeResult, RangePart> {
+        match self.head {
+            Some(RangeHead { revision, count, more, .. }) if self.last => {
+                Ok(RangeResult { revision, count, more, kvs: self.kvs })
+            }
+            _ => Err(self),
+        }
+    }
 }
 
 /// One member of the cluster.

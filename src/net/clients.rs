@@ -77,7 +77,8 @@ impl Client {
     }
 
     fn is_overfull(&self) -> bool {
-        self.pipe.output.len() >= OUTPUT_BYTES_MAX
+        let kept_bytes = self.adapter.as_ref().map_or(0, LineAdapter::kept_bytes);
+        self.pipe.output.len() + kept_bytes >= OUTPUT_BYTES_MAX
     }
 
     fn is_congested(&self) -> bool {
@@ -138,6 +139,10 @@ impl Client {
     pub(super) fn encode(&mut self, reply: Reply) {
         if let Some(adapter) = &mut self.adapter {
             adapter.encode(reply, &mut self.pipe.output);
+            if adapter.closing() && !self.deaf {
+                self.deaf = true;
+                self.pipe.input = BytesMut::new();
+            }
         }
     }
 

@@ -179,6 +179,7 @@ fn node_config(settings: &Settings, clock: &impl Clock) -> Config {
         catchup_entries: settings.snapshot_catchup_entries,
         checkpoint_entries: settings.snapshot_count,
         quota_bytes: settings.quota_backend_bytes,
+        range_part: node::PART,
         members: Rules {
             strict: settings.strict_reconfig_check,
             learners_max: settings.max_learners,

@@ -12,8 +12,7 @@
 //! - Segments of the log go only below what the *older* of the tree's two meta pages covers, so that a
 //!   damaged newest meta page still finds its log.
 //!
-//! Left out: joint changes of the membership (the core knows them; a change here moves one voter at a time);
-//! big ranges in slices (a range is answered in one turn).
+//! Left out: joint changes of the membership (the core knows them; a change here moves one voter at a time).
 
 mod agreement;
 mod members;
@@ -26,6 +25,7 @@ mod small_file;
 mod snapshots;
 mod startup;
 mod status;
+mod streams;
 mod turn;
 mod writes;
 
@@ -50,13 +50,16 @@ use members::NotProposed;
 use reads::{Question, Read, Reads};
 use repair::Repair;
 use snapshots::Snapshots;
+use streams::Streams;
 use writes::{Asker, Writes};
 
 /// What the shell carries between its threads and members without looking inside.
 pub use crate::raft::Message;
+pub use crate::store::Budget;
 pub use crate::wal::{Batch, LogWriter, Written};
 pub use members::Rules;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
+pub use streams::PART;
 
 /// The settings of one member that matter behind the sockets.
 #[derive(Clone, Debug)]
@@ -77,6 +80,8 @@ pub struct Config {
     pub checkpoint_entries: u64,
     /// Bytes in use at which puts are refused.
     pub quota_bytes: Option<u64>,
+    /// What one part of a range's answer may cost.
+    pub range_part: Budget,
     pub members: Rules,
 }
 
@@ -100,12 +105,6 @@ const CHECKPOINT_AFTER: Nanos = 5 * SECOND;
 /// Requests that may wait, and their bytes: beyond it clients are told `BUSY`.
 const WAITING_MAX: usize = 64 << 10;
 const WAITING_BYTES_MAX: usize = 256 << 20;
-
-/// Answers of one turn, in bytes (one answer is always given). Small requests can have large answers.
-const REPLY_BYTES_MAX: usize = 8 << 20;
-
-/// Where reads must be answered now or never, this much.
-const REPLY_BYTES_LIMIT: usize = 128 << 20;
 
 /// Entries applied in one turn: about a millisecond of work.
 const APPLY_ENTRIES_MAX: usize = 2_048;
@@ -170,8 +169,6 @@ impl Outbound {
 /// What one turn wants done.
 pub struct Output<D: Disk> {
     pub replies: Vec<Reply>,
-    /// What they take up, about.
-    reply_bytes: usize,
     pub messages: Vec<Outbound>,
     /// For the log writer, which is idle: all of these with one sync.
     pub batches: Vec<Batch>,
@@ -193,6 +190,7 @@ pub struct Node<D: Disk> {
     store: Store<D>,
     writes: Writes,
     reads: Reads,
+    streams: Streams,
     /// The number of the last proposal sent, and the last one taken from each member's connection.
     proposal_number: u64,
     proposed_by: BTreeMap<MemberId, u64>,
@@ -313,7 +311,7 @@ impl<D: Disk> Node<D> {
     /// must lead under a lease, and an entry of its own term and all that is committed must be applied; for any, nothing
     /// that the connection asked for earlier is still to come. Else the read waits like all others.
     fn may_read_now(&self, conn: ConnId, serializable: bool, now: Mono) -> bool {
-        if self.reads.waits(conn) || self.writes.newest_open(conn).is_some() || self.is_sated() {
+        if self.reads.waits(conn) || self.writes.newest_open(conn).is_some() || self.streams.has(conn) {
             return false;
         }
         if serializable {
@@ -326,24 +324,21 @@ impl<D: Disk> Node<D> {
             && standing.commit <= self.store.applied().index
     }
 
-    /// This turn's answers take up as much memory as they may. What is left is for the next turn, when they are sent, or
-    /// for when their clients have taken them.
-    fn is_sated(&self) -> bool {
-        self.output.reply_bytes >= REPLY_BYTES_MAX
-    }
-
     /// The connection's client does not take what it is sent: its reads wait until [`Node::release`].
     pub fn hold(&mut self, conn: ConnId) {
         self.reads.hold(conn);
+        self.streams.hold(conn);
     }
 
     /// It does again. True if a turn has something to answer.
     pub fn release(&mut self, conn: ConnId) -> bool {
-        self.reads.release(conn)
+        let streams = self.streams.release(conn);
+        // Behind a range under way its reads still wait.
+        streams || (!self.streams.has(conn) && self.reads.release(conn))
     }
 
     fn wait_to_read(&mut self, conn: ConnId, tag: Tag, question: Question, deadline: Mono) {
-        if self.reads.waiting() >= WAITING_MAX {
+        if self.reads.waiting() + self.streams.len() >= WAITING_MAX {
             return self.fail(conn, tag, Fault::busy());
         }
         let (after, next_write) = (self.writes.newest_open(conn), self.writes.next_id());
@@ -370,6 +365,7 @@ impl<D: Disk> Node<D> {
     /// The connection is gone. Its writes still happen; their answers go nowhere.
     pub fn on_disconnect(&mut self, conn: ConnId) {
         self.reads.forget(conn);
+        self.streams.forget(conn);
     }
 
     /// Another member's Raft speaks.
@@ -592,6 +588,7 @@ impl<D: Disk> Node<D> {
         for read in self.reads.expired(Mono::NEVER) {
             self.fail(read.conn, read.tag, fault.clone());
         }
+        self.end_streams(fault);
     }
 
     /// Whether leadership is with another member (or nobody else could take it in time).
@@ -615,11 +612,15 @@ impl<D: Disk> Node<D> {
     /// Whatever still waits is answered now, with what is known of it: the process ends soon.
     pub fn give_up(&mut self) {
         self.expire(Mono::NEVER);
+        self.end_streams(&Fault::shutdown());
     }
 
     /// Nothing is owed any more: the process may end.
     pub fn may_exit(&self, now: Mono) -> bool {
-        self.handed_over(now) && self.writes.is_empty() && self.reads.waiting() == 0
+        self.handed_over(now)
+            && self.writes.is_empty()
+            && self.reads.waiting() == 0
+            && self.streams.len() == 0
     }
 
     /// A checkpoint before a clean exit, so that the next start replays nothing. None when there is nothing left to
@@ -665,7 +666,6 @@ impl<D: Disk> Node<D> {
 
     fn reply(&mut self, conn: ConnId, tag: Tag, body: Body) {
         let header = self.header();
-        self.output.reply_bytes += body.size_bytes();
         self.output.replies.push(Reply { conn, tag, header, body, more: false });
     }
 

@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use super::reads::Reads;
 use super::repair::{self, Mark, Repair, Stage};
 use super::snapshots::Snapshots;
+use super::streams::Streams;
 use super::writes::Writes;
 use super::{Agreement, Config, Node, Output, promise};
 use crate::api::{Command, Member, MemberChange, Origin, command};
@@ -122,6 +123,7 @@ impl<D: Disk> Node<D> {
             log,
             writes: Writes::new(first_id()),
             reads: Reads::new(first_id()),
+            streams: Streams::new(config.range_part),
             proposal_number: 0,
             proposed_by: BTreeMap::new(),
             snapshots: Snapshots::new(disk.clone(), first_id()),
@@ -160,7 +162,6 @@ impl<D: Disk> Node<D> {
             acquaintances: Vec::new(),
             output: Output {
                 replies: Vec::new(),
-                reply_bytes: 0,
                 messages: Vec::new(),
                 batches: Vec::new(),
                 jobs: Vec::new(),

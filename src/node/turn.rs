@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::{
     APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
-    Output, Question, REPLY_BYTES_LIMIT, RETRY, Read,
+    Output, Question, RETRY, Read,
 };
-use crate::api::{Body, Command, ConnId, Fault, PeerCall, Range, Tag, command};
+use crate::api::{Body, Command, ConnId, Fault, PeerCall, Tag, command};
 use crate::base::planted;
 use crate::base::time::{MS, SECOND};
 use crate::base::{EntryId, Error, Mono, Result};
@@ -46,6 +46,7 @@ impl<D: Disk> Node<D> {
         self.send_writes();
         self.take_readies()?;
         self.serve_reads();
+        self.serve_streams();
         self.answer_second();
         self.answer_movers();
         self.stream_snapshots()?;
@@ -102,20 +103,20 @@ impl<D: Disk> Node<D> {
     fn take_output(&mut self) -> Output<D> {
         let stalled = self.damage.is_some() || self.snapshots.installing() || self.waits_for_checkpoint();
         let serves = self.damage.is_none() && !self.snapshots.installing();
-        let again = (serves && self.reads.has_ready())
+        let again = (serves && (self.reads.has_ready() || self.streams.has_turns()))
             || self.raft.has_ready()
             || self.has_chunks_to_send()
             || (!self.committed.is_empty() && !stalled);
         let empty = Output {
             // As many as now: a list that grows from nothing is moved several times.
             replies: Vec::with_capacity(self.output.replies.len().min(REPLIES_EXPECTED_MAX)),
-            reply_bytes: 0,
             messages: Vec::new(),
             batches: Vec::new(),
             jobs: Vec::new(),
             members_changed: false,
             again: false,
         };
+        self.streams.begin_turn();
         let mut output = std::mem::replace(&mut self.output, empty);
         output.again = again;
         output
@@ -135,7 +136,7 @@ impl<D: Disk> Node<D> {
         }
         self.reads.give_up_attempts(self.now - self.read_patience());
         for read in self.reads.expired(now) {
-            if read.question.is_serializable() && !self.is_sated() {
+            if read.question.is_serializable() {
                 self.answer_read(read);
             } else {
                 self.fail(read.conn, read.tag, Fault::no_leader());
@@ -346,8 +347,7 @@ impl<D: Disk> Node<D> {
             return;
         }
         self.reads.find_ready(self.store.applied().index, |id| self.writes.is_open(id));
-        while !self.is_sated() {
-            let Some(read) = self.reads.next_ready() else { return };
+        while let Some(read) = self.reads.next_ready() {
             self.answer_read(read);
         }
     }
@@ -355,11 +355,7 @@ impl<D: Disk> Node<D> {
     /// What came before a write is answered before it is applied, or not at all: later the answer would be wrong.
     fn answer_before(&mut self, write: u64) {
         for read in self.reads.before_write(write, |id| self.writes.is_open(id)) {
-            if self.output.reply_bytes >= REPLY_BYTES_LIMIT {
-                self.fail(read.conn, read.tag, Fault::busy());
-            } else {
-                self.answer_read(read);
-            }
+            self.answer_read(read);
         }
     }
 
@@ -371,14 +367,6 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    pub(super) fn answer_range(&mut self, conn: ConnId, tag: Tag, range: &Range) {
-        match self.store.range(range) {
-            Ok(Ok(result)) => self.reply(conn, tag, Body::Range(result)),
-            Ok(Err(fault)) => self.fail(conn, tag, fault),
-            Err(damage) => self.fail_for_damage(conn, tag, damage),
-        }
-    }
-
     pub(super) fn answer_exists(&mut self, conn: ConnId, tag: Tag, keys: &[Bytes]) {
         match self.store.exists(keys) {
             Ok(found) => self.reply(conn, tag, Body::Exists(found)),
@@ -387,7 +375,7 @@ impl<D: Disk> Node<D> {
     }
 
     /// The client learns that this member cannot answer; the member stops with the details.
-    fn fail_for_damage(&mut self, conn: ConnId, tag: Tag, damage: Error) {
+    pub(super) fn fail_for_damage(&mut self, conn: ConnId, tag: Tag, damage: Error) {
         self.fail(conn, tag, Fault::corrupt());
         self.failure = Some(damage);
     }

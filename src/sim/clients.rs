@@ -1,5 +1,7 @@
 //! The clients: what they ask, of whom, how long they wait, and what they write down.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::history::{History, Outcome};
@@ -8,9 +10,9 @@ use super::options::Options;
 use super::plan::Moment;
 use super::stream::{exponential, stream};
 use super::world::{Event, World};
-use crate::api::{Call, ConnId, Delete, Order, Put, Range, Reply, Request, Span};
+use crate::api::{Body, Call, ConnId, Delete, Order, Put, Range, Reply, Request, Span, Tag};
 use crate::base::time::MS;
-use crate::base::{Revision, Rng};
+use crate::base::{Mono, Revision, Rng};
 
 /// One client, with one connection at a time.
 pub struct Client {
@@ -37,6 +39,10 @@ pub struct Clients {
     /// Which client asked, and over which connection.
     asked: Vec<(usize, ConnId)>,
     next_conn: ConnId,
+    /// When the newest part of an answer in parts arrives; never, if one of them is lost.
+    parts_sent: BTreeMap<Tag, Mono>,
+    /// What has come of them.
+    parts: BTreeMap<Tag, Reply>,
     /// Operations that may still be asked for.
     pub budget: u64,
     keys: u64,
@@ -57,6 +63,8 @@ impl Clients {
             history: History::new(),
             asked: Vec::new(),
             next_conn: 1,
+            parts_sent: BTreeMap::new(),
+            parts: BTreeMap::new(),
             budget: options.ops,
             keys: options.keys,
             value_max: options.value_max,
@@ -70,6 +78,28 @@ impl Clients {
     /// Operations that somebody still waits for.
     pub fn outstanding(&self) -> usize {
         self.all.iter().map(|client| client.waiting.len()).sum()
+    }
+
+    /// Keeps what came of an answer until all of it has. An answer that breaks off is none.
+    fn put_together(&mut self, reply: Reply) -> Option<Reply> {
+        let Some(first) = self.parts.remove(&reply.tag) else {
+            if !reply.more {
+                return Some(reply);
+            }
+            self.parts.insert(reply.tag, reply);
+            return None;
+        };
+        let Reply { conn, tag, header, body: Body::RangePart(mut all), .. } = first else { return None };
+        let Body::RangePart(part) = reply.body else { return None };
+        all.kvs.extend(part.kvs);
+        all.last = part.last;
+        match all.whole() {
+            Ok(range) => Some(Reply { conn, tag, header, body: Body::Range(range), more: false }),
+            Err(all) => {
+                self.parts.insert(tag, Reply { conn, tag, header, body: Body::RangePart(all), more: true });
+                None
+            }
+        }
     }
 
     /// What a client asks next. Values are written once each.
@@ -211,12 +241,17 @@ impl World {
     pub(super) fn reply_leaves(&mut self, member: usize, reply: Reply) {
         self.claimed(member);
         self.moment(Moment::Answered, member, 0);
-        if !self.may_be_believed(member, &reply) {
-            return;
+        let believed = self.may_be_believed(member, &reply);
+        let passes = believed && self.net.passes(member, 0);
+        let mut arrives = self.now + if passes { self.net.delay(member, 0) } else { 0 };
+        // Parts of an answer do not overtake each other, and what is lost of it is lost to the end.
+        let before = self.clients.parts_sent.get(&reply.tag).copied();
+        if reply.more || before.is_some() {
+            arrives = if passes { before.map_or(arrives, |before| before.max(arrives)) } else { Mono::NEVER };
+            self.clients.parts_sent.insert(reply.tag, arrives);
         }
-        if self.net.passes(member, 0) {
-            let delay = self.net.delay(member, 0);
-            self.after(delay, Event::Answered { reply: Box::new(reply) });
+        if passes && arrives != Mono::NEVER {
+            self.at(arrives, Event::Answered { reply: Box::new(reply) });
         }
     }
 
@@ -225,6 +260,7 @@ impl World {
             return self.order_answered(&reply);
         }
         let op = reply.tag as usize;
+        let Some(reply) = self.clients.put_together(reply) else { return };
         let (client, conn) = self.clients.asked[op];
         let holds = self.clients.all[client].connected.is_some_and(|connected| connected.conn == conn);
         if !holds {

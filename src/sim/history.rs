@@ -148,7 +148,11 @@ impl Outcome {
             Body::Range(result) => Answer::Range(result),
             Body::Exists(found) => Answer::Exists { revision: header.revision, found },
             Body::Fault(fault) => return Outcome::from_fault(at, Some(header.revision), &fault),
-            Body::Status(_) | Body::Members(_) | Body::MemberAdded { .. } | Body::LeaderMoved => {
+            Body::RangePart(_)
+            | Body::Status(_)
+            | Body::Members(_)
+            | Body::MemberAdded { .. }
+            | Body::LeaderMoved => {
                 return Outcome::Unknown;
             }
         };

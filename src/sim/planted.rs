@@ -99,6 +99,12 @@ pub const BUGS: &[Bug] = &[
     bug("store-one-beyond-the-limit", "one key more than the limit is sent", &[STORE]),
     bug("store-skip-is-too-short", "a change's links do not go back as far as they should", &[STORE]),
     bug("store-old-read-misses-its-revision", "a read at a revision sees the one before", &[STORE]),
+    bug("store-range-goes-on-with-the-latest", "a later part of a range reads a later revision", &[STORE]),
+    bug(
+        "store-range-part-repeats-a-key",
+        "a part of a range begins with the last key of the part before",
+        &[STORE],
+    ),
     bug(
         "store-applied-in-another-commit",
         "the applied index is not committed with the data",

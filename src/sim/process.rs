@@ -16,7 +16,7 @@ use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Error, MemberId, Rng};
 use crate::io::Disk;
 use crate::io::sim::{Fate, Profile, SimDisk};
-use crate::node::{Bootstrap, Config, Node, Output, Rules};
+use crate::node::{Bootstrap, Budget, Config, Node, Output, Rules};
 
 /// From an event to the turn that deals with it, and from a turn to the next one that it asked for: what the
 /// loop needs for a system call and for its work.
@@ -68,6 +68,8 @@ impl World {
             catchup_entries: options.catchup,
             checkpoint_entries: options.checkpoint,
             quota_bytes: None,
+            // Most answers in several parts.
+            range_part: Budget { keys: 3, bytes: 300 },
             members: Rules { strict: options.strict, ..Rules::default() },
         }
     }

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::line::Line;
 use super::record::{self, Change, Header};
 use super::revision::Rev;
-use super::walk::{Bounds, Walk, key_value, value_at};
+use super::walk::{Bounds, Walk, key_value, successor, value_at};
 use super::{CHANGES, KEYS, Store, chain, damaged};
-use crate::api::{Body, Command, Delete, Fault, KeyValue, Order, Put, Span};
+use crate::api::{Body, Command, Delete, Fault, KeyValue, Order, Put};
 use crate::base::planted;
 use crate::base::{EntryId, MemberId, Result, Revision};
 use crate::btree::{Spot, View};
@@ -122,7 +122,7 @@ impl<D: Disk> Store<D> {
         while !bounds.is_empty() {
             let batch = self.collect_live(&bounds, delete.prev_kv)?;
             let Some(last) = batch.last() else { break };
-            bounds.from = Span::Key(last.key.clone()).bounds().1.expect("a single key's span ends");
+            bounds.from = successor(&last.key);
             for doomed in batch {
                 let (spot, known) = self.known(&doomed.key)?;
                 let line = known.expect("it was just found").line;

@@ -35,9 +35,8 @@
 //! one would split the cluster. The member that proposes a write asks [`Store::bytes_in_use`] before.
 //!
 //! Left out, so far: leases (a put that names one is refused with NOLEASE), transactions, watches and the
-//! compaction of old versions, so history grows until then. A range, a delete of a span and a content hash are
-//! done in one go: what they collect is bounded by the span, not by a budget; cutting them into slices needs a
-//! pinned view per request, which the tree has. A value is copied once on its way out.
+//! compaction of old versions, so history grows until then. A delete of a span and a content hash are done in one go:
+//! what they take is bounded by the span, not by a budget. A value is copied once on its way out.
 
 mod apply;
 mod chain;
@@ -66,6 +65,7 @@ use crate::io::Disk;
 pub use crate::btree::{Checkpoint, CheckpointDone, Options};
 pub use check::{Report, check};
 pub use incoming::{Incoming, Job, JobDone};
+pub use range::{Budget, Reading};
 pub use snapshot::Snapshot;
 pub use state::Identity;
 

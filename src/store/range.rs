@@ -1,19 +1,102 @@
-//! Reads: etcd's Range over the walk of keys.
+//! Reads: etcd's Range over the walk of keys, in parts.
+//!
+//! A range can be as large as the store, and a turn of the member's loop must be short. So a [`Reading`] gives its answer
+//! part by part, each within a [`Budget`], and writes go on between two parts. All parts are of one revision. Nothing is
+//! pinned for that, because the store keeps what was there before: a reading that is behind goes on as a read of an old
+//! revision.
+//!
+//! ```text
+//!   count ----> send: by key, as the walk comes to them
+//!     |
+//!     +-------> gather, sort ----> send
+//! ```
+//!
+//! The head of an answer says how many keys there are and how many follow, so they are counted first. Of the latest
+//! revision the tree knows the number of keys in any span. With filters, and of old revisions, a walk counts; it
+//! reads no values. A sort by another field than the key needs all that passes before it can send the first; what is
+//! gathered is bounded, and who asks for more is told to narrow the span.
+//!
+//! Left out: the sort itself is done in one go (its input is bounded).
 
 use std::cmp::Ordering;
 
-use bytes::Bytes;
-
-use super::walk::{Bounds, Walk};
+use super::revision::Rev;
+use super::walk::{Bounds, Step, Walk, value_at};
 use super::{KEYS, Store};
-use crate::api::{Fault, KeyValue, Order, Range, RangeResult, SortBy, Span};
+use crate::api::{Code, Fault, KeyValue, Order, Range, RangeHead, RangePart, RangeResult, SortBy, Span};
 use crate::base::planted;
 use crate::base::{Result, Revision};
 use crate::btree::View;
 use crate::io::Disk;
+use bytes::Bytes;
+
+/// What is gathered to be sorted takes up no more than this.
+const GATHERED_BYTES_MAX: usize = 64 << 20;
+
+/// What one part of an answer may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Keys that walks come to, or that were sorted and are sent.
+    pub keys: usize,
+    /// Of keys and values to send. The last one may be more than is left.
+    pub bytes: usize,
+}
+
+impl Budget {
+    /// For an answer in one part.
+    pub const WHOLE: Budget = Budget { keys: usize::MAX, bytes: usize::MAX };
+}
+
+/// A range under way.
+#[derive(Debug)]
+pub struct Reading {
+    range: Range,
+    revision: Revision,
+    /// What this pass has not come to.
+    rest: Bounds,
+    stage: Stage,
+    /// Keys in the span, and those of them that pass the filters, as far as that matters.
+    count: u64,
+    passed: u64,
+    /// Known, and not sent yet.
+    head: Option<RangeHead>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// `count` is known already.
+    Count {
+        counted: bool,
+    },
+    /// So many are wanted of these.
+    Gather {
+        wanted: u64,
+        rows: Vec<Row>,
+        bytes: usize,
+    },
+    /// So many are still to send.
+    Send {
+        left: u64,
+    },
+    SendRows(std::vec::IntoIter<Row>),
+}
+
+/// A key and its fields, the value only where it is sorted by.
+#[derive(Debug)]
+struct Row {
+    rev: Rev,
+    kv: KeyValue,
+}
+
+impl Reading {
+    /// The revision that is read.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+}
 
 impl<D: Disk> Store<D> {
-    /// Answers a range from the present content. The outer error is damage (this member must stop serving);
+    /// Answers a range from the present content, as a whole. The outer error is damage (this member must stop serving);
     /// the inner one is for the client.
     ///
     /// As in etcd: `count` is the number of keys in the span at that revision, whatever limit and filters say;
@@ -21,21 +104,51 @@ impl<D: Disk> Store<D> {
     /// before the limit cuts; values are left out of the answer of `keys_only`, also after sorting by value.
     /// Keys with equal sort fields follow each other in key order, reversed when the order is descending.
     pub fn range(&self, range: &Range) -> Result<Result<RangeResult, Fault>> {
-        let revision = match self.readable(range.revision) {
-            Ok(revision) => revision,
+        let mut reading = match self.begin_range(range) {
+            Ok(reading) => reading,
             Err(fault) => return Ok(Err(fault)),
         };
-        let mut result = RangeResult { revision, ..RangeResult::default() };
-        let bounds = Bounds::of(&range.span);
-        if bounds.is_empty() {
-            return Ok(Ok(result));
+        let part = self.read_part(&mut reading, &mut Budget::WHOLE.clone())?;
+        Ok(part.map(|part| part.whole().expect("nothing stops it before the end")))
+    }
+
+    /// The reading of a range as of now.
+    pub fn begin_range(&self, range: &Range) -> Result<Reading, Fault> {
+        let revision = self.readable(range.revision)?;
+        let rest = Bounds::of(&range.span);
+        let stage = Stage::Count { counted: false };
+        Ok(Reading { range: range.clone(), revision, rest, stage, count: 0, passed: 0, head: None })
+    }
+
+    /// The next part of an answer, empty where the budget allowed no more than to go on; what the budget has left is
+    /// for others. After the last part, or a fault, the reading is over: a compaction may have taken its revision away.
+    pub fn read_part(&self, reading: &mut Reading, budget: &mut Budget) -> Result<Result<RangePart, Fault>> {
+        if let Err(fault) = self.readable(reading.revision) {
+            return Ok(Err(fault));
         }
-        if revision == self.state.revision {
-            self.read_latest(range, &bounds, &mut result)?;
-        } else {
-            self.read_old(range, &bounds, revision, &mut result)?;
+        if matches!(reading.range.span, Span::Key(_)) {
+            return self.read_one(reading, budget).map(Ok);
         }
-        Ok(Ok(result))
+        let mut part = RangePart::default();
+        if let Stage::Count { counted } = reading.stage {
+            if !self.count_part(reading, counted, budget)? {
+                return Ok(Ok(part));
+            }
+            reading.end_count();
+        }
+        if let Stage::Gather { .. } = reading.stage {
+            match self.gather_part(reading, budget)? {
+                Ok(true) => {}
+                Ok(false) => return Ok(Ok(part)),
+                Err(fault) => return Ok(Err(fault)),
+            }
+        }
+        part.head = reading.head.take();
+        part.last = match reading.stage {
+            Stage::SendRows(_) => self.send_rows(reading, budget, &mut part.kvs)?,
+            _ => self.send_part(reading, budget, &mut part.kvs)?,
+        };
+        Ok(Ok(part))
     }
 
     /// How many of these keys there are now.
@@ -47,131 +160,198 @@ impl<D: Disk> Store<D> {
         Ok(found)
     }
 
-    fn read_latest(&self, range: &Range, bounds: &Bounds, result: &mut RangeResult) -> Result<()> {
-        let single = matches!(range.span, Span::Key(_));
-        if range.count_only {
-            result.count = self.count(bounds)?;
-            return Ok(());
-        }
-        let mut walk = Walk::new(&self.tree, &self.path, bounds, walk_order(range), None);
-        let mut found = Found::new(range);
-        let mut walked = 0;
-        while !found.is_full() && walk.advance()? {
-            walked += 1;
-            found.take(walk.key_value(found.needs_values)?);
-            if single {
-                break;
+    /// One key has nothing to sort and nothing to cut off, and what is counted is what is read.
+    fn read_one(&self, reading: &Reading, budget: &mut Budget) -> Result<RangePart> {
+        let Reading { range, revision, rest, .. } = reading;
+        let mut head = RangeHead { revision: *revision, ..RangeHead::default() };
+        let mut kvs = Vec::new();
+        let mut walk = self.walk(reading, Order::Ascending, rest);
+        budget.keys = budget.keys.saturating_sub(1);
+        if walk.advance()? {
+            head.count = 1;
+            let (rev, header) = walk.change();
+            if !range.count_only && passes(range, rev.main, header.create) {
+                let kv = walk.key_value(!range.keys_only)?;
+                budget.bytes = budget.bytes.saturating_sub(kv.size_bytes());
+                kvs.push(kv);
             }
         }
-        // The walk of one key has seen all that there is to count.
-        result.count =
-            if single || planted::on("store-count-stops-at-limit") { walked } else { self.count(bounds)? };
-        found.finish(result);
-        Ok(())
+        head.kvs = kvs.len() as u64;
+        Ok(RangePart { head: Some(head), kvs, last: true })
     }
 
-    /// Old revisions have no counts in the tree: the walk goes on behind the limit to count.
-    fn read_old(
-        &self,
-        range: &Range,
-        bounds: &Bounds,
-        revision: Revision,
-        result: &mut RangeResult,
-    ) -> Result<()> {
-        let mut walk = Walk::new(&self.tree, &self.path, bounds, walk_order(range), Some(revision));
-        let mut found = Found::new(range);
-        while walk.advance()? {
-            result.count += 1;
-            if !range.count_only && !found.is_full() {
-                found.take(walk.key_value(found.needs_values)?);
+    /// Old revisions have no counts in the tree, and no revision has counts of what passes filters. True at the end.
+    fn count_part(&self, reading: &mut Reading, counted: bool, budget: &mut Budget) -> Result<bool> {
+        let mut counted = counted;
+        if reading.rest.is_empty() {
+            return Ok(true);
+        }
+        if !counted && reading.revision == self.state.revision {
+            let Bounds { from, to } = &reading.rest;
+            reading.count = self.tree.count(View::Now, KEYS, from, to.as_deref())?;
+            counted = true;
+            // From here on it stays as it was at the reading's revision.
+            reading.stage = Stage::Count { counted };
+        }
+        if counted && (reading.range.count_only || !is_filtered(&reading.range)) {
+            reading.passed = reading.count;
+            return Ok(true);
+        }
+        let bounds = reading.rest.clone();
+        let mut walk = self.walk(reading, Order::Ascending, &bounds);
+        // One more than the limit tells that there are more.
+        let enough =
+            |reading: &Reading| counted && reading.range.limit != 0 && reading.passed > reading.range.limit;
+        while !enough(reading) {
+            match walk.advance_within(&mut budget.keys)? {
+                Step::End => break,
+                Step::Pause => {
+                    reading.rest = walk.rest()?;
+                    return Ok(false);
+                }
+                Step::Key => {
+                    let (rev, header) = walk.change();
+                    reading.count += u64::from(!counted);
+                    reading.passed += u64::from(passes(&reading.range, rev.main, header.create));
+                }
             }
         }
-        found.finish(result);
-        Ok(())
+        Ok(true)
     }
 
-    fn count(&self, bounds: &Bounds) -> Result<u64> {
-        self.tree.count(View::Now, KEYS, &bounds.from, bounds.to.as_deref())
-    }
-}
-
-/// The order of the walk; a sort by another field comes afterwards.
-fn walk_order(range: &Range) -> Order {
-    if range.sort_by == SortBy::Key { range.order } else { Order::Ascending }
-}
-
-/// What has been found so far, no more of it than the limit can use.
-struct Found<'r> {
-    range: &'r Range,
-    kvs: Vec<KeyValue>,
-    needs_values: bool,
-    /// How many can matter: one more than the limit, to know that there are more.
-    kvs_max: usize,
-}
-
-impl<'r> Found<'r> {
-    fn new(range: &'r Range) -> Found<'r> {
-        let kvs_max = match range.limit {
-            0 => usize::MAX,
-            limit => usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1),
-        };
-        let needs_values = !range.keys_only || range.sort_by == SortBy::Value;
-        Found { range, kvs: Vec::new(), needs_values, kvs_max }
-    }
-
-    /// Further keys cannot change the answer.
-    fn is_full(&self) -> bool {
-        self.range.sort_by == SortBy::Key && self.kvs.len() >= self.kvs_max
-    }
-
-    fn take(&mut self, kv: KeyValue) {
-        if !self.passes(&kv) {
-            return;
-        }
-        self.kvs.push(kv);
-        // Now and then, so that a sorted read with a limit holds a few times the limit and not the span.
-        if self.range.sort_by != SortBy::Key && self.kvs.len() >= self.kvs_max.saturating_mul(4) {
-            self.sort_and_cut();
-        }
-    }
-
-    fn passes(&self, kv: &KeyValue) -> bool {
-        let Range { min_mod, max_mod, min_create, max_create, .. } = *self.range;
-        let below = |max: Revision, revision: Revision| {
-            max == 0 || revision <= max - u64::from(planted::on("store-filter-excludes-its-bound"))
-        };
-        min_mod <= kv.mod_revision
-            && below(max_mod, kv.mod_revision)
-            && min_create <= kv.create_revision
-            && below(max_create, kv.create_revision)
-    }
-
-    fn sort_and_cut(&mut self) {
-        let by = self.range.sort_by;
-        match self.range.order {
-            Order::Ascending => self.kvs.sort_unstable_by(|a, b| compare(by, a, b)),
-            Order::Descending => self.kvs.sort_unstable_by(|a, b| compare(by, b, a)),
-        }
-        self.kvs.truncate(self.kvs_max);
-    }
-
-    fn finish(mut self, result: &mut RangeResult) {
-        if self.range.sort_by != SortBy::Key {
-            self.sort_and_cut();
-        }
-        if self.kvs.len() == self.kvs_max {
-            if !planted::on("store-one-beyond-the-limit") {
-                self.kvs.pop();
+    /// True at the end, when all is sorted.
+    fn gather_part(&self, reading: &mut Reading, budget: &mut Budget) -> Result<Result<bool, Fault>> {
+        let bounds = reading.rest.clone();
+        let mut walk = self.walk(reading, Order::Ascending, &bounds);
+        let range = reading.range.clone();
+        let Stage::Gather { wanted, rows, bytes } = &mut reading.stage else { return Ok(Ok(true)) };
+        let rows_max = usize::try_from(*wanted).unwrap_or(usize::MAX);
+        loop {
+            let step = if rows_max == 0 { Step::End } else { walk.advance_within(&mut budget.keys)? };
+            match step {
+                Step::End => break,
+                Step::Pause => {
+                    reading.rest = walk.rest()?;
+                    return Ok(Ok(false));
+                }
+                Step::Key => {}
             }
-            result.more = true;
+            let (rev, header) = walk.change();
+            if !passes(&range, rev.main, header.create) {
+                continue;
+            }
+            let kv = walk.key_value(range.sort_by == SortBy::Value)?;
+            *bytes += kv.size_bytes();
+            rows.push(Row { rev, kv });
+            // Now and then, so that with a limit a few times the limit is held and not the span.
+            if rows.len() / 4 >= rows_max {
+                sort_and_cut(rows, &range, rows_max);
+                *bytes = rows.iter().map(|row| row.kv.size_bytes()).sum();
+            }
+            if *bytes > GATHERED_BYTES_MAX {
+                return Ok(Err(too_much_to_sort()));
+            }
         }
-        if self.range.keys_only {
-            for kv in &mut self.kvs {
+        sort_and_cut(rows, &range, rows_max);
+        reading.stage = Stage::SendRows(std::mem::take(rows).into_iter());
+        Ok(Ok(true))
+    }
+
+    fn send_part(&self, reading: &mut Reading, budget: &mut Budget, kvs: &mut Vec<KeyValue>) -> Result<bool> {
+        let bounds = reading.rest.clone();
+        let mut walk = self.walk(reading, reading.range.order, &bounds);
+        let Stage::Send { left } = &mut reading.stage else { return Ok(true) };
+        while *left > 0 && budget.bytes > 0 {
+            match walk.advance_within(&mut budget.keys)? {
+                Step::End => {
+                    *left = 0;
+                    break;
+                }
+                Step::Pause => break,
+                Step::Key => {}
+            }
+            let (rev, header) = walk.change();
+            if passes(&reading.range, rev.main, header.create) {
+                let kv = walk.key_value(!reading.range.keys_only)?;
+                budget.bytes = budget.bytes.saturating_sub(kv.size_bytes());
+                kvs.push(kv);
+                *left -= 1;
+            }
+        }
+        let last = *left == 0;
+        if !last {
+            reading.rest = walk.rest()?;
+        }
+        Ok(last)
+    }
+
+    fn send_rows(&self, reading: &mut Reading, budget: &mut Budget, kvs: &mut Vec<KeyValue>) -> Result<bool> {
+        let Stage::SendRows(rows) = &mut reading.stage else { return Ok(true) };
+        while budget.bytes > 0 && budget.keys > 0 {
+            let Some(Row { rev, mut kv }) = rows.next() else { return Ok(true) };
+            if reading.range.keys_only {
                 kv.value.clear();
+            } else if reading.range.sort_by != SortBy::Value {
+                kv.value = value_at(&self.tree, &self.path, rev)?;
             }
+            budget.keys -= 1;
+            budget.bytes = budget.bytes.saturating_sub(kv.size_bytes());
+            kvs.push(kv);
         }
-        result.kvs = self.kvs;
+        Ok(rows.len() == 0)
     }
+
+    fn walk<'s>(&'s self, reading: &Reading, order: Order, bounds: &'s Bounds) -> Walk<'s, D> {
+        let is_old =
+            reading.revision != self.state.revision && !planted::on("store-range-goes-on-with-the-latest");
+        let at = is_old.then_some(reading.revision);
+        Walk::new(&self.tree, &self.path, bounds, order, at)
+    }
+}
+
+impl Reading {
+    /// All that the head says is known; the pass over the keys begins again.
+    fn end_count(&mut self) {
+        let Reading { range, count, passed, .. } = self;
+        let wanted = match range.limit {
+            _ if range.count_only => 0,
+            0 => *passed,
+            limit => limit.min(*passed),
+        };
+        let more = !range.count_only && *passed > wanted;
+        let kvs = wanted + u64::from(more && planted::on("store-one-beyond-the-limit"));
+        let stops = range.limit != 0 && planted::on("store-count-stops-at-limit");
+        let count = if stops { wanted } else { *count };
+        self.rest = Bounds::of(&self.range.span);
+        self.stage = match self.range.sort_by {
+            SortBy::Key => Stage::Send { left: kvs },
+            _ => Stage::Gather { wanted: kvs, rows: Vec::new(), bytes: 0 },
+        };
+        self.head = Some(RangeHead { revision: self.revision, count, more, kvs });
+    }
+}
+
+fn is_filtered(range: &Range) -> bool {
+    (range.min_mod | range.max_mod | range.min_create | range.max_create) != 0
+}
+
+fn passes(range: &Range, modified: Revision, create: Revision) -> bool {
+    let below = |max: Revision, revision: Revision| {
+        max == 0 || revision <= max - u64::from(planted::on("store-filter-excludes-its-bound"))
+    };
+    range.min_mod <= modified
+        && below(range.max_mod, modified)
+        && range.min_create <= create
+        && below(range.max_create, create)
+}
+
+fn sort_and_cut(rows: &mut Vec<Row>, range: &Range, rows_max: usize) {
+    let by = range.sort_by;
+    match range.order {
+        Order::Ascending => rows.sort_unstable_by(|a, b| compare(by, &a.kv, &b.kv)),
+        Order::Descending => rows.sort_unstable_by(|a, b| compare(by, &b.kv, &a.kv)),
+    }
+    rows.truncate(rows_max);
 }
 
 /// By the field, then by key: a total order, because keys differ.
@@ -184,4 +364,12 @@ fn compare(by: SortBy, a: &KeyValue, b: &KeyValue) -> Ordering {
         SortBy::Value => a.value.cmp(&b.value),
     };
     field.then_with(|| a.key.cmp(&b.key))
+}
+
+fn too_much_to_sort() -> Fault {
+    let mib = GATHERED_BYTES_MAX >> 20;
+    Fault::new(
+        Code::TooLarge,
+        format!("the keys to sort take up more than {mib} MiB; narrow the span, or set a limit"),
+    )
 }

@@ -4,10 +4,11 @@
 use super::model::Model;
 use super::snapshot::{install, send};
 use super::*;
-use pawl::api::{MemberChange, Order, Range, SortBy};
+use pawl::api::{Fault, KeyValue, MemberChange, Order, Range, RangeResult, SortBy};
 use pawl::base::Rng;
 use pawl::btree::Checkpoint;
 use pawl::io::sim::Damage;
+use pawl::store::{Budget, Reading};
 
 struct Rig {
     rng: Rng,
@@ -17,6 +18,16 @@ struct Rig {
     /// Every entry since the beginning: what the log would replay.
     log: Vec<Option<Command>>,
     running: Option<Checkpoint<SimDisk>>,
+    slow: Option<Slow>,
+}
+
+/// A range that is read part by part while the store changes, and what it must come to.
+struct Slow {
+    range: Range,
+    reading: Reading,
+    expected: Result<RangeResult, Fault>,
+    read: RangeResult,
+    begun: bool,
 }
 
 #[test]
@@ -48,7 +59,7 @@ fn run(page_bytes: usize, seed: u64, steps: usize) {
     let disk = disk();
     let store = new_store(&disk, page_bytes);
     let model = Model::new(&members());
-    let mut rig = Rig { rng: Rng::new(seed), disk, store, model, log: Vec::new(), running: None };
+    let mut rig = Rig { rng: Rng::new(seed), disk, store, model, log: Vec::new(), running: None, slow: None };
     for _ in 0..steps {
         rig.step();
     }
@@ -59,7 +70,8 @@ impl Rig {
     fn step(&mut self) {
         match self.rng.below(100) {
             0..65 => self.apply(),
-            65..85 => self.read(),
+            65..75 => self.read(),
+            75..85 => self.read_slowly(),
             85..91 => self.begin_checkpoint(),
             91..96 => self.end_checkpoint(),
             96..98 => self.restart(),
@@ -82,6 +94,36 @@ impl Rig {
     fn read(&mut self) {
         let range = random_range(&mut self.rng, self.model.revision);
         assert_eq!(self.store.range(&range).unwrap(), self.model.range(&range), "{range:?}");
+    }
+
+    /// Begins a range, or reads on. Restarts and snapshots in between do not matter.
+    fn read_slowly(&mut self) {
+        let Some(slow) = &mut self.slow else {
+            let range = random_range(&mut self.rng, self.model.revision);
+            if let Ok(reading) = self.store.begin_range(&range) {
+                let expected = self.model.range(&range);
+                self.slow =
+                    Some(Slow { range, reading, expected, read: RangeResult::default(), begun: false });
+            }
+            return;
+        };
+        let keys = self.rng.between(1, 12) as usize;
+        let mut budget = Budget { keys, bytes: self.rng.between(1, 400) as usize };
+        let part = self.store.read_part(&mut slow.reading, &mut budget).unwrap().unwrap();
+        assert!(part.kvs.len() <= keys, "{} kvs of {keys} keys", part.kvs.len());
+        if let Some(head) = part.head {
+            assert!(!slow.begun, "a second head");
+            slow.begun = true;
+            let (revision, count, more) = (head.revision, head.count, head.more);
+            let kvs: Vec<KeyValue> = Vec::with_capacity(head.kvs as usize);
+            slow.read = RangeResult { revision, count, more, kvs };
+        }
+        assert!(slow.begun || part.kvs.is_empty() && !part.last, "the head comes first");
+        slow.read.kvs.extend(part.kvs);
+        if part.last {
+            assert_eq!(Ok(&slow.read), slow.expected.as_ref(), "{:?}", slow.range);
+            self.slow = None;
+        }
     }
 
     fn begin_checkpoint(&mut self) {

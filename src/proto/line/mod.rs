@@ -24,8 +24,11 @@
 //! [`CALLS_AT_ONCE_MAX`] of them new, [`ANSWERS_BYTES_MAX`] of answers that wait behind them, and [`OUTPUT_BYTES_MAX`] of output, behind which
 //! decoding rests until the caller has written some of it (small requests can have large answers).
 //!
-//! Left out: RESP3 attributes (client libraries break on them), replies in chunks, and requests of any other
-//! type than an array of bulk strings.
+//! A range too large for one reply of the node comes in parts, which are one value on the wire: its length is known with
+//! the first. A range that breaks off between two parts ends the connection, because RESP has no word for it.
+//!
+//! Left out: RESP3 attributes (client libraries break on them), RESP3's streamed strings and aggregates, and requests of
+//! any other type than an array of bulk strings.
 
 mod command;
 mod frame;
@@ -95,6 +98,8 @@ pub struct LineAdapter {
     owed: usize,
     /// The bytes of all answered slots, in their order.
     answers: BytesMut,
+    /// What parts that came before their turn take up, about.
+    early_bytes: usize,
     /// Of the node's last reply in order: what `HEADER ON` shows before answers that need no node.
     last_header: Header,
     /// Decoding rests although there is input.
@@ -102,6 +107,8 @@ pub struct LineAdapter {
     /// Nothing more will be decoded: QUIT, a four-letter word, or a protocol error.
     ended: bool,
     closing: bool,
+    /// In the middle of an answer.
+    broken: bool,
 }
 
 /// One reply that is owed or waits for those before it.
@@ -115,8 +122,10 @@ struct Slot {
 enum Filled {
     /// The node has not replied.
     No,
-    /// It has, before its turn.
-    Early(Box<(Header, Body)>),
+    /// It has, before its turn, once or in parts; `whole` if the last one has come.
+    Early { replies: Vec<(Header, Body)>, whole: bool },
+    /// The first parts are out.
+    Begun,
     /// Written into `answers`, so many bytes.
     Answered(usize),
 }
@@ -133,10 +142,12 @@ impl LineAdapter {
             front: 0,
             owed: 0,
             answers: BytesMut::new(),
+            early_bytes: 0,
             last_header,
             stalled: false,
             ended: false,
             closing: false,
+            broken: false,
             info,
         }
     }
@@ -318,31 +329,45 @@ impl LineAdapter {
         self.session.header = header;
     }
 
-    /// Writes the node's reply for the slot that was first in the queue.
-    fn emit(&mut self, slot: &Slot, header: Header, body: Body, output: &mut BytesMut) {
+    /// Writes one reply of the node for the slot at the front. The slot leaves with the last.
+    fn emit(&mut self, header: Header, body: &Body, last: bool, output: &mut BytesMut) {
         self.last_header = header;
+        let slot = self.slots.front_mut().expect("a reply is owed");
         let mut resp = Resp::new(output, slot.dialect);
-        let wrap = |resp: &mut Resp<'_>| {
-            if slot.header && !slot.shape.is_raw() {
-                resp.array(2);
-                reply::header(&header, resp);
-            }
-        };
-        match (slot.shape, body) {
-            (_, Body::Fault(fault)) => resp.error(&fault),
-            (shape, body) => {
-                wrap(&mut resp);
-                reply::write(shape, &body, &self.info, &mut resp);
+        match (&slot.filled, body) {
+            (Filled::Begun, Body::RangePart(part)) => reply::further_part(slot.shape, part, &mut resp),
+            (Filled::Begun, _) => return self.break_off(),
+            (_, Body::Fault(fault)) => resp.error(fault),
+            (_, body) => {
+                if slot.header && !slot.shape.is_raw() {
+                    resp.array(2);
+                    reply::header(&header, &mut resp);
+                }
+                reply::write(slot.shape, body, &self.info, &mut resp);
             }
         }
+        slot.filled = Filled::Begun;
+        if last {
+            self.slots.pop_front();
+            self.front += 1;
+        }
+    }
+
+    /// Half an answer is out, and its end will not come: no later word could be told from it.
+    fn break_off(&mut self) {
+        self.slots.clear();
+        (self.owed, self.early_bytes) = (0, 0);
+        self.answers.clear();
+        self.broken = true;
+        self.close();
     }
 
     /// Writes everything at the front of the queue that is not owed any more.
     fn flush(&mut self, output: &mut BytesMut) {
         while let Some(slot) = self.slots.front_mut() {
-            let filled = std::mem::replace(&mut slot.filled, Filled::No);
-            match filled {
+            match std::mem::replace(&mut slot.filled, Filled::No) {
                 Filled::No => return,
+                Filled::Begun => unreachable!("only the front slot has begun, and it was written to its end"),
                 Filled::Answered(bytes) => {
                     if slot.header {
                         let mut resp = Resp::new(output, slot.dialect);
@@ -351,15 +376,28 @@ impl LineAdapter {
                     }
                     output.extend_from_slice(&self.answers.split_to(bytes));
                     self.slots.pop_front();
+                    self.front += 1;
                 }
-                Filled::Early(reply) => {
-                    let slot = self.slots.pop_front().expect("it was just looked at");
-                    let (header, body) = *reply;
-                    self.emit(&slot, header, body, output);
+                Filled::Early { replies, whole } => {
+                    let count = replies.len();
+                    for (at, (header, body)) in replies.into_iter().enumerate() {
+                        if self.broken {
+                            return;
+                        }
+                        self.early_bytes -= body.size_bytes();
+                        self.emit(header, &body, whole && at + 1 == count, output);
+                    }
+                    if !whole || self.broken {
+                        return;
+                    }
                 }
             }
-            self.front += 1;
         }
+    }
+
+    /// What waits for its turn, about.
+    pub fn kept_bytes(&self) -> usize {
+        self.early_bytes + self.answers.len()
     }
 }
 
@@ -397,21 +435,31 @@ impl Adapter for LineAdapter {
     }
 
     fn encode(&mut self, reply: Reply, output: &mut BytesMut) {
-        assert!(!reply.more, "no request of the line protocol has more than one reply");
-        let at = reply.tag.checked_sub(self.front).and_then(|at| usize::try_from(at).ok());
+        if self.broken {
+            return; // Nobody hears it.
+        }
+        let Reply { tag, header, body, more, .. } = reply;
+        let at = tag.checked_sub(self.front).and_then(|at| usize::try_from(at).ok());
         let Some((at, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
-            panic!("a reply to tag {}, which is owed none", reply.tag);
+            panic!("a reply to tag {tag}, which is owed none");
         };
-        assert!(matches!(slot.filled, Filled::No), "a second reply to tag {}", reply.tag);
-        self.owed -= 1;
-        if at > 0 {
-            slot.filled = Filled::Early(Box::new((reply.header, reply.body)));
+        self.owed -= usize::from(!more);
+        if at == 0 {
+            self.emit(header, &body, !more, output);
+            if !more {
+                self.flush(output);
+            }
             return;
         }
-        let slot = self.slots.pop_front().expect("it was just looked at");
-        self.front += 1;
-        self.emit(&slot, reply.header, reply.body, output);
-        self.flush(output);
+        self.early_bytes += body.size_bytes();
+        match &mut slot.filled {
+            filled @ Filled::No => *filled = Filled::Early { replies: vec![(header, body)], whole: !more },
+            Filled::Early { replies, whole: whole @ false } => {
+                replies.push((header, body));
+                *whole = !more;
+            }
+            _ => panic!("a reply to tag {tag} behind its last"),
+        }
     }
 
     fn give_up(&mut self, fault: &Fault, output: &mut BytesMut) {

@@ -3,7 +3,7 @@
 use super::info;
 use super::resp::Resp;
 use super::{ServerInfo, info::Sections};
-use crate::api::{Body, Header, KeyValue, Member, RangeResult, Status};
+use crate::api::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
 
 /// What the asker expects to see of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,15 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
             Some(kv) => resp.bulk(&kv.value),
             None => resp.null(),
         },
-        (Shape::Range { keys_only }, Body::Range(result)) => range(result, keys_only, resp),
+        (Shape::Range { keys_only }, Body::Range(result)) => {
+            let RangeResult { revision, count, more, ref kvs } = *result;
+            range_head(&RangeHead { revision, count, more, kvs: kvs.len() as u64 }, resp);
+            kvs.iter().for_each(|kv| key_value(kv, keys_only, resp));
+        }
+        (Shape::Range { keys_only }, Body::RangePart(RangePart { head: Some(head), kvs, .. })) => {
+            range_head(head, resp);
+            kvs.iter().for_each(|kv| key_value(kv, keys_only, resp));
+        }
         (Shape::Count, Body::Range(range)) => resp.integer(range.count),
         (Shape::Deleted, Body::Delete { deleted, .. }) => resp.integer(*deleted),
         (Shape::DeletedKvs, Body::Delete { revision, deleted, previous }) => {
@@ -83,7 +91,7 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
             resp.text("deleted");
             resp.integer(*deleted);
             resp.text("prevs");
-            key_values(previous, false, resp);
+            key_values(previous, resp);
         }
         (Shape::Status, Body::Status(found)) => status(found, resp),
         (Shape::Members, Body::Members(all)) => members(all, resp),
@@ -105,23 +113,28 @@ pub fn header(header: &Header, resp: &mut Resp<'_>) {
     resp.integer(header.term);
 }
 
-fn range(range: &RangeResult, keys_only: bool, resp: &mut Resp<'_>) {
+/// A range up to its first kv.
+fn range_head(head: &RangeHead, resp: &mut Resp<'_>) {
     resp.map(4);
     resp.text("revision");
-    resp.integer(range.revision);
+    resp.integer(head.revision);
     resp.text("count");
-    resp.integer(range.count);
+    resp.integer(head.count);
     resp.text("more");
-    resp.boolean(range.more);
+    resp.boolean(head.more);
     resp.text("kvs");
-    key_values(&range.kvs, keys_only, resp);
+    resp.array(usize::try_from(head.kvs).expect("a store holds fewer than 2^64 keys"));
 }
 
-fn key_values(kvs: &[KeyValue], keys_only: bool, resp: &mut Resp<'_>) {
+/// What comes behind the first part of a range.
+pub fn further_part(shape: Shape, part: &RangePart, resp: &mut Resp<'_>) {
+    let Shape::Range { keys_only } = shape else { panic!("{shape:?} is answered in one part") };
+    part.kvs.iter().for_each(|kv| key_value(kv, keys_only, resp));
+}
+
+fn key_values(kvs: &[KeyValue], resp: &mut Resp<'_>) {
     resp.array(kvs.len());
-    for kv in kvs {
-        key_value(kv, keys_only, resp);
-    }
+    kvs.iter().for_each(|kv| key_value(kv, false, resp));
 }
 
 /// `[key, value, create, mod, version, lease]`

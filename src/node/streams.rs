@@ -1,0 +1,211 @@
+//! Ranges under way: large answers go out in parts, one part of a connection after the other.
+//!
+//! A range is read as of the revision at which its turn came, so it does not matter how long its client takes for the
+//! answer: writes go on. What waits here is a position in the store, never an answer; a client that takes nothing
+//! costs that much. Its other reads wait behind it ([`Reads::hold`]), or their answers would pile up.
+//!
+//! Each turn has a budget for all ranges together, and they take their parts in rotation: a heartbeat, or a request for
+//! one key, waits for one turn at most. A small range is whole in its first part, and is never kept here.
+//!
+//! Left out: a compaction that takes away the revision of a range under way does not wait for it; the range ends with an
+//! error, and its connection with it.
+//!
+//! [`Reads::hold`]: super::reads::Reads::hold
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::Node;
+use crate::api::{Body, ConnId, Fault, Range, Reply, Tag};
+use crate::io::Disk;
+use crate::store::{Budget, Reading};
+
+/// What a part may cost: about a millisecond of work.
+pub const PART: Budget = Budget { keys: 1_024, bytes: 256 << 10 };
+
+/// Parts of one turn, if they are all as large as they may be.
+const TURN_PARTS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    tag: Tag,
+    reading: Reading,
+}
+
+#[derive(Debug)]
+pub(super) struct Streams {
+    part: Budget,
+    /// What this turn may still cost.
+    left: Budget,
+    /// Of each connection, the oldest first.
+    all: BTreeMap<ConnId, VecDeque<Stream>>,
+    count: usize,
+    /// Connections in the order of their turns, perhaps some that have nothing to wait for.
+    rotation: VecDeque<ConnId>,
+    /// Connections whose clients do not take what they are sent.
+    held: BTreeSet<ConnId>,
+}
+
+impl Streams {
+    pub(super) fn new(part: Budget) -> Streams {
+        let mut streams = Streams {
+            part,
+            left: part,
+            all: BTreeMap::new(),
+            count: 0,
+            rotation: VecDeque::new(),
+            held: BTreeSet::new(),
+        };
+        streams.begin_turn();
+        streams
+    }
+
+    pub(super) fn begin_turn(&mut self) {
+        let Budget { keys, bytes } = self.part;
+        self.left = Budget { keys: keys * TURN_PARTS, bytes: bytes * TURN_PARTS };
+    }
+
+    fn is_spent(&self) -> bool {
+        self.left.keys == 0 || self.left.bytes == 0
+    }
+
+    /// Whether ranges of this connection are under way.
+    pub(super) fn has(&self, conn: ConnId) -> bool {
+        self.all.contains_key(&conn)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether a turn has something to do here.
+    pub(super) fn has_turns(&self) -> bool {
+        !self.rotation.is_empty()
+    }
+
+    fn push(&mut self, conn: ConnId, stream: Stream) {
+        let queue = self.all.entry(conn).or_default();
+        if queue.is_empty() && !self.held.contains(&conn) {
+            self.rotation.push_back(conn);
+        }
+        queue.push_back(stream);
+        self.count += 1;
+    }
+
+    /// The next range that may have a part, taken out.
+    fn take_next(&mut self) -> Option<(ConnId, Stream)> {
+        while let Some(conn) = self.rotation.pop_front() {
+            if !self.held.contains(&conn)
+                && let Some(stream) = self.all.get_mut(&conn).and_then(VecDeque::pop_front)
+            {
+                self.count -= 1;
+                return Some((conn, stream));
+            }
+        }
+        None
+    }
+
+    /// What is left of it goes back to the front. False if the connection has nothing more to come.
+    fn put_back(&mut self, conn: ConnId, rest: Option<Stream>) -> bool {
+        let queue = self.all.entry(conn).or_default();
+        self.count += usize::from(rest.is_some());
+        rest.into_iter().for_each(|stream| queue.push_front(stream));
+        if queue.is_empty() {
+            self.all.remove(&conn);
+            return false;
+        }
+        self.rotation.push_back(conn);
+        true
+    }
+
+    pub(super) fn hold(&mut self, conn: ConnId) {
+        self.held.insert(conn);
+    }
+
+    /// The client takes its answers again. Whether it has some to come.
+    pub(super) fn release(&mut self, conn: ConnId) -> bool {
+        let waits = self.held.remove(&conn) && self.has(conn);
+        if waits && !self.rotation.contains(&conn) {
+            self.rotation.push_back(conn);
+        }
+        waits
+    }
+
+    pub(super) fn is_held(&self, conn: ConnId) -> bool {
+        self.held.contains(&conn)
+    }
+
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.count -= self.all.remove(&conn).map_or(0, |queue| queue.len());
+        self.held.remove(&conn);
+    }
+}
+
+impl<D: Disk> Node<D> {
+    /// Answers a range, the first part of it now if the turn allows.
+    pub(super) fn answer_range(&mut self, conn: ConnId, tag: Tag, range: &Range) {
+        let reading = match self.store.begin_range(range) {
+            Ok(reading) => reading,
+            Err(fault) => return self.fail(conn, tag, fault),
+        };
+        let stream = Stream { tag, reading };
+        if self.streams.has(conn) || self.streams.is_held(conn) || self.streams.is_spent() {
+            self.keep_stream(conn, stream);
+        } else if let Some(stream) = self.read_part(conn, stream) {
+            self.keep_stream(conn, stream);
+        }
+    }
+
+    fn keep_stream(&mut self, conn: ConnId, stream: Stream) {
+        self.reads.hold(conn);
+        self.streams.push(conn, stream);
+    }
+
+    /// Gives ranges under way their parts.
+    pub(super) fn serve_streams(&mut self) {
+        if self.snapshots.installing() {
+            return;
+        }
+        while !self.streams.is_spent() && self.failure.is_none() {
+            let Some((conn, stream)) = self.streams.take_next() else { return };
+            let rest = self.read_part(conn, stream);
+            if !self.streams.put_back(conn, rest) && !self.streams.is_held(conn) {
+                self.reads.release(conn);
+            }
+        }
+    }
+
+    /// Replies with the next part of a range; the rest of it, if there is more.
+    fn read_part(&mut self, conn: ConnId, mut stream: Stream) -> Option<Stream> {
+        let Streams { part, left, .. } = &mut self.streams;
+        let given = Budget { keys: part.keys.min(left.keys), bytes: part.bytes.min(left.bytes) };
+        let mut budget = given;
+        let read = self.store.read_part(&mut stream.reading, &mut budget);
+        left.keys -= given.keys - budget.keys;
+        left.bytes -= given.bytes - budget.bytes;
+        let tag = stream.tag;
+        match read.map(|part| part.map(|part| part.whole())) {
+            Ok(Ok(Ok(result))) => self.reply(conn, tag, Body::Range(result)),
+            Ok(Ok(Err(part))) => {
+                let more = !part.last;
+                if part.head.is_some() || !part.kvs.is_empty() || part.last {
+                    let header = self.header();
+                    self.output.replies.push(Reply { conn, tag, header, body: Body::RangePart(part), more });
+                }
+                return more.then_some(stream);
+            }
+            Ok(Err(fault)) => self.fail(conn, tag, fault),
+            Err(damage) => self.fail_for_damage(conn, tag, damage),
+        }
+        None
+    }
+
+    /// Nothing more of them is sent.
+    pub(super) fn end_streams(&mut self, fault: &Fault) {
+        self.streams.count = 0;
+        for (conn, queue) in std::mem::take(&mut self.streams.all) {
+            for stream in queue {
+                self.fail(conn, stream.tag, fault.clone());
+            }
+        }
+    }
+}

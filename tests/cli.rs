@@ -208,6 +208,7 @@ fn output_is_etcdctls() {
         ("del foo --from-key --prev-kv", "DEL foo FROM PREV", {
             delete(13, &[foo3(), kv("new", "bar2", 10, 10, 1)])
         }),
+        ("compaction 7", "COMPACT 7", with_header(13, "+OK\r\n")),
         ("member list", "MEMBER LIST", members()),
         ("member list --hex", "MEMBER LIST", members()),
         ("endpoint status", "STATUS", status()),
@@ -252,6 +253,12 @@ fn refusals_are_etcdctls() {
             "-ERR etcdserver: key is not provided\r\n",
             1,
             "Error: etcdserver: key is not provided\n",
+        ),
+        (
+            &["compact", "9", "--physical"],
+            "-FUTURE 4 etcdserver: mvcc: required revision is a future revision\r\n",
+            1,
+            "Error: etcdserver: mvcc: required revision is a future revision\n",
         ),
         (&["get", "k"], ":1\r\n", 1, "sent an answer without a header\n"),
     ] {

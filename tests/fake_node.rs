@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Call, ConnId, Delete, Fault, Header, KeyValue, Member, Order, Put, Range, RangeResult, Reply,
-    Request, Span, Status,
+    Body, Call, Compact, ConnId, Delete, Fault, Header, KeyValue, Member, Order, Put, Range, RangeResult,
+    Reply, Request, Span, Status,
 };
 use pawl::base::Revision;
 
@@ -37,6 +37,10 @@ impl FakeNode {
             Request::Put(put) => self.put(put),
             Request::Range(range) => self.range(&range).map(Body::Range),
             Request::Delete(delete) => Ok(self.delete(&delete)),
+            Request::Compact(Compact { revision, .. }) if revision > self.revision => {
+                Err(Fault::future(self.revision))
+            }
+            Request::Compact(Compact { revision, .. }) => Ok(Body::Compacted { revision }),
             Request::Exists { keys } => {
                 Ok(Body::Exists(keys.iter().filter(|key| self.keys.contains_key(*key)).count() as u64))
             }

@@ -8,6 +8,7 @@ mod btree_model;
 mod cli;
 mod clients;
 mod cluster_sim;
+mod compaction;
 mod disk_errors;
 mod diverged;
 mod explore;

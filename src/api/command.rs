@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Delete, Put, Span};
+use super::{Compact, Delete, Put, Span};
 use crate::base::MemberId;
 use crate::base::codec::{SharedReader, Short, Writer};
 
@@ -52,6 +52,7 @@ pub enum Command {
     },
     /// A change of the membership: the context of a membership entry.
     Members(MemberChange),
+    Compact(Compact),
 }
 
 /// Why an entry could not be decoded.
@@ -74,6 +75,7 @@ const KIND_MEMBER_REMOVE: u8 = 5;
 const KIND_MEMBER_UPDATE: u8 = 6;
 const KIND_MEMBER_PROMOTE: u8 = 7;
 const KIND_MEMBER_ALONE: u8 = 8;
+const KIND_COMPACT: u8 = 10;
 
 const PUT_PREV_KV: u8 = 1;
 const PUT_IGNORE_VALUE: u8 = 2;
@@ -89,6 +91,7 @@ const SPAN_FROM: u8 = 3;
 /// put:     flags u8 | lease i64 | key blob | value blob
 /// delete:  prev u8  | span u8 | key blob | end blob
 /// publish: member u64 | name blob | count u32 | url blob*
+/// compact: revision u64 | physical u8
 /// ```
 /// A blob is a u32 length and the bytes; all integers are little-endian.
 pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
@@ -150,6 +153,11 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
                 MemberChange::Remove { .. } | MemberChange::Promote { .. } | MemberChange::Alone { .. } => {}
             }
         }
+        Command::Compact(compact) => {
+            put_head(out, KIND_COMPACT);
+            out.put_u64_le(compact.revision);
+            out.put_u8(u8::from(compact.physical));
+        }
     }
 }
 
@@ -193,6 +201,10 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
         KIND_DELETE => decode_delete(&mut reader)?,
         KIND_PUBLISH => decode_publish(&mut reader)?,
         KIND_MEMBER_ADD..=KIND_MEMBER_ALONE => Command::Members(decode_members(kind, &mut reader)?),
+        KIND_COMPACT => {
+            let revision = reader.u64()?;
+            Command::Compact(Compact { revision, physical: reader.u8()? != 0 })
+        }
         other => {
             return Err(Undecodable(format!(
                 "command kind {other}; this program does not know it: upgrade it"
@@ -306,6 +318,7 @@ mod tests {
             name: "n1".into(),
             client_urls: vec!["http://127.0.0.1:2379".into(), "http://[::1]:2379".into()],
         });
+        round_trip(Command::Compact(Compact { revision: 1 << 40, physical: true }));
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub enum Body {
         deleted: u64,
         previous: Vec<KeyValue>,
     },
+    /// What can only be seen before this revision is gone.
+    Compacted {
+        revision: Revision,
+    },
     Status(Box<Status>),
     Members(Vec<Member>),
     /// Who was added, and everybody.

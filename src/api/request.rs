@@ -9,6 +9,8 @@ pub enum Request {
     Put(Put),
     Range(Range),
     Delete(Delete),
+    /// What nobody needs who reads at this revision or later goes.
+    Compact(Compact),
     /// How many of these keys there are now, one that is named twice counted twice.
     Exists {
         keys: Vec<Bytes>,
@@ -156,6 +158,15 @@ pub enum SortBy {
 pub struct Delete {
     pub span: Span,
     pub prev_kv: bool,
+}
+
+/// Ends the history before a revision: what can only be seen there goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Compact {
+    /// The first revision that can still be read.
+    pub revision: Revision,
+    /// Answer when the room of what goes is free, at the member that was asked.
+    pub physical: bool,
 }
 
 #[cfg(test)]

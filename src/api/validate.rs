@@ -34,7 +34,8 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
             }
             keys.iter().try_for_each(|key| check_key(key, limits))
         }
-        Request::Status
+        Request::Compact(_)
+        | Request::Status
         | Request::MemberList { .. }
         | Request::MemberRemove { .. }
         | Request::MemberPromote { .. }

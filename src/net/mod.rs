@@ -31,7 +31,7 @@ use crate::base::time::MS;
 use crate::base::{Error, Result, Rng};
 use crate::io::os::{OsClock, OsDisk, OsEntropy};
 use crate::io::{Clock, Disk, Entropy};
-use crate::node::{self, Bootstrap, Config, Node, Opened, Rules};
+use crate::node::{self, Bootstrap, Config, Node, Opened, Rules, SWEEP_WORK_MAX};
 use crate::proto::line::ServerInfo;
 use crate::proto::peer;
 
@@ -178,6 +178,7 @@ fn node_config(settings: &Settings, clock: &impl Clock) -> Config {
         lease_reads: settings.lease_reads,
         catchup_entries: settings.snapshot_catchup_entries,
         checkpoint_entries: settings.snapshot_count,
+        sweep_work_max: SWEEP_WORK_MAX,
         quota_bytes: settings.quota_backend_bytes,
         range_part: node::PART,
         members: Rules {

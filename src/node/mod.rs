@@ -15,6 +15,7 @@
 //! Left out: joint changes of the membership (the core knows them; a change here moves one voter at a time).
 
 mod agreement;
+mod compaction;
 mod members;
 #[cfg(feature = "sim")]
 mod misapply;
@@ -46,6 +47,7 @@ use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
 use agreement::{Agreement, Trust};
+use compaction::Sweeper;
 use members::NotProposed;
 use reads::{Question, Read, Reads};
 use repair::Repair;
@@ -57,6 +59,7 @@ use writes::{Asker, Writes};
 pub use crate::raft::Message;
 pub use crate::store::Budget;
 pub use crate::wal::{Batch, LogWriter, Written};
+pub use compaction::SWEEP_WORK_MAX;
 pub use members::Rules;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
 pub use streams::PART;
@@ -78,6 +81,8 @@ pub struct Config {
     pub catchup_entries: u64,
     /// Applied entries after which a checkpoint is due.
     pub checkpoint_entries: u64,
+    /// Changes that a turn sweeps behind a compaction, at most.
+    pub sweep_work_max: usize,
     /// Bytes in use at which puts are refused.
     pub quota_bytes: Option<u64>,
     /// What one part of a range's answer may cost.
@@ -235,6 +240,7 @@ pub struct Node<D: Disk> {
     /// It lost its memory and is not whole yet.
     repair: Option<Repair<D>>,
     movers: Vec<members::Mover>,
+    sweepers: Vec<Sweeper>,
     /// Those whose additions are in the log; of no interest once these are applied.
     expected: Vec<Member>,
     agreement: Agreement,
@@ -300,9 +306,14 @@ impl<D: Disk> Node<D> {
                     self.write(Asker::Client { conn, tag }, &Command::Put(put), deadline);
                 }
             }
-            Request::Delete(_) if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
+            Request::Delete(_) | Request::Compact(_) if self.log_is_full() => {
+                self.fail(conn, tag, Fault::no_space());
+            }
             Request::Delete(delete) => {
                 self.write(Asker::Client { conn, tag }, &Command::Delete(delete), deadline);
+            }
+            Request::Compact(compact) => {
+                self.write(Asker::Client { conn, tag }, &Command::Compact(compact), deadline);
             }
         }
     }
@@ -366,6 +377,7 @@ impl<D: Disk> Node<D> {
     pub fn on_disconnect(&mut self, conn: ConnId) {
         self.reads.forget(conn);
         self.streams.forget(conn);
+        self.sweepers.retain(|sweeper| sweeper.conn != conn);
     }
 
     /// Another member's Raft speaks.
@@ -589,6 +601,7 @@ impl<D: Disk> Node<D> {
             self.fail(read.conn, read.tag, fault.clone());
         }
         self.end_streams(fault);
+        self.dismiss_sweepers();
     }
 
     /// Whether leadership is with another member (or nobody else could take it in time).
@@ -613,14 +626,13 @@ impl<D: Disk> Node<D> {
     pub fn give_up(&mut self) {
         self.expire(Mono::NEVER);
         self.end_streams(&Fault::shutdown());
+        self.dismiss_sweepers();
     }
 
     /// Nothing is owed any more: the process may end.
     pub fn may_exit(&self, now: Mono) -> bool {
-        self.handed_over(now)
-            && self.writes.is_empty()
-            && self.reads.waiting() == 0
-            && self.streams.len() == 0
+        let waits = self.reads.waiting() > 0 || self.streams.len() > 0 || !self.sweepers.is_empty();
+        self.handed_over(now) && self.writes.is_empty() && !waits
     }
 
     /// A checkpoint before a clean exit, so that the next start replays nothing. None when there is nothing left to

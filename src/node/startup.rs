@@ -152,6 +152,7 @@ impl<D: Disk> Node<D> {
             left: false,
             repair,
             movers: Vec::new(),
+            sweepers: Vec::new(),
             expected: Vec::new(),
             agreement,
             #[cfg(feature = "sim")]

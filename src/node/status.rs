@@ -74,6 +74,16 @@ impl<D: Disk> Node<D> {
         self.store.revision()
     }
 
+    /// The first revision that can be read here.
+    pub fn compact_revision(&self) -> Revision {
+        self.store.compact_revision()
+    }
+
+    /// Not all that compactions left is swept yet.
+    pub fn sweep_due(&self) -> bool {
+        self.store.sweep_due()
+    }
+
     /// This member's state, possibly behind the others': for checks beside the protocol.
     pub fn range(&self, range: &Range) -> Result<Result<RangeResult, Fault>> {
         self.store.range(range)

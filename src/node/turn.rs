@@ -47,6 +47,7 @@ impl<D: Disk> Node<D> {
         self.take_readies()?;
         self.serve_reads();
         self.serve_streams();
+        self.sweep()?;
         self.answer_second();
         self.answer_movers();
         self.stream_snapshots()?;
@@ -106,7 +107,8 @@ impl<D: Disk> Node<D> {
         let again = (serves && (self.reads.has_ready() || self.streams.has_turns()))
             || self.raft.has_ready()
             || self.has_chunks_to_send()
-            || (!self.committed.is_empty() && !stalled);
+            || (!self.committed.is_empty() && !stalled)
+            || (self.damage.is_none() && !self.is_silent() && self.may_sweep());
         let empty = Output {
             // As many as now: a list that grows from nothing is moved several times.
             replies: Vec::with_capacity(self.output.replies.len().min(REPLIES_EXPECTED_MAX)),
@@ -298,7 +300,7 @@ impl<D: Disk> Node<D> {
 
     /// A disk that is slower than the writers would let changed pages fill the memory: what is committed waits until
     /// the checkpoint under way is done, and behind it all that is bounded in Raft and in front of it.
-    fn waits_for_checkpoint(&self) -> bool {
+    pub(super) fn waits_for_checkpoint(&self) -> bool {
         self.store.checkpoint_running() && self.store.dirty_bytes() >= DIRTY_BYTES_MAX
     }
 
@@ -327,7 +329,12 @@ impl<D: Disk> Node<D> {
             }
             let body = self.store.apply(id, Some(&command))?;
             if origin.member == self.id {
-                self.end_write(origin.request_id, body);
+                match (&command, body) {
+                    (Command::Compact(compact), Body::Compacted { revision }) if compact.physical => {
+                        self.await_sweep(origin.request_id, revision);
+                    }
+                    (_, body) => self.end_write(origin.request_id, body),
+                }
             }
         }
         self.settle_term(id);

@@ -17,13 +17,13 @@ use crate::io::Disk;
 const DELETE_KEYS_MAX: usize = 1024;
 
 /// What the store holds of a key.
-struct Known {
-    header: Header,
-    line: Line,
+pub(super) struct Known {
+    pub header: Header,
+    pub line: Line,
 }
 
 impl Known {
-    fn rev(&self) -> Rev {
+    pub fn rev(&self) -> Rev {
         self.line.newest().expect("a key that is known has changed")
     }
 }
@@ -51,6 +51,7 @@ impl<D: Disk> Store<D> {
                 self.publish(*member, name, client_urls)?
             }
             Some(Command::Members(change)) => self.change_members(change)?,
+            Some(Command::Compact(compact)) => self.compact(compact),
         };
         self.state.applied = id;
         self.state.hash = chain::entry(self.state.hash, id.term, self.state.revision);
@@ -161,8 +162,9 @@ impl<D: Disk> Store<D> {
         Ok(Body::Members(self.members.clone()))
     }
 
-    /// Where a key's cell is or belongs, and what it says.
-    fn known(&self, key: &[u8]) -> Result<(Spot, Option<Known>)> {
+    /// Where a key's cell is or belongs, and what it says; nothing, if it ends with a deletion that is to be swept. A put
+    /// must not tell whether that has been done here.
+    pub(super) fn known(&self, key: &[u8]) -> Result<(Spot, Option<Known>)> {
         let mut cursor = self.tree.cursor(View::Now, KEYS);
         let spot = cursor.seek_spot(key)?;
         if !spot.is_taken() {
@@ -177,7 +179,10 @@ impl<D: Disk> Store<D> {
             Some(record) => decode(record),
             None => decode(&value.to_vec()?),
         };
-        Ok((spot, Some(known.map_err(|bad| damaged(&self.path, "a key", bad))?)))
+        let known = known.map_err(|bad| damaged(&self.path, "a key", bad))?;
+        let is_dead =
+            self.is_dead(known.rev(), &known.header) && !planted::on("store-reborn-on-its-old-line");
+        Ok((spot, (!is_dead).then_some(known)))
     }
 
     /// Makes `rev` the newest change of a key.

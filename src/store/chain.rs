@@ -44,6 +44,14 @@ pub fn member(hash: u64, key: &[u8], record: &[u8]) -> u64 {
     digest.value()
 }
 
+/// Mixes in that the history ends before a revision.
+pub fn compaction(hash: u64, revision: Revision) -> u64 {
+    let mut digest = Digest::resume(hash);
+    digest.string(b"compact");
+    digest.number(revision);
+    digest.value()
+}
+
 /// Ends an entry that left the store at `revision`. Its index is not mixed in: it is how often this was done.
 pub fn entry(hash: u64, term: Term, revision: Revision) -> u64 {
     let mut digest = Digest::resume(hash);
@@ -63,6 +71,7 @@ mod tests {
         assert_eq!((START, written), (0xbb67_ae85_84ca_a73b, 0x40a1_19b9_bef1_31b4));
         assert_eq!(entry(written, 3, 2), 0xf6a6_68a8_ad68_3382);
         assert_eq!(member(START, b"key", b"record"), 0x45eb_8fbc_dc69_138f);
+        assert_eq!(compaction(START, 2), 0x9a6d_086c_5593_d2a9);
     }
 
     #[test]
@@ -78,6 +87,7 @@ mod tests {
             change(START, b"revh", b"ead", b"key", b"value"),
             change(START, b"rev", b"headk", b"ey", b"value"),
             member(START, b"key", b"value"),
+            compaction(START, 1),
             entry(base, 1, 1),
         ] {
             assert_ne!(base, other);

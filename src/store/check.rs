@@ -1,9 +1,10 @@
 //! Verification of a store's file, offline: the tree's own check, then what the store promises about its content.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::line::Line;
-use super::record::{self, Change, Header};
+use super::line::{Line, Links};
+use super::record::{self, CHANGE_HEAD_BYTES_MAX, Change, Header};
 use super::revision::Rev;
 use super::state::{Phase, State};
 use super::{CHANGES, KEYS, MEMBERS, damaged, member_record};
@@ -92,47 +93,35 @@ impl<D: Disk> Check<'_, D> {
             self.find(format!("{}: counted is {counted}, deleted is {}", name(key), header.tombstone));
         }
         self.report.keys += u64::from(counted);
-        let changes = self.line_of(key, line)?;
+        let (changes, missing) = self.line_of(line)?;
         self.report.changes += changes.len() as u64;
-        // Oldest first: the change of ordinal n is at n - 1.
-        let rev_of = |ordinal: u64| changes.get((ordinal as usize).wrapping_sub(1)).map(|linked| linked.rev);
         let mut findings = Vec::new();
-        if changes.len() as u64 != line.ordinal {
-            findings.push(format!("{} changes, and the line says {}", changes.len(), line.ordinal));
-        }
         if changes.last().is_some_and(|newest| newest.change.header != *header) {
             findings.push("the newest change is not as the key's cell says".into());
         }
-        let mut expected = Line::default();
-        for (ordinal, linked) in (1..).zip(&changes) {
-            let Linked { rev, change, key: of } = linked;
+        self.beginning(&changes, missing, line, &mut findings);
+        self.garbage(&changes, &mut findings);
+        ordinals(&changes, line, &mut findings);
+        for (at, Linked { rev, change, key: of }) in changes.iter().enumerate() {
             if of != key {
                 findings.push(format!("revision {rev} is of {}", name(of)));
             }
-            if expected.push(*rev) != change.links {
-                findings.push(format!("revision {rev} is linked as {:?}", change.links));
-            }
-            let before = rev_of(ordinal - 1).map(|_| &changes[ordinal as usize - 2].change.header);
-            if !follows(before, &change.header, rev.main) {
+            let before = at.checked_sub(1).map(|before| &changes[before].change.header);
+            if (at > 0 || missing.is_none()) && !follows(before, &change.header, rev.main) {
                 findings.push(format!("revision {rev}: {:?} cannot follow {before:?}", change.header));
             }
-        }
-        if expected.marks != line.marks {
-            findings.push(format!("marks {:?}, expected {:?}", line.marks, expected.marks));
         }
         findings.into_iter().for_each(|finding| self.find(format!("{}: {finding}", name(key))));
         Ok(())
     }
 
-    /// All changes of a key, the oldest first, from each to the one before it.
-    fn line_of(&mut self, key: &[u8], line: &Line) -> Result<Vec<Linked>> {
+    /// The changes of a key that are there, the oldest first, from each to the one before it; and the one before the
+    /// oldest, if a link says that there was one.
+    fn line_of(&self, line: &Line) -> Result<(Vec<Linked>, Option<Rev>)> {
         let mut changes = Vec::new();
         let mut next = line.newest();
         while let Some(rev) = next {
-            let Some(value) = self.tree.get(View::Now, CHANGES, &rev.encode())? else {
-                self.find(format!("{}: there is no change at revision {rev}", name(key)));
-                break;
-            };
+            let Some(value) = self.tree.get(View::Now, CHANGES, &rev.encode())? else { break };
             match decode_change(rev, &value.to_vec()?) {
                 Ok(linked) => {
                     // Links lead back in time, so this ends.
@@ -144,12 +133,48 @@ impl<D: Disk> Check<'_, D> {
             }
         }
         changes.reverse();
-        Ok(changes)
+        Ok((changes, next))
+    }
+
+    /// A line begins with its first change, or with one whose predecessor a compaction has made garbage.
+    fn beginning(&self, changes: &[Linked], missing: Option<Rev>, line: &Line, findings: &mut Vec<String>) {
+        let count = changes.len() as u64;
+        let Some(missing) = missing else {
+            if count != line.ordinal {
+                findings.push(format!("{count} changes, and the line says {}", line.ordinal));
+            }
+            return;
+        };
+        if count >= line.ordinal {
+            findings.push(format!("{count} changes and more, and the line says {}", line.ordinal));
+        }
+        let bound = self.state.compact_revision;
+        let is_garbage = changes.first().is_some_and(|oldest| {
+            let begins_a_life = follows(None, &oldest.change.header, oldest.rev.main);
+            oldest.rev.main <= bound || (begins_a_life && missing.main < bound)
+        });
+        if !is_garbage {
+            findings.push(format!("there is no change at revision {missing}"));
+        }
+    }
+
+    /// What the sweep has passed is gone.
+    fn garbage(&self, changes: &[Linked], findings: &mut Vec<String>) {
+        let State { compact_revision, swept, .. } = self.state;
+        let passed = |rev: Rev| rev < swept && rev.main <= compact_revision;
+        for (at, Linked { rev, change, .. }) in changes.iter().enumerate() {
+            let superseded = changes.get(at + 1).is_some_and(|next| passed(next.rev));
+            let dead = change.header.tombstone && rev.main < compact_revision && passed(*rev);
+            if superseded || dead {
+                findings.push(format!("revision {rev} is garbage, and the sweep is at {swept}"));
+            }
+        }
     }
 
     fn changes(&mut self) -> Result<()> {
+        let may_hold_garbage = self.state.swept.main <= self.state.compact_revision;
         let mut cursor = self.tree.cursor(View::Now, CHANGES);
-        let mut count = 0u64;
+        let (mut count, mut lineless) = (0u64, 0u64);
         let mut there = cursor.first()?;
         while there {
             let record = cursor.value().to_vec()?;
@@ -158,16 +183,40 @@ impl<D: Disk> Check<'_, D> {
                 Ok(Linked { rev, .. }) if rev.main > self.state.revision => {
                     self.find(format!("revision {rev}: the store is at {}", self.state.revision));
                 }
+                Ok(Linked { rev, key, .. }) if may_hold_garbage && rev.main < self.state.compact_revision => {
+                    lineless += u64::from(!self.is_in_line(&key, rev)?);
+                }
                 Ok(_) => {}
                 Err(bad) => self.find(format!("a change: {}", bad.0)),
             }
             count += 1;
             there = cursor.next()?;
         }
-        if count != self.report.changes {
-            self.find(format!("{count} changes, of which keys lead to {}", self.report.changes));
+        if count != self.report.changes + lineless {
+            let led_to = self.report.changes;
+            self.find(format!(
+                "{count} changes, of which keys lead to {led_to}, and {lineless} are to be swept"
+            ));
         }
+        self.report.changes = count;
         Ok(())
+    }
+
+    /// Whether its key's cell leads to a change. Where it does not, the key began a new line behind a deletion.
+    fn is_in_line(&self, key: &[u8], rev: Rev) -> Result<bool> {
+        let Some(value) = self.tree.get(View::Now, KEYS, key)? else { return Ok(false) };
+        let record = value.to_vec()?;
+        let line =
+            record::decode_key(&record).and_then(|(newest, _, line)| record::decode_line(newest, line));
+        // What cannot be decoded has been told.
+        let Ok(line) = line else { return Ok(true) };
+        let links = |rev: Rev| {
+            let value = self.tree.get(View::Now, CHANGES, &rev.encode())?;
+            let record = value.map(|value| value.start(CHANGE_HEAD_BYTES_MAX)).transpose()?;
+            let change = record.and_then(|record| Some(Change::decode(rev, &record).ok()?.0));
+            Ok(change.map_or_else(Links::default, |change| change.links))
+        };
+        Ok(line.find(rev.main, links)? == Some(rev))
     }
 
     fn members(&mut self) -> Result<()> {
@@ -195,6 +244,37 @@ fn decode_change(rev: Rev, record: &[u8]) -> Result<Linked, record::Malformed> {
 
 fn name(key: &[u8]) -> String {
     format!("key {}", String::from_utf8_lossy(&key[..key.len().min(64)]))
+}
+
+/// Links and marks name changes by their ordinals. Many name the same one, and all must mean the same revision, also
+/// where it has been swept.
+fn ordinals(changes: &[Linked], line: &Line, findings: &mut Vec<String>) {
+    let mut revs: BTreeMap<u64, Rev> = BTreeMap::new();
+    let mut name = |ordinal: u64, rev: Option<Rev>, whose: &str| match rev {
+        Some(rev) if ordinal > 0 => {
+            let known = *revs.entry(ordinal).or_insert(rev);
+            if known != rev {
+                findings.push(format!("{whose} calls {rev} number {ordinal}, which is {known}"));
+            }
+        }
+        None if ordinal == 0 => {}
+        other => findings.push(format!("{whose} names {other:?} as number {ordinal}")),
+    };
+    let mut ordinal = line.ordinal;
+    for mark in line.marks.iter().rev() {
+        name(ordinal, Some(*mark), "a mark");
+        ordinal &= ordinal.wrapping_sub(1);
+    }
+    for (ordinal, Linked { rev, change, .. }) in (1..=line.ordinal).rev().zip(changes.iter().rev()) {
+        let whose = format!("revision {rev}");
+        name(ordinal, Some(*rev), &whose);
+        name(ordinal - 1, change.links.previous, &whose);
+        let skipped_to = ordinal & (ordinal - 1);
+        name(if skipped_to == ordinal - 1 { 0 } else { skipped_to }, change.links.skip, &whose);
+    }
+    if !revs.values().is_sorted_by(|older, newer| older < newer) {
+        findings.push(format!("changes out of order: {revs:?}"));
+    }
 }
 
 /// Whether `newer`, made by revision `main`, can be what follows `older`: versions rise by one within a life of the

@@ -378,6 +378,10 @@ impl<D: Disk> Incoming<D> {
             applied: head.applied,
             revision: head.revision - u64::from(planted::on("snapshot-revision-goes-back")),
             compact_revision: head.compact_revision,
+            swept: match planted::on("snapshot-forgets-the-sweep") {
+                true => Rev::new(head.compact_revision + 1, 0),
+                false => head.swept,
+            },
             hash: head.hash,
         }
     }

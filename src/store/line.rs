@@ -15,8 +15,18 @@
 //! ordinal 7 these are 7, 6 and 4 (each one bit less). They are the *marks*, and are kept in the key's own cell: as many
 //! as the ordinal has bits that are set. So a put reads nothing but the cell that it is about to replace.
 //!
-//! The links are never changed, and those to changes that a compaction took away are not followed: whoever asks for a
-//! revision that can still be read steps from too new to too new, and each of these is still there.
+//! The links are never changed, also when a compaction (see [`super::compact`]) takes away what they lead to. Then they
+//! lead to nothing, and nobody comes to that place who asks for a revision `at` that can still be read, so that `at` is not
+//! before the compact revision C:
+//!
+//! - A step is made *from* a change only if that is behind `at`, and so behind C. What is behind C is never garbage. This
+//!   is so for the first one, a mark, too: marks that are at or before `at` are only compared with it.
+//! - Where it is found that a link leads to something that is not too new, that is the answer: the newest change
+//!   at or before `at`. If it is behind C, or at C, it is there. If it is before C, it is also the newest one at or before C,
+//!   for there is none between: and of such a one only a deletion is taken away. So an answer that is not there
+//!   means that the key was not there, and whoever asked has to take it so.
+//!
+//! Putting needs marks and no links: what a new change links to is never looked at. It may be garbage, or gone.
 
 use super::revision::Rev;
 use crate::base::planted;
@@ -61,7 +71,8 @@ impl Line {
         self.ordinal % 2 == 1 && planted::on("store-skip-is-too-short")
     }
 
-    /// The change that was the newest one at revision `at`; None: there was none. `links` reads those of a change.
+    /// The change that was the newest one at revision `at`; None: there was none. If a compaction has taken it away, the
+    /// key was not there. `links` reads those of a change.
     pub fn find(&self, at: Revision, mut links: impl FnMut(Rev) -> Result<Links>) -> Result<Option<Rev>> {
         let is_visible = |rev: &Rev| {
             rev.main < at || (rev.main == at && !planted::on("store-old-read-misses-its-revision"))

@@ -21,7 +21,7 @@
 use std::cmp::Ordering;
 
 use super::revision::Rev;
-use super::walk::{Bounds, Step, Walk, value_at};
+use super::walk::{Bounds, Past, Step, Walk, value_at};
 use super::{KEYS, Store};
 use crate::api::{Code, Fault, KeyValue, Order, Range, RangeHead, RangePart, RangeResult, SortBy, Span};
 use crate::base::planted;
@@ -89,6 +89,17 @@ struct Row {
 }
 
 impl Reading {
+    fn new(range: &Range, revision: Revision) -> Reading {
+        let rest = Bounds::of(&range.span);
+        let stage = Stage::Count { counted: false };
+        Reading { range: range.clone(), revision, rest, stage, count: 0, passed: 0, head: None }
+    }
+
+    /// Whether anything of the answer has been sent.
+    fn is_seen(&self) -> bool {
+        matches!(self.stage, Stage::Send { .. } | Stage::SendRows(_)) && self.head.is_none()
+    }
+
     /// The revision that is read.
     pub fn revision(&self) -> Revision {
         self.revision
@@ -114,17 +125,19 @@ impl<D: Disk> Store<D> {
 
     /// The reading of a range as of now.
     pub fn begin_range(&self, range: &Range) -> Result<Reading, Fault> {
-        let revision = self.readable(range.revision)?;
-        let rest = Bounds::of(&range.span);
-        let stage = Stage::Count { counted: false };
-        Ok(Reading { range: range.clone(), revision, rest, stage, count: 0, passed: 0, head: None })
+        Ok(Reading::new(range, self.readable(range.revision)?))
     }
 
     /// The next part of an answer, empty where the budget allowed no more than to go on; what the budget has left is
-    /// for others. After the last part, or a fault, the reading is over: a compaction may have taken its revision away.
+    /// for others. After the last part, or a fault, the reading is over: a compaction may have taken its revision away. If
+    /// nothing has been sent of a range of now, it begins anew instead.
     pub fn read_part(&self, reading: &mut Reading, budget: &mut Budget) -> Result<Result<RangePart, Fault>> {
         if let Err(fault) = self.readable(reading.revision) {
-            return Ok(Err(fault));
+            if reading.range.revision != 0 || reading.is_seen() {
+                return Ok(Err(fault));
+            }
+            // Who asked for now has not been told what that is.
+            *reading = Reading::new(&reading.range, self.state.revision);
         }
         if matches!(reading.range.span, Span::Key(_)) {
             return self.read_one(reading, budget).map(Ok);
@@ -304,8 +317,9 @@ impl<D: Disk> Store<D> {
     fn walk<'s>(&'s self, reading: &Reading, order: Order, bounds: &'s Bounds) -> Walk<'s, D> {
         let is_old =
             reading.revision != self.state.revision && !planted::on("store-range-goes-on-with-the-latest");
-        let at = is_old.then_some(reading.revision);
-        Walk::new(&self.tree, &self.path, bounds, order, at)
+        let past =
+            is_old.then_some(Past { at: reading.revision, compacted: self.state.compact_revision });
+        Walk::new(&self.tree, &self.path, bounds, order, past)
     }
 }
 

@@ -19,6 +19,14 @@ impl Rev {
         Rev { main, sub }
     }
 
+    /// The first one that may follow.
+    pub fn next(self) -> Rev {
+        match self.sub.checked_add(1) {
+            Some(sub) => Rev { sub, ..self },
+            None => Rev::new(self.main + 1, 0),
+        }
+    }
+
     /// Big-endian, so that the tree orders changes by revision.
     pub fn encode(self) -> [u8; REV_BYTES] {
         let mut out = [0; REV_BYTES];

@@ -12,6 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::digest::Digest;
 use super::record::CHANGE_HEAD_BYTES_MAX;
+use super::revision::Rev;
 use super::state::{FIRST_REVISION, Identity, State};
 use super::{REPLICATED, Store};
 use crate::base::codec::Short;
@@ -23,8 +24,8 @@ use crate::btree::{Cursor, View};
 use crate::io::Disk;
 
 pub const MAGIC: [u8; 8] = *b"PAWLSNAP";
-/// Versions 1 and 2 carried other cells; no release wrote them.
-pub const VERSION: u32 = 3;
+/// Versions 1 to 3 carried other heads or cells; no release wrote them.
+pub const VERSION: u32 = 4;
 /// The checksum in front of a chunk.
 pub const CHUNK_HEAD_BYTES: usize = 4;
 const CHUNK_BYTES_MIN: usize = 64;
@@ -38,9 +39,11 @@ pub struct Head {
     pub compact_revision: Revision,
     /// The sender's state hash behind `applied`: the receiver goes on from it.
     pub hash: u64,
+    /// How far the sender had swept: the receiver goes on from there, too.
+    pub swept: Rev,
 }
 
-pub const HEAD_BYTES: usize = 60;
+pub const HEAD_BYTES: usize = 72;
 
 /// In place of a root's number: the last item.
 pub const END: u8 = 0xff;
@@ -80,6 +83,8 @@ impl Head {
         out.put_u64_le(self.revision);
         out.put_u64_le(self.compact_revision);
         out.put_u64_le(self.hash);
+        out.put_u64_le(self.swept.main);
+        out.put_u32_le(self.swept.sub);
         assert!(out.is_empty(), "the fields fill the head");
         bytes
     }
@@ -91,7 +96,8 @@ impl Head {
             let cluster = reader.u64()?;
             let applied = EntryId::new(reader.u64()?, reader.u64()?);
             let (revision, compact_revision, hash) = (reader.u64()?, reader.u64()?, reader.u64()?);
-            Ok((magic, version, Head { cluster, applied, revision, compact_revision, hash }))
+            let swept = Rev::new(reader.u64()?, reader.u32()?);
+            Ok((magic, version, Head { cluster, applied, revision, compact_revision, hash, swept }))
         };
         let (magic, version, head) = fields().expect("the head is of this length");
         if magic != MAGIC {
@@ -102,6 +108,12 @@ impl Head {
         }
         if head.revision < FIRST_REVISION || head.compact_revision > head.revision {
             return Err(format!("claims revision {}, compacted at {}", head.revision, head.compact_revision));
+        }
+        if head.swept > Rev::new(head.compact_revision + 1, 0) {
+            return Err(format!(
+                "claims to be swept to {}, compacted at {}",
+                head.swept, head.compact_revision
+            ));
         }
         Ok(head)
     }
@@ -299,6 +311,7 @@ impl<D: Disk> Store<D> {
             revision: self.state.revision,
             compact_revision: self.state.compact_revision,
             hash: self.state.hash,
+            swept: self.state.swept,
         };
         let mut pending = BytesMut::new();
         pending.put_slice(&head.encode());
@@ -317,9 +330,9 @@ impl<D: Disk> Store<D> {
         self.tree.unpin(snapshot.cells.view);
     }
 
-    /// A digest of the replicated content: every version, the list of revisions, the members, the revision and
-    /// the compact revision. Equal on all members that have applied the same entries; what belongs to one
-    /// member (its id, the layout of its pages) and the applied index, which a no-op moves, are not part of it.
+    /// A digest of the replicated content: every version that can be read, the members, the revision and the compact
+    /// revision. Equal on all members that have applied the same entries; what belongs to one member (its id, the
+    /// layout of its pages, what it has not swept yet) and the applied index, which a no-op moves, are not part of it.
     /// Reads everything.
     pub fn content_hash(&self) -> Result<u64> {
         let mut digest = Digest::new();
@@ -327,11 +340,17 @@ impl<D: Disk> Store<D> {
         for number in [cluster, revision, compact_revision] {
             digest.number(number);
         }
+        let may_hold_garbage = self.sweep_due() && !planted::on("store-digest-sees-garbage");
+        let mut failed = Ok(());
         Cells::new(View::Now).visit(self, |cell| {
-            digest_cell(&mut digest, cell);
-            true
+            match if may_hold_garbage { self.is_garbage(cell) } else { Ok(false) } {
+                Ok(true) => {}
+                Ok(false) => digest_cell(&mut digest, cell),
+                Err(damage) => failed = Err(damage),
+            }
+            failed.is_ok()
         })?;
-        Ok(digest.value())
+        failed.map(|()| digest.value())
     }
 }
 

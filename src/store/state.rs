@@ -6,6 +6,8 @@ use std::path::Path;
 use bytes::BufMut;
 
 use super::chain;
+use super::revision::Rev;
+use crate::base::planted;
 use crate::base::{ClusterId, EntryId, Error, MemberId, Reader, Result, Revision};
 use crate::btree::USER_BYTES_MAX;
 
@@ -19,8 +21,8 @@ pub struct Identity {
 /// The record.
 ///
 /// ```text
-/// version u16 | phase u16 | 0 u32 | cluster u64 | member u64 | applied term u64 | applied index u64 |
-/// revision u64 | compact revision u64 | state hash u64
+/// version u16 | phase u16 | swept sub u32 | cluster u64 | member u64 | applied term u64 | applied index u64 |
+/// revision u64 | compact revision u64 | state hash u64 | swept main u64
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
@@ -31,6 +33,9 @@ pub struct State {
     pub revision: Revision,
     /// The first revision that can still be read; 0 = all can.
     pub compact_revision: Revision,
+    /// How far this member has swept: what the compact revision made superfluous and that a change before this one tells
+    /// of is gone ([`super::compact`]).
+    pub swept: Rev,
     /// The chain over what every entry up to `applied` did ([`super::chain`]).
     pub hash: u64,
 }
@@ -44,12 +49,12 @@ pub enum Phase {
     Diverged,
 }
 
-/// Versions 1 and 2 had other records; no release wrote them.
-const VERSION: u16 = 3;
+/// Versions 1 to 3 had other records; no release wrote them.
+const VERSION: u16 = 4;
 const FILLING: u16 = 1;
 const COMPLETE: u16 = 2;
 const DIVERGED: u16 = 3;
-const STATE_BYTES: usize = 64;
+const STATE_BYTES: usize = 72;
 const _: () = assert!(STATE_BYTES <= USER_BYTES_MAX);
 
 /// The revision of a store in which nothing was ever written: etcd's.
@@ -63,6 +68,7 @@ impl State {
             applied: EntryId::ZERO,
             revision: FIRST_REVISION,
             compact_revision: 0,
+            swept: Rev::default(),
             hash: chain::START,
         }
     }
@@ -76,7 +82,11 @@ impl State {
             Phase::Complete => COMPLETE,
             Phase::Diverged => DIVERGED,
         });
-        out.put_u32_le(0);
+        let swept = match planted::on("store-sweep-is-done-when-it-begins") {
+            true => Rev::new(self.compact_revision + 1, 0),
+            false => self.swept,
+        };
+        out.put_u32_le(swept.sub);
         out.put_u64_le(self.identity.cluster);
         out.put_u64_le(self.identity.member);
         out.put_u64_le(self.applied.term);
@@ -84,6 +94,7 @@ impl State {
         out.put_u64_le(self.revision);
         out.put_u64_le(self.compact_revision);
         out.put_u64_le(self.hash);
+        out.put_u64_le(swept.main);
         assert!(out.is_empty(), "the fields fill the record");
         bytes
     }
@@ -104,22 +115,22 @@ impl State {
             )));
         }
         if record.len() != STATE_BYTES {
-            return Err(damaged(format!("{} bytes", record.len()), "64 bytes"));
+            return Err(damaged(format!("{} bytes", record.len()), "72 bytes"));
         }
         let mut reader = Reader::new(record);
         let mut fields = || -> Result<_, crate::base::codec::Short> {
             let head = (reader.u16()?, reader.u16()?, reader.u32()?);
             let identity = Identity { cluster: reader.u64()?, member: reader.u64()? };
             let applied = EntryId::new(reader.u64()?, reader.u64()?);
-            Ok((head, identity, applied, [reader.u64()?, reader.u64()?, reader.u64()?]))
+            Ok((head, identity, applied, [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?]))
         };
-        let (head, identity, applied, [revision, compact_revision, hash]) =
-            fields().expect("64 bytes are there");
-        let phase = match head {
-            (VERSION, FILLING, 0) => Phase::Filling,
-            (VERSION, COMPLETE, 0) => Phase::Complete,
-            (VERSION, DIVERGED, 0) => Phase::Diverged,
-            other => return Err(damaged(format!("{other:?}"), "version 2, phase 1 to 3, zero")),
+        let ((version, phase, swept_sub), identity, applied, numbers) = fields().expect("72 bytes are there");
+        let [revision, compact_revision, hash, swept_main] = numbers;
+        let phase = match (version, phase) {
+            (VERSION, FILLING) => Phase::Filling,
+            (VERSION, COMPLETE) => Phase::Complete,
+            (VERSION, DIVERGED) => Phase::Diverged,
+            other => return Err(damaged(format!("{other:?}"), "version 4, phase 1 to 3")),
         };
         if revision < FIRST_REVISION || compact_revision > revision {
             return Err(damaged(
@@ -127,7 +138,12 @@ impl State {
                 "a revision from 1, compacted at or below it",
             ));
         }
-        Ok(State { phase, identity, applied, revision, compact_revision, hash })
+        let swept = Rev::new(swept_main, swept_sub);
+        if swept > Rev::new(compact_revision + 1, 0) {
+            let expected = format!("{compact_revision}, the compact revision, at most");
+            return Err(damaged(format!("swept to {swept}"), &expected));
+        }
+        Ok(State { phase, identity, applied, revision, compact_revision, swept, hash })
     }
 }
 
@@ -142,6 +158,7 @@ mod tests {
             applied: EntryId::new(3, 4),
             revision: 5,
             compact_revision: 2,
+            swept: Rev::new(1, 7),
             hash: 6,
         }
     }
@@ -152,9 +169,9 @@ mod tests {
         let hex: String = example().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "0300020000000000\
+            "0400020007000000\
              1100000000000000220000000000000003000000000000000400000000000000\
-             050000000000000002000000000000000600000000000000"
+             0500000000000000020000000000000006000000000000000100000000000000"
         );
     }
 
@@ -167,12 +184,12 @@ mod tests {
             bytes[at] = byte;
             State::decode(path, &bytes).unwrap_err().to_string()
         };
-        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 3: upgrade it");
-        assert!(altered(0, 1).contains("no release wrote that"));
-        for (at, byte) in [(0, 0), (2, 4), (4, 1), (40, 0), (48, 6)] {
+        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 4: upgrade it");
+        assert!(altered(0, 3).contains("no release wrote that"));
+        for (at, byte) in [(0, 0), (2, 4), (40, 0), (48, 6), (64, 4)] {
             assert!(altered(at, byte).contains("is damaged"), "byte {at} = {byte}");
         }
-        assert!(State::decode(path, &example().encode()[..63]).is_err());
+        assert!(State::decode(path, &example().encode()[..71]).is_err());
         assert!(State::decode(path, b"").is_err());
     }
 }

@@ -47,6 +47,14 @@ pub fn successor(key: &[u8]) -> Bytes {
     next.freeze()
 }
 
+/// The state of old that a walk sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Past {
+    pub at: Revision,
+    /// The store's compact revision, which `at` is not before.
+    pub compacted: Revision,
+}
+
 /// A walk. Stands on a key that was there after [`Walk::advance`] has returned true.
 pub struct Walk<'s, D: Disk> {
     tree: &'s Tree<D>,
@@ -55,7 +63,7 @@ pub struct Walk<'s, D: Disk> {
     bounds: &'s Bounds,
     order: Order,
     /// None: the latest state.
-    at: Option<Revision>,
+    past: Option<Past>,
     begun: bool,
     /// The change that was visible, of the key that the walk stands on.
     rev: Rev,
@@ -68,11 +76,11 @@ impl<'s, D: Disk> Walk<'s, D> {
         path: &'s Path,
         bounds: &'s Bounds,
         order: Order,
-        at: Option<Revision>,
+        past: Option<Past>,
     ) -> Walk<'s, D> {
         let cursor = tree.cursor(View::Now, KEYS);
         let (rev, header) = (Rev::default(), Header::default());
-        Walk { tree, path, cursor, bounds, order, at, begun: false, rev, header }
+        Walk { tree, path, cursor, bounds, order, past, begun: false, rev, header }
     }
 
     /// To the next key that was there; false at the end of the span.
@@ -116,7 +124,7 @@ impl<'s, D: Disk> Walk<'s, D> {
 
     /// Looks up what the walk's revision sees of the key under the cursor; false if the key was not there then.
     fn find_visible(&mut self) -> Result<bool> {
-        if self.at.is_none() && !self.cursor.counted() {
+        if self.past.is_none() && !self.cursor.counted() {
             return Ok(false);
         }
         let value = self.cursor.value();
@@ -131,12 +139,17 @@ impl<'s, D: Disk> Walk<'s, D> {
         let bad = |bad| damaged(self.path, "a key", bad);
         let (newest, header, line) = record::decode_key(record).map_err(bad)?;
         (self.rev, self.header) = (newest, header);
-        if let Some(at) = self.at {
+        if let Some(Past { at, compacted }) = self.past {
             let line = record::decode_line(newest, line).map_err(bad)?;
             let links = |rev| Ok(head_at(self.tree, self.path, rev)?.links);
             let Some(rev) = line.find(at, links)? else { return Ok(false) };
             if rev != newest {
-                (self.rev, self.header) = (rev, head_at(self.tree, self.path, rev)?.header);
+                match head_if_kept(self.tree, self.path, rev)? {
+                    Some(change) => (self.rev, self.header) = (rev, change.header),
+                    // Of what can be seen, a deletion alone is not kept.
+                    None if rev.main < compacted => return Ok(false),
+                    None => return Err(missing(self.path, rev)),
+                }
             }
         }
         Ok(!self.header.tombstone)
@@ -173,9 +186,14 @@ impl<'s, D: Disk> Walk<'s, D> {
 
 /// A change without its key and value.
 pub fn head_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Change> {
-    let record = change_at(tree, path, rev)?;
+    head_if_kept(tree, path, rev)?.ok_or_else(|| missing(path, rev))
+}
+
+/// The same of a change that a compaction may have taken away.
+fn head_if_kept<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Option<Change>> {
+    let Some(record) = tree.get(View::Now, CHANGES, &rev.encode())? else { return Ok(None) };
     let decode = |record: &[u8]| match Change::decode(rev, record) {
-        Ok((change, _)) => Ok(change),
+        Ok((change, _)) => Ok(Some(change)),
         Err(bad) => Err(damaged(path, "a change", bad)),
     };
     match record.as_slice() {
@@ -186,7 +204,8 @@ pub fn head_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Change>
 
 /// The value that a change gave its key.
 pub fn value_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Bytes> {
-    let record = change_at(tree, path, rev)?;
+    let record: Value<'_, D> =
+        tree.get(View::Now, CHANGES, &rev.encode())?.ok_or_else(|| missing(path, rev))?;
     let value_bytes = |record: &[u8]| {
         let (_, mut rest) = Change::decode(rev, record)?;
         record::take_key(&mut rest)?;
@@ -203,10 +222,9 @@ pub fn value_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Bytes>
     Ok(whole.split_off(whole.len() - value_bytes).freeze())
 }
 
-/// The record of a change that something leads to.
-fn change_at<'t, D: Disk>(tree: &'t Tree<D>, path: &Path, rev: Rev) -> Result<Value<'t, D>> {
-    let missing = || -> Error { damaged(path, "a change", Malformed(format!("none at revision {rev}"))) };
-    tree.get(View::Now, CHANGES, &rev.encode())?.ok_or_else(missing)
+/// Something leads to a change that is not there.
+fn missing(path: &Path, rev: Rev) -> Error {
+    damaged(path, "a change", Malformed(format!("none at revision {rev}")))
 }
 
 pub fn key_value(key: Bytes, rev: Rev, header: &Header, value: Bytes) -> KeyValue {

@@ -1,5 +1,6 @@
 //! The store against a model, through checkpoints, restarts, power cuts and snapshots, on the simulated disk.
 
+mod compact;
 mod crash;
 mod model;
 mod random;
@@ -9,7 +10,7 @@ mod snapshot;
 use std::path::Path;
 
 use bytes::Bytes;
-use pawl::api::{Body, Command, Delete, Member, Put, Span};
+use pawl::api::{Body, Command, Compact, Delete, Member, Put, Span};
 use pawl::base::EntryId;
 use pawl::io::Disk;
 use pawl::io::sim::SimDisk;

@@ -20,6 +20,7 @@ struct Version {
 #[derive(Clone)]
 pub struct Model {
     pub revision: u64,
+    pub compacted: u64,
     /// Oldest version first.
     keys: BTreeMap<Bytes, Vec<Version>>,
     pub members: BTreeMap<u64, Member>,
@@ -29,7 +30,7 @@ pub struct Model {
 impl Model {
     pub fn new(members: &[Member]) -> Model {
         let members = members.iter().map(|member| (member.id, member.clone())).collect();
-        Model { revision: 1, keys: BTreeMap::new(), members, removed: BTreeSet::new() }
+        Model { revision: 1, compacted: 0, keys: BTreeMap::new(), members, removed: BTreeSet::new() }
     }
 
     pub fn apply(&mut self, command: &Command) -> Body {
@@ -45,6 +46,7 @@ impl Model {
                 }
             },
             Command::Members(change) => self.change_members(change),
+            Command::Compact(compact) => self.compact(compact.revision),
         }
     }
 
@@ -100,6 +102,17 @@ impl Model {
         }
     }
 
+    fn compact(&mut self, revision: u64) -> Body {
+        if revision > self.revision {
+            return Body::Fault(Fault::future(self.revision));
+        }
+        if revision <= self.compacted {
+            return Body::Fault(Fault::compacted(self.compacted));
+        }
+        self.compacted = revision;
+        Body::Compacted { revision }
+    }
+
     fn put(&mut self, put: &Put) -> Body {
         if put.lease != 0 {
             return Body::Fault(Fault::no_lease());
@@ -142,6 +155,9 @@ impl Model {
         if range.revision > self.revision {
             return Err(Fault::future(self.revision));
         }
+        if range.revision > 0 && range.revision < self.compacted {
+            return Err(Fault::compacted(self.compacted));
+        }
         let revision = if range.revision == 0 { self.revision } else { range.revision };
         let all = self.all_at(&range.span, revision);
         let count = all.len() as u64;
@@ -182,6 +198,17 @@ impl Model {
             Span::From(from) => from <= key,
         };
         self.keys.keys().filter(|key| inside(key)).filter_map(|key| self.at(key, revision)).collect()
+    }
+
+    /// Changes of keys behind a revision.
+    pub fn changes_after(&self, revision: u64) -> u64 {
+        let after = |version: &&Version| version.modified > revision;
+        self.keys.values().flatten().filter(after).count() as u64
+    }
+
+    pub fn deletions_at(&self, revision: u64) -> u64 {
+        let deletion = |version: &&Version| version.modified == revision && version.value.is_none();
+        self.keys.values().flatten().filter(deletion).count() as u64
     }
 
     fn at(&self, key: &Bytes, revision: u64) -> Option<KeyValue> {

@@ -68,7 +68,8 @@ fn run(page_bytes: usize, seed: u64, steps: usize) {
 
 impl Rig {
     fn step(&mut self) {
-        match self.rng.below(100) {
+        match self.rng.below(110) {
+            100..110 => self.sweep(),
             0..65 => self.apply(),
             65..75 => self.read(),
             75..85 => self.read_slowly(),
@@ -81,7 +82,8 @@ impl Rig {
     }
 
     fn apply(&mut self) {
-        let command = (!self.rng.one_in(20)).then(|| random_command(&mut self.rng));
+        let revision = self.model.revision;
+        let command = (!self.rng.one_in(20)).then(|| random_command(&mut self.rng, revision));
         let id = EntryId::new(1 + self.log.len() as u64 / 50, self.log.len() as u64 + 1);
         let body = self.store.apply(id, command.as_ref()).unwrap();
         if let Some(command) = &command {
@@ -109,7 +111,18 @@ impl Rig {
         };
         let keys = self.rng.between(1, 12) as usize;
         let mut budget = Budget { keys, bytes: self.rng.between(1, 400) as usize };
-        let part = self.store.read_part(&mut slow.reading, &mut budget).unwrap().unwrap();
+        let compacted = slow.reading.revision() < self.model.compacted;
+        if compacted && !slow.begun && slow.range.revision == 0 {
+            slow.expected = self.model.range(&slow.range);
+        }
+        let part = match self.store.read_part(&mut slow.reading, &mut budget).unwrap() {
+            Ok(part) => part,
+            Err(fault) => {
+                assert!(compacted && (slow.begun || slow.range.revision > 0), "{:?}: {fault}", slow.range);
+                self.slow = None;
+                return;
+            }
+        };
         assert!(part.kvs.len() <= keys, "{} kvs of {keys} keys", part.kvs.len());
         if let Some(head) = part.head {
             assert!(!slow.begun, "a second head");
@@ -123,6 +136,18 @@ impl Rig {
         if part.last {
             assert_eq!(Ok(&slow.read), slow.expected.as_ref(), "{:?}", slow.range);
             self.slow = None;
+        }
+    }
+
+    /// A few changes of what may be left, or all of it.
+    fn sweep(&mut self) {
+        let work_max = self.rng.between(1, 12) as usize;
+        let whole = self.rng.one_in(4);
+        while self.store.sweep_due() {
+            self.store.sweep(work_max).unwrap();
+            if !whole {
+                break;
+            }
         }
     }
 
@@ -200,16 +225,24 @@ impl Rig {
 
     fn end(mut self, page_bytes: usize) {
         self.end_checkpoint();
-        let everything = Range::new(Span::Prefix(Bytes::new()));
-        assert_eq!(self.store.range(&everything).unwrap(), self.model.range(&everything));
+        for revision in self.model.compacted.max(1)..=self.model.revision {
+            let everything = Range { revision, ..Range::new(Span::Prefix(Bytes::new())) };
+            assert_eq!(self.store.range(&everything).unwrap(), self.model.range(&everything));
+        }
         assert_eq!(self.store.members(), self.model.members.values().cloned().collect::<Vec<_>>());
         assert!(self.store.removed_members().iter().eq(&self.model.removed));
 
-        // Determinism: the same log, other pages, another disk and no checkpoint at all.
+        // Determinism: the same log, other pages, another disk, and no checkpoint and no sweep at all.
         let other = disk();
         let mut straight = new_store(&other, if page_bytes == 4096 { 512 } else { 4096 });
         for (at, command) in self.log.iter().enumerate() {
             straight.apply(EntryId::new(1 + at as u64 / 50, at as u64 + 1), command.as_ref()).unwrap();
+        }
+        assert_eq!(content(&straight), content(&self.store));
+        for store in [&mut self.store, &mut straight] {
+            while self.rng.one_in(2) && store.sweep_due() {
+                store.sweep(64).unwrap();
+            }
         }
         assert_eq!(content(&straight), content(&self.store));
         assert_sound(&self.disk, self.store);
@@ -256,8 +289,14 @@ fn random_span(rng: &mut Rng) -> Span {
     }
 }
 
-fn random_command(rng: &mut Rng) -> Command {
-    match rng.below(21) {
+fn random_command(rng: &mut Rng, revision: u64) -> Command {
+    match rng.below(22) {
+        // Mostly a little behind the last one; now and then what is refused.
+        21 => {
+            let back = if rng.one_in(4) { rng.below(revision + 1) } else { rng.below(20) };
+            let revision = (revision + 1).saturating_sub(back);
+            Command::Compact(Compact { revision, physical: rng.one_in(2) })
+        }
         0..14 => {
             let (ignore_value, ignore_lease) = (rng.one_in(6), rng.one_in(10));
             Command::Put(Put {

@@ -99,6 +99,8 @@ pub enum Command {
     Get(Get),
     /// Deletes a key or a range of keys
     Del(Del),
+    /// Ends the history before a revision: what can only be seen there goes
+    Compaction(Compaction),
     /// Reads and changes the cluster's members
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Member(Member),
@@ -194,6 +196,16 @@ pub struct Del {
     range: Option<String>,
 }
 
+#[derive(Debug, Args)]
+pub struct Compaction {
+    /// The first that can still be read
+    #[arg(value_name = "REVISION")]
+    pub words: Vec<OsString>,
+    /// Wait until the room of what goes is free
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub physical: Option<bool>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Member {
     /// Lists the members
@@ -259,7 +271,6 @@ const NOT_YET: &[&str] = &[
     "alarm",
     "auth",
     "check",
-    "compaction",
     "completion",
     "defrag",
     "downgrade",

@@ -2,6 +2,7 @@
 
 mod args;
 mod keys;
+mod maintenance;
 mod members;
 mod reply;
 mod session;
@@ -164,6 +165,7 @@ impl Client<'_> {
                 console.print(&output::members(&header, &members, format, hex)?);
             }
             Command::Member(change) => return self.change_members(change, console),
+            Command::Compaction(compaction) => return self.compact(compaction, console),
             Command::MoveLeader(id) => return self.move_leader(id, console),
             Command::Endpoint(endpoint) => return self.endpoint(endpoint, console),
             Command::Version(_) => console.print(version::text(Role::Client, self.program).as_bytes()),

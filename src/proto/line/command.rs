@@ -4,7 +4,7 @@
 use super::frame::Words;
 use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
-use crate::api::{Code, Delete, Fault, Order, Put, Range, Request, SortBy, Span};
+use crate::api::{Code, Compact, Delete, Fault, Order, Put, Range, Request, SortBy, Span};
 use crate::base::MemberId;
 
 /// The greatest number that any option takes: etcd's are signed.
@@ -84,6 +84,11 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
             let prev_kv = options(call, next)?.has(Opt::Prev);
             let shape = if prev_kv { Shape::DeletedKvs } else { Shape::Deleted };
             (Request::Delete(Delete { span, prev_kv }), shape)
+        }
+        Run::Compact => {
+            let revision = number(call, first)?;
+            let physical = options(call, first + 1)?.has(Opt::Physical);
+            (Request::Compact(Compact { revision, physical }), Shape::Ok)
         }
         Run::DbSize => {
             let mut range = Range::new(Span::Prefix(bytes::Bytes::new()));

@@ -12,7 +12,7 @@ pub enum Shape {
     Revision,
     /// PUT PREV: `[revision, previous kv or null]`.
     PutPrevious,
-    /// SET: `OK`.
+    /// SET, COMPACT, MOVELEADER: `OK`.
     Ok,
     /// GET: the value or null.
     Value,
@@ -68,7 +68,7 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
             members(all, resp);
         }
         (Shape::Exists, Body::Exists(found)) => resp.integer(*found),
-        (Shape::Ok, Body::Put { .. } | Body::LeaderMoved) => resp.simple("OK"),
+        (Shape::Ok, Body::Put { .. } | Body::Compacted { .. } | Body::LeaderMoved) => resp.simple("OK"),
         (Shape::Value, Body::Range(range)) => match range.kvs.first() {
             Some(kv) => resp.bulk(&kv.value),
             None => resp.null(),

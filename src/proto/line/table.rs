@@ -31,6 +31,7 @@ pub enum Run {
     Range,
     Del,
     Set,
+    Compact,
     Exists,
     DbSize,
     Status,
@@ -81,10 +82,11 @@ pub enum Opt {
     MinCreate,
     MaxCreate,
     Learner,
+    Physical,
 }
 
 /// Options there are.
-pub const OPTIONS: usize = Opt::Learner as usize + 1;
+pub const OPTIONS: usize = Opt::Physical as usize + 1;
 
 /// The type of a word, as `COMMAND DOCS` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,6 +230,14 @@ pub static COMMANDS: &[Spec] = &[
             ),
             other("LIST", Run::CommandList, Session, &[], "The names of all commands."),
         ],
+    ),
+    data(
+        "COMPACT",
+        Run::Compact,
+        WRITE,
+        NO_KEY,
+        &[Word("revision", Integer), Flag(Opt::Physical, "PHYSICAL")],
+        "Ends the history before a revision; with PHYSICAL, answers when the room is free here.",
     ),
     container(
         "CONFIG",
@@ -387,7 +397,6 @@ pub const BY: &[&str] = &["KEY", "VERSION", "CREATE", "MOD", "VALUE"];
 pub static ABSENT: &[(&str, &str)] = &[
     ("ALARM", NOT_YET),
     ("AUTH", "authentication is not in this version of Pawl: every client may do everything"),
-    ("COMPACT", NOT_YET),
     ("DEFRAG", "there is no stop-the-world defragmentation: space is given back while running"),
     ("DISCARD", NO_MULTI),
     ("ELECTION", NOT_YET),

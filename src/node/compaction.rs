@@ -1,0 +1,57 @@
+//! Compactions: what they leave to be swept, and who waits for that.
+
+use super::writes::Asker;
+use super::{CHECKPOINT_AFTER, Node};
+use crate::api::{Body, ConnId, Fault, Tag};
+use crate::base::{Mono, Result, Revision};
+use crate::io::Disk;
+
+/// Changes that are looked at in one turn, or pages that come free: a fraction of a millisecond.
+pub const SWEEP_WORK_MAX: usize = 64;
+
+/// A client that wants to know when the room is free.
+#[derive(Debug)]
+pub(super) struct Sweeper {
+    pub(super) conn: ConnId,
+    tag: Tag,
+    revision: Revision,
+}
+
+impl<D: Disk> Node<D> {
+    /// A compaction that this member asked for is applied, and its answer waits for the sweep.
+    pub(super) fn await_sweep(&mut self, request_id: u64, revision: Revision) {
+        if let Some(write) = self.writes.take(request_id)
+            && let Asker::Client { conn, tag } = write.asker
+        {
+            self.sweepers.push(Sweeper { conn, tag, revision });
+        }
+    }
+
+    /// Whether a turn can sweep. While changed pages may not become more, it waits for the checkpoint as entries do.
+    pub(super) fn may_sweep(&self) -> bool {
+        self.store.sweep_due() && !self.snapshots.installing() && !self.waits_for_checkpoint()
+    }
+
+    /// The part of this turn.
+    pub(super) fn sweep(&mut self) -> Result<()> {
+        if self.may_sweep() {
+            self.store.sweep(self.config.sweep_work_max)?;
+            if self.checkpoint_due == Mono::NEVER {
+                self.checkpoint_due = self.now + CHECKPOINT_AFTER;
+            }
+        }
+        if !self.store.sweep_due() {
+            for Sweeper { conn, tag, revision } in std::mem::take(&mut self.sweepers) {
+                self.reply(conn, tag, Body::Compacted { revision });
+            }
+        }
+        Ok(())
+    }
+
+    /// The end comes first. What was asked for has happened; when the room will be free is not known.
+    pub(super) fn dismiss_sweepers(&mut self) {
+        for Sweeper { conn, tag, .. } in std::mem::take(&mut self.sweepers) {
+            self.fail(conn, tag, Fault::timeout());
+        }
+    }
+}

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::history::{History, Outcome};
+use super::history::{Answer, History, Outcome};
 use super::operator;
 use super::options::Options;
 use super::plan::Moment;
 use super::stream::{exponential, stream};
 use super::world::{Event, World};
-use crate::api::{Body, Call, ConnId, Delete, Order, Put, Range, Reply, Request, Span, Tag};
+use crate::api::{Body, Call, Compact, ConnId, Delete, Header, Order, Put, Range, Reply, Request, Span, Tag};
 use crate::base::time::MS;
 use crate::base::{Mono, Revision, Rng};
 
@@ -47,6 +47,8 @@ pub struct Clients {
     pub budget: u64,
     keys: u64,
     value_max: u64,
+    /// One operation in so many is a compaction; none, if it is 0.
+    compact: u64,
 }
 
 impl Clients {
@@ -68,11 +70,27 @@ impl Clients {
             budget: options.ops,
             keys: options.keys,
             value_max: options.value_max,
+            compact: options.compact,
         }
     }
 
     pub fn answered(&self) -> usize {
         self.history.ops.iter().filter(|op| op.outcome != Outcome::Unknown).count()
+    }
+
+    /// Those that were carried out.
+    pub fn compactions(&self) -> usize {
+        let done =
+            |outcome: &Outcome| matches!(outcome, Outcome::Answered { answer: Answer::Compact { .. }, .. });
+        self.history.ops.iter().filter(|op| done(&op.outcome)).count()
+    }
+
+    /// What a member holds in the end, as if somebody had asked for it.
+    pub fn shown_state(&mut self, request: Request, header: &Header, body: Body, now: Mono) {
+        let (client, conn) = (self.all.len() as u64, self.next_conn);
+        self.next_conn += 1;
+        let op = self.history.invoke(client, conn, request, now);
+        self.history.answer(op, header, body, now);
     }
 
     /// Operations that somebody still waits for.
@@ -107,6 +125,9 @@ impl Clients {
         let number = self.history.ops.len();
         let (keys, value_max) = (self.keys, self.value_max);
         let Client { rng, known, .. } = &mut self.all[client];
+        if self.compact > 0 && rng.one_in(self.compact) {
+            return compact(rng, *known);
+        }
         match rng.below(100) {
             0..=44 => put(rng, keys, value_max, number),
             45..=51 => Request::Delete(Delete { span: span(rng, keys, 6), prev_kv: rng.one_in(3) }),
@@ -119,6 +140,16 @@ impl Clients {
 
 fn key(rng: &mut Rng, keys: u64) -> Bytes {
     Bytes::from(format!("k{:03}", rng.below(keys)))
+}
+
+/// Mostly a little behind what is known to be there; now and then what is refused.
+fn compact(rng: &mut Rng, known: Revision) -> Request {
+    let revision = match rng.below(8) {
+        0 => known + rng.below(6),
+        1 => rng.between(0, known),
+        _ => known.saturating_sub(rng.below(12)),
+    };
+    Request::Compact(Compact { revision, physical: rng.one_in(3) })
 }
 
 fn put(rng: &mut Rng, keys: u64, value_max: u64, number: usize) -> Request {

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::check;
-use super::history::Change;
 use super::process::{tree_dir, wal_dir};
 use super::world::World;
-use crate::api::{Command, Range, RangeResult, Span, command};
-use crate::base::{Index, Revision};
+use crate::base::Index;
 use crate::btree;
 use crate::{store, wal};
 
@@ -35,7 +33,7 @@ impl World {
     }
 
     /// Members that have applied the same hold the same.
-    fn check_content(&mut self) {
+    pub(super) fn check_content(&mut self) {
         let mut known: BTreeMap<Index, (usize, u64)> = BTreeMap::new();
         for member in self.members() {
             let Some(process) = &self.machines[member].process else { continue };
@@ -52,51 +50,6 @@ impl World {
             if first != hash {
                 return self.fail("V06", format!("members {other} and {member} differ at entry {index}"));
             }
-        }
-    }
-
-    /// Asks the member that is furthest what happened at each revision. The log tells which keys to ask for; what
-    /// is believed is the store.
-    fn read_changes(&mut self) {
-        let furthest = self
-            .members()
-            .filter(|member| !self.machines[*member].tainted)
-            .filter(|member| self.machines[*member].process.is_some())
-            .max_by_key(|member| self.machines[*member].process.as_ref().map(|p| p.node.revision()));
-        let Some(member) = furthest else { return };
-        let mut changes = Vec::new();
-        let process = self.machines[member].process.as_ref().expect("it was just chosen");
-        let last = process.node.revision();
-        let ask = |span: &Span, revision: Revision| -> Result<RangeResult, String> {
-            let range = Range { revision, ..Range::new(span.clone()) };
-            let answer = process.node.range(&range).map_err(|why| why.to_string())?;
-            answer.map_err(|fault| fault.to_string())
-        };
-        let mut next: Revision = 2;
-        let mut wrong = None;
-        for committed in self.watch.committed.iter().flatten().filter(|entry| !entry.payload.is_empty()) {
-            if next > last {
-                break;
-            }
-            match happened(&committed.payload, next, &ask) {
-                Ok(at_once) if at_once.is_empty() => {}
-                Ok(at_once) => {
-                    changes.extend(at_once);
-                    next += 1;
-                }
-                Err(why) => wrong = Some(why),
-            }
-        }
-        if let Some(why) = wrong {
-            return self.fail("V13", format!("member {member} cannot be read at revision {next}: {why}"));
-        }
-        let known = self.watch.committed.iter().all(Option::is_some);
-        if next <= last && known {
-            return self
-                .fail("V06", format!("no entry of the log explains revision {next} of member {member}"));
-        }
-        if next > last {
-            self.clients.history.changes = changes;
         }
     }
 
@@ -143,35 +96,5 @@ impl World {
                 return self.fail("V15", format!("the files of member {member}: {first}"));
             }
         }
-    }
-}
-
-/// What the store says this entry did at a revision; nothing: the revision is another entry's.
-fn happened(
-    payload: &bytes::Bytes,
-    revision: Revision,
-    ask: &dyn Fn(&Span, Revision) -> Result<RangeResult, String>,
-) -> Result<Vec<Change>, String> {
-    let (_, decoded) = command::decode(payload.clone()).map_err(|why| why.0)?;
-    match decoded {
-        Command::Put(put) => {
-            let key = Span::Key(put.key);
-            if put.ignore_value && ask(&key, revision - 1)?.kvs.is_empty() {
-                return Ok(Vec::new()); // It kept the value of a key that was not there.
-            }
-            let found = ask(&key, revision)?;
-            let new = found.kvs.into_iter().filter(|kv| kv.mod_revision == revision);
-            Ok(new.map(|kv| Change { revision, key: kv.key, value: Some(kv.value) }).collect())
-        }
-        Command::Delete(delete) => {
-            let before = ask(&delete.span, revision - 1)?;
-            if before.kvs.is_empty() {
-                return Ok(Vec::new());
-            }
-            let after = ask(&delete.span, revision)?;
-            let gone = before.kvs.into_iter().filter(|kv| after.kvs.iter().all(|left| left.key != kv.key));
-            Ok(gone.map(|kv| Change { revision, key: kv.key, value: None }).collect())
-        }
-        Command::Publish { .. } | Command::Members(_) => Ok(Vec::new()),
     }
 }

@@ -43,6 +43,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     let frames = dice.one_in(3);
     // Of the seed itself: a new draw would make other plans of all seeds.
     let uneven = seed % 4 == 3;
+    let mut compactions = stream(seed, "compactions", 0);
     let mut rate = |low, high| if dice.one_in(2) { 0 } else { log_uniform(dice, low, high) };
     let (loss, repeat, overtake, recut) =
         (rate(1_000, 200_000), rate(1_000, 200_000), rate(1_000, 100_000), rate(20_000, 500_000));
@@ -73,6 +74,8 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         latency: log_uniform(dice, MS / 20, 4 * MS),
         sync: log_uniform(dice, MS / 10, 8 * MS),
         recut,
+        compact: if compactions.one_in(2) { 0 } else { log_uniform(&mut compactions, 6, 400) },
+        sweep: log_uniform(&mut compactions, 1, 24),
         forks: log_uniform(dice, 60, 1_000),
     }
 }

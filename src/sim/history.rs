@@ -4,6 +4,7 @@
 //! The simulator records into a [`History`] as it goes, in the order of events. Tests with real processes
 //! collect [`Op`]s per client and join them at the end.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -50,7 +51,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What an answer told. Transactions, leases and compaction will add theirs.
+/// What an answer told. Transactions and leases will add theirs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// `previous` as in [`Body::Put`]: Some exactly when it was asked for.
@@ -80,6 +81,10 @@ pub enum Answer {
     Compacted {
         first: Revision,
     },
+    /// The history ends here, as was asked for.
+    Compact {
+        revision: Revision,
+    },
 }
 
 /// What one revision did to one key, as the store itself tells afterwards.
@@ -99,6 +104,10 @@ pub struct History {
     /// may be read at any time, in pieces). Without it, a revision that nobody was told of and nobody has read
     /// leaves the keys that it may have changed in doubt, and what was said of them later goes unchecked.
     pub changes: Vec<Change>,
+    /// Revisions among them that nobody could read back: a compaction was first.
+    pub unread: BTreeSet<Revision>,
+    /// The store orders compactions of its own.
+    pub compacts_by_itself: bool,
     last_order: u64,
 }
 
@@ -113,7 +122,7 @@ impl History {
         for (number, op) in ops.iter_mut().enumerate() {
             op.number = number;
         }
-        History { ops, changes: Vec::new(), last_order: 0 }
+        History { ops, ..History::default() }
     }
 
     /// A client asks. The number names the operation until its answer.
@@ -146,6 +155,7 @@ impl Outcome {
             Body::Put { revision, previous } => Answer::Put { revision, previous },
             Body::Delete { revision, deleted, previous } => Answer::Delete { revision, deleted, previous },
             Body::Range(result) => Answer::Range(result),
+            Body::Compacted { revision } => Answer::Compact { revision },
             Body::Exists(found) => Answer::Exists { revision: header.revision, found },
             Body::Fault(fault) => return Outcome::from_fault(at, Some(header.revision), &fault),
             Body::RangePart(_)
@@ -229,6 +239,10 @@ fn show_request(f: &mut fmt::Formatter<'_>, request: &Request) -> fmt::Result {
             write!(f, "delete {}{}", ShownSpan(span), if *prev_kv { " prev" } else { "" })
         }
         Request::Range(range) => show_range(f, range),
+        Request::Compact(compact) => {
+            let physical = if compact.physical { " physical" } else { "" };
+            write!(f, "compact {}{physical}", compact.revision)
+        }
         other => write!(f, "{other:?}"),
     }
 }
@@ -343,6 +357,7 @@ impl fmt::Display for Answer {
             Answer::NoKey => f.write_str("NOKEY"),
             Answer::Future { newest } => write!(f, "FUTURE {newest}"),
             Answer::Compacted { first } => write!(f, "COMPACTED {first}"),
+            Answer::Compact { revision } => write!(f, "compacted {revision}"),
         }
     }
 }

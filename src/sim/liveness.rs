@@ -7,12 +7,14 @@
 //! - L3: new writes are acknowledged.
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
+//! - L9: and have swept all that compactions left.
 //! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over.
 //! - L8: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong
 //!   notices, or doubts it, and the one that differs from it does so too: then it is for the operator to say who is right.
 
 use super::operator::Outcome;
 use super::plan::{Step, Who};
+use super::process::SWEEP_DELAY;
 use super::world::{START, World};
 use crate::base::time::{MS, Nanos, SECOND};
 
@@ -211,8 +213,21 @@ impl World {
         self.run_until(due, World::converged);
         if self.sound() && !self.converged() {
             let who: Vec<String> = self.members().map(|member| self.describe(member)).collect();
-            self.fail("L5", format!("the members do not agree in the end: {}", who.join("; ")));
+            return self.fail("L5", format!("the members do not agree in the end: {}", who.join("; ")));
         }
+        let swept = |world: &World| world.unswept().is_empty();
+        let due = self.now + SECOND + self.watch.committed.len() as u64 * SWEEP_DELAY;
+        self.run_until(due, swept);
+        if self.sound() && !swept(self) {
+            self.fail("L9", format!("members {:?} do not sweep what was compacted", self.unswept()));
+        }
+    }
+
+    fn unswept(&self) -> Vec<usize> {
+        let due = |member: &usize| {
+            self.machines[*member].process.as_ref().is_some_and(|process| process.node.sweep_due())
+        };
+        self.enrolled().into_iter().filter(due).collect()
     }
 
     /// L7.

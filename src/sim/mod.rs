@@ -80,6 +80,7 @@ pub mod options;
 pub mod plan;
 pub mod planted;
 mod process;
+mod readback;
 pub mod report;
 mod roster;
 pub mod run;

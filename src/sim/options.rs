@@ -51,6 +51,10 @@ pub struct Options {
     pub sync: Nanos,
     /// How often power fails again while a member recovers.
     pub recut: u64,
+    /// One operation in so many is a compaction; 0: none.
+    pub compact: u64,
+    /// Changes that a turn sweeps.
+    pub sweep: u64,
     /// One in so many claims of durability is held against the worst disk that a power cut would leave.
     pub forks: u64,
 }
@@ -84,6 +88,8 @@ impl Default for Options {
             latency: MS / 5,
             sync: MS,
             recut: 0,
+            compact: 0,
+            sweep: 4,
             forks: 200,
         }
     }
@@ -105,7 +111,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 27] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 29] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -133,6 +139,8 @@ impl Options {
             ("latency", Field::Span(&mut self.latency)),
             ("sync", Field::Span(&mut self.sync)),
             ("recut", Field::Number(&mut self.recut)),
+            ("compact", Field::Number(&mut self.compact)),
+            ("sweep", Field::Number(&mut self.sweep)),
             ("forks", Field::Number(&mut self.forks)),
         ]
     }
@@ -166,8 +174,9 @@ impl Options {
         if !(1..=9).contains(&self.members) || self.spares > 9 {
             return wrong("members: 1 to 9, and 9 spares at most");
         }
-        if self.keys == 0 || self.forks == 0 || self.catchup == 0 || self.checkpoint == 0 {
-            return wrong("keys, forks, catchup and checkpoint begin at 1");
+        let at_least_one = [self.keys, self.forks, self.catchup, self.checkpoint, self.sweep];
+        if at_least_one.contains(&0) {
+            return wrong("keys, forks, catchup, checkpoint and sweep begin at 1");
         }
         if self.heartbeat == 0 || self.election < 5 * self.heartbeat {
             return wrong("an election timeout is at least five heartbeats");

@@ -110,6 +110,30 @@ pub const BUGS: &[Bug] = &[
         "the applied index is not committed with the data",
         &[STORE, CLUSTER],
     ),
+    // Compaction.
+    bug("store-compacted-is-answered", "a read before the compact revision is answered", &[STORE, CLUSTER]),
+    bug(
+        "store-sweep-goes-too-far",
+        "the sweep takes what is seen at the compact revision",
+        &[STORE, CLUSTER],
+    ),
+    bug(
+        "store-sweep-takes-a-living-key",
+        "the cell of a deleted key goes, though the key lives again",
+        &[STORE, CLUSTER],
+    ),
+    bug(
+        "store-sweep-is-done-when-it-begins",
+        "a restart does not know how far the sweep had come",
+        &[STORE, CLUSTER],
+    ),
+    bug(
+        "store-reborn-on-its-old-line",
+        "a put links to a deletion that other members have swept",
+        &[STORE, CLUSTER],
+    ),
+    bug("store-digest-sees-garbage", "the content hash sees what is to be swept", &[STORE, CLUSTER]),
+    bug("snapshot-forgets-the-sweep", "who takes a snapshot does not sweep the rest", &[STORE, CLUSTER]),
     // Snapshots.
     bug(
         "snapshot-without-deleted-keys",

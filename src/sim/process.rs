@@ -22,6 +22,9 @@ use crate::node::{Bootstrap, Budget, Config, Node, Output, Rules};
 /// loop needs for a system call and for its work.
 const TURN_DELAY: Nanos = MS / 50;
 
+/// And where it sweeps.
+pub(super) const SWEEP_DELAY: Nanos = 2 * MS;
+
 /// As in the event loop: how often free space is looked at.
 const SPACE_EVERY: Nanos = 2 * SECOND;
 
@@ -67,6 +70,7 @@ impl World {
             lease_reads: options.lease_reads,
             catchup_entries: options.catchup,
             checkpoint_entries: options.checkpoint,
+            sweep_work_max: options.sweep as usize,
             quota_bytes: None,
             // Most answers in several parts.
             range_part: Budget { keys: 3, bytes: 300 },
@@ -151,6 +155,7 @@ impl World {
         let ((_, applied), mending) = (node.standing(), node.is_recovering());
         machine.mending = mending;
         self.tally.recoveries += u64::from(machine.starts > 1);
+        self.tally.starts_in_sweep += u64::from(node.sweep_due());
         if mending {
             self.begin_without_memory(member, applied);
         } else {
@@ -310,7 +315,9 @@ impl World {
         self.advance_stop(member);
         let Some(process) = &self.machines[member].process else { return };
         if again {
-            self.turn_soon(member);
+            // What is swept in a turn takes its time.
+            let sweeps = process.node.sweep_due();
+            self.turn_after(member, if sweeps { SWEEP_DELAY } else { TURN_DELAY });
         } else {
             let due = self.machines[member].clock.when(process.node.deadline());
             self.count_idle(member, due <= self.now);
@@ -433,6 +440,10 @@ impl World {
         let process = self.machines[member].process.as_mut().expect("it lives");
         if let Ok(free) = free {
             process.node.on_disk_space(free, reserve_bytes);
+        }
+        // Now and then members are at the same entry, and not equally far in what they sweep.
+        if process.node.sweep_due() {
+            self.check_content();
         }
         self.after(SPACE_EVERY, Event::Space { member, life });
     }

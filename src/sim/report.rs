@@ -38,6 +38,11 @@ pub struct Tally {
     pub noticed: u64,
     pub notice_nanos_max: Nanos,
     pub notice_entries_max: u64,
+    /// Compactions that clients ordered, starts in the middle of a sweep, and revisions that a compaction hid before
+    /// they were read back.
+    pub compactions: u64,
+    pub starts_in_sweep: u64,
+    pub unread: u64,
     /// Faults that were done and orders that were given, by class.
     pub faults: BTreeMap<&'static str, u64>,
     /// Orders of the operator that were carried out.
@@ -61,6 +66,9 @@ impl Tally {
             (&mut self.events, other.events),
             (&mut self.nanos, other.nanos),
             (&mut self.noticed, other.noticed),
+            (&mut self.compactions, other.compactions),
+            (&mut self.starts_in_sweep, other.starts_in_sweep),
+            (&mut self.unread, other.unread),
         ] {
             *sum += more;
         }
@@ -102,6 +110,13 @@ impl fmt::Display for Tally {
             let ms = self.notice_nanos_max / MS;
             let (noticed, entries) = (self.noticed, self.notice_entries_max);
             write!(f, "; {noticed} wrong states noticed, within {ms} ms and {entries} entries")?;
+        }
+        if self.compactions > 0 {
+            write!(
+                f,
+                "; {} compactions, {} starts in the middle of a sweep, {} revisions compacted unread",
+                self.compactions, self.starts_in_sweep, self.unread
+            )?;
         }
         Ok(())
     }

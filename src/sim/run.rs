@@ -55,6 +55,8 @@ pub fn run(plan: &Plan, view: View) -> Outcome {
     tally.claims = watch.claims;
     tally.ops = clients.answered() as u64;
     tally.unknown = clients.history.ops.len() as u64 - tally.ops;
+    tally.compactions = clients.compactions() as u64;
+    tally.unread = clients.history.unread.len() as u64;
     tally.events = trace.events();
     tally.nanos = now.since(START);
     let hash = mix(trace.hash(), tally.ops);

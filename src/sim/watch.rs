@@ -368,6 +368,7 @@ impl World {
             self.fail("V06", what);
         }
         self.observe_state(member, before, applied.index);
+        self.read_back(member, applied.index);
         let seen = &mut self.watch.seen[member];
         (seen.applied, seen.revision) = (applied.index, revision);
     }

@@ -9,6 +9,7 @@ use super::net::{Answer, ConnNo, Net, Piece};
 use super::operator::Operator;
 use super::options::Options;
 use super::plan::{Action, Entry, Moment, Plan, Trigger};
+use super::readback::Readback;
 use super::report::{Failure, Tally};
 use super::trace::Trace;
 use super::watch::Watch;
@@ -153,6 +154,7 @@ pub struct World {
     pub(super) clients: Clients,
     pub(super) operator: Operator,
     pub(super) watch: Watch,
+    pub(super) readback: Readback,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
     /// No more faults.
@@ -178,6 +180,7 @@ impl World {
             clients: Clients::new(&options),
             operator: Operator::new(options.seed),
             watch: Watch::new(&options),
+            readback: Readback::new(),
             trace,
             tally: Tally::default(),
             calm: false,

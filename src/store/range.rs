@@ -317,8 +317,7 @@ impl<D: Disk> Store<D> {
     fn walk<'s>(&'s self, reading: &Reading, order: Order, bounds: &'s Bounds) -> Walk<'s, D> {
         let is_old =
             reading.revision != self.state.revision && !planted::on("store-range-goes-on-with-the-latest");
-        let past =
-            is_old.then_some(Past { at: reading.revision, compacted: self.state.compact_revision });
+        let past = is_old.then_some(Past { at: reading.revision, compacted: self.state.compact_revision });
         Walk::new(&self.tree, &self.path, bounds, order, past)
     }
 }

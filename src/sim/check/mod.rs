@@ -9,6 +9,8 @@
 //!   ops, changes    |             written in that order            versions, what was there before
 //!                   +--> timeline: one sweep over true time       nothing goes back, nothing comes
 //!                   |                                              from the future
+//!                   +--> compaction: the same, of where history ends   it ends where somebody said, never earlier
+//!                   |
 //!                   +--> wgl:     search per key, no revisions    a second opinion
 //! ```
 //!
@@ -27,10 +29,10 @@
 //! the values that were seen. It finds what the store's own revisions would hide if they lied consistently, and
 //! mistakes of the first judge. Its search is exponential at worst, so it has a budget.
 //!
-//! What is checked of each kind of answer is written at [`Rule`]. Left out: transactions, leases, compaction and
-//! watches, which the store does not have yet; anything about errors but whether they may have changed something;
+//! What is checked of each kind of answer is written at [`Rule`]. Left out: transactions, leases and watches, which the store does not have yet; anything about errors but whether they may have changed something;
 //! the order among equals where a range is sorted by something else than its key, which nobody promises.
 
+mod compaction;
 #[cfg(test)]
 mod generator;
 mod model;
@@ -68,6 +70,8 @@ pub enum Rule {
     RealTime,
     /// On one connection the store never goes back, also for serializable reads.
     ConnectionForward,
+    /// What was compacted before the question is refused; the rest is not, and the end of history never goes back.
+    Compaction,
     /// No order of the operations on one key explains what was seen.
     Linearizable,
 }
@@ -84,6 +88,7 @@ impl Rule {
             Rule::RightAnswer => "right-answer",
             Rule::RealTime => "real-time",
             Rule::ConnectionForward => "connection-forward",
+            Rule::Compaction => "compaction",
             Rule::Linearizable => "linearizable",
         }
     }

@@ -9,7 +9,7 @@ use super::super::history::{Answer, Change, History, Op, Outcome, Shown, ShownKv
 use super::model::{EMPTY, Model};
 use super::resolve::{Claim, Owners, Readback, Seen, assign};
 use super::timeline::{self, Floor};
-use super::{Rule, Violation};
+use super::{Rule, Violation, compaction};
 use crate::api::{KeyValue, Put, Request, Span};
 use crate::base::Revision;
 
@@ -37,7 +37,7 @@ pub struct Summary {
 /// writes by revision, answers of reads by operation, true time.
 pub fn check(history: &History) -> Result<Summary, Violation> {
     let ops = &history.ops;
-    let readback = Readback::new(&history.changes);
+    let readback = Readback::new(history);
     let owners = Owners::claimed(ops)?;
     let seen = owners.seen_unclaimed(history)?;
     let highest_seen = seen.last_key_value().map_or(EMPTY, |(&revision, _)| revision);
@@ -64,6 +64,7 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
         model: &replay.model,
         in_doubt: &|key, revision| replay.in_doubt(&Span::Key(key.clone()), revision),
     })?;
+    compaction::check(history)?;
     replay.settle(ops, &floors)?;
     let mut summary = Summary {
         last_revision: last,
@@ -116,6 +117,7 @@ fn named_revision(op: &Op) -> Revision {
         }
         Answer::Exists { revision, .. } => *revision,
         Answer::Future { newest } => *newest,
+        Answer::Compact { revision } => *revision,
         Answer::Value(_) | Answer::NoKey | Answer::Compacted { .. } => 0,
     };
     named.max(header.unwrap_or(0))
@@ -302,7 +304,17 @@ impl Replay<'_> {
                 Err(wrong(op, "the revision was there"))
             }
             (Request::Range(range), Answer::Future { .. }) if range.revision > 0 => Ok(true),
-            (_, Answer::Compacted { .. }) => Err(wrong(op, "nobody asked to compact")),
+            (Request::Range(range), Answer::Compacted { first }) if (1..*first).contains(&range.revision) => {
+                Ok(true)
+            }
+            (Request::Compact(compact), Answer::Compacted { first }) if compact.revision <= *first => {
+                Ok(true)
+            }
+            (_, Answer::Compacted { .. }) => Err(wrong(op, "what was asked for is not compacted")),
+            (Request::Compact(compact), Answer::Compact { revision }) if compact.revision == *revision => {
+                Ok(true)
+            }
+            (Request::Compact(compact), Answer::Future { newest }) if compact.revision > *newest => Ok(true),
             // Without a revision of their own: the timeline finds one, or not.
             (Request::Range(range), Answer::Value(_)) => match &range.span {
                 Span::Key(key) if self.in_doubt(&range.span, Revision::MAX) => {

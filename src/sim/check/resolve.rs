@@ -13,25 +13,26 @@ use crate::base::Revision;
 
 /// What the store told afterwards of its revisions, each in one piece.
 pub(super) struct Readback<'a> {
+    unread: &'a BTreeSet<Revision>,
     by_revision: BTreeMap<Revision, Vec<&'a Change>>,
 }
 
 impl<'a> Readback<'a> {
-    pub fn new(changes: &'a [Change]) -> Readback<'a> {
+    pub fn new(history: &'a History) -> Readback<'a> {
         let mut by_revision: BTreeMap<Revision, Vec<&Change>> = BTreeMap::new();
-        for change in changes {
+        for change in &history.changes {
             by_revision.entry(change.revision).or_default().push(change);
         }
         for changes in by_revision.values_mut() {
             changes.sort_by_key(|change| &change.key);
         }
-        Readback { by_revision }
+        Readback { unread: &history.unread, by_revision }
     }
 
     /// None where it does not reach.
     pub fn at(&self, revision: Revision) -> Option<&[&'a Change]> {
         let (first, last) = (self.by_revision.first_key_value()?.0, self.last());
-        let covered = (*first..=last).contains(&revision);
+        let covered = (*first..=last).contains(&revision) && !self.unread.contains(&revision);
         covered.then(|| self.by_revision.get(&revision).map_or(&[][..], |changes| &changes[..]))
     }
 

@@ -310,7 +310,7 @@ fn wrong_answers_about_revisions() {
     assert_eq!(broken(&with(op(3, 90, 91, at(7), Answer::Future { newest: 7 }))), Some(Rule::RightAnswer));
     assert_eq!(broken(&with(op(3, 90, 91, at(0), Answer::Future { newest: 7 }))), Some(Rule::RightAnswer));
     let gone = Answer::Compacted { first: 4 };
-    assert_eq!(broken(&with(op(3, 90, 91, at(3), gone))), Some(Rule::RightAnswer));
+    assert_eq!(broken(&with(op(3, 90, 91, at(3), gone))), Some(Rule::Compaction), "nobody asked for that");
     assert_eq!(broken(&with(op(3, 90, 91, put("a", "9"), found(7, &[])))), Some(Rule::RightAnswer));
 }
 

@@ -93,6 +93,7 @@ impl Case<'_> {
             Answer::Exists { revision, .. } => self.not_below(at, *revision, floor, rule)?,
             Answer::Future { newest } => self.not_below(at, *newest, floor, rule)?,
             Answer::Compacted { .. } => EMPTY,
+            Answer::Compact { revision } => *revision,
             Answer::Value(value) => self.lowest_fit(at, asked, value.as_ref(), floor, rule)?,
             Answer::NoKey => self.lowest_fit(at, 0, None, floor, rule)?,
         };

@@ -1,0 +1,191 @@
+//! What the store says happened at each revision. The log tells which keys to ask for; what is believed is the store.
+//!
+//! A compaction hides what was before, so each revision is read back when the first sound member has applied it. What
+//! a compaction in the same turn hides has not been read by anybody. At the end what is behind the last bound is
+//! read a second time: it must still be so.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::history::Change;
+use super::world::World;
+use crate::api::{Code, Command, Range, RangeResult, Span, command};
+use crate::base::{Index, Revision};
+
+/// Why something could not be read.
+enum Unreadable {
+    /// It was compacted.
+    Hidden,
+    Wrong(String),
+}
+
+/// Answers a range as of a revision.
+type Ask<'a> = dyn Fn(&Span, Revision) -> Result<RangeResult, Unreadable> + 'a;
+
+pub struct Readback {
+    /// The last entry that was looked at, and the revision behind it.
+    entry: Index,
+    revision: Revision,
+    /// The entries that made a revision, and what that changed.
+    made: Vec<(Index, Revision, Vec<Change>)>,
+    hidden: BTreeSet<Revision>,
+}
+
+impl Readback {
+    pub fn new() -> Readback {
+        Readback { entry: 0, revision: 1, made: Vec::new(), hidden: BTreeSet::new() }
+    }
+}
+
+impl World {
+    /// A member has applied entries, perhaps as the first one.
+    pub(super) fn read_back(&mut self, member: usize, applied: Index) {
+        let Some(process) = &self.machines[member].process else { return };
+        if applied <= self.readback.entry || self.machines[member].tainted {
+            return;
+        }
+        let last = process.node.revision();
+        let ask = |span: &Span, revision| self.read_at(member, span, revision);
+        let Readback { entry, revision: mut done, .. } = self.readback;
+        let mut made = Vec::new();
+        let mut blind = false;
+        for index in entry + 1..=applied {
+            if done == last {
+                break;
+            }
+            let Some(Some(committed)) = self.watch.committed.get(index as usize - 1) else {
+                blind = true;
+                break;
+            };
+            if committed.payload.is_empty() {
+                continue;
+            }
+            match happened(&committed.payload, done + 1, &ask) {
+                Ok(changes) if changes.is_empty() => {}
+                Ok(changes) => {
+                    done += 1;
+                    made.push((index, done, changes));
+                }
+                Err(Unreadable::Hidden) => {
+                    blind = true;
+                    break;
+                }
+                Err(Unreadable::Wrong(why)) => {
+                    return self
+                        .fail("V13", format!("member {member} cannot be read at revision {done}: {why}"));
+                }
+            }
+        }
+        if done < last && !blind {
+            let done = done + 1;
+            return self
+                .fail("V06", format!("no entry of the log explains revision {done} of member {member}"));
+        }
+        self.readback.made.extend(made);
+        self.readback.hidden.extend(done + 1..=last);
+        (self.readback.entry, self.readback.revision) = (applied, last);
+    }
+
+    fn read_at(&self, member: usize, span: &Span, revision: Revision) -> Result<RangeResult, Unreadable> {
+        let process = self.machines[member].process.as_ref().expect("it was just looked at");
+        let range = Range { revision, ..Range::new(span.clone()) };
+        match process.node.range(&range) {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(fault)) if fault.code == Code::Compacted => Err(Unreadable::Hidden),
+            Ok(Err(fault)) => Err(Unreadable::Wrong(fault.to_string())),
+            Err(why) => Err(Unreadable::Wrong(why.to_string())),
+        }
+    }
+
+    /// The end: gives the history all that was read back, what can still be read as a member reads it now. And every
+    /// member shows its state at its bound, in the middle of what is left, and now: the judge has seen these reads as any
+    /// others.
+    pub(super) fn read_changes(&mut self) {
+        let sound = |member: &usize| {
+            let machine = &self.machines[*member];
+            let reads = |node: &crate::node::Node<_>| !node.is_blank() && !node.is_recovering();
+            !machine.tainted && machine.process.as_ref().is_some_and(|process| reads(&process.node))
+        };
+        let members: Vec<usize> = self.members().filter(sound).collect();
+        let node = |member: usize| &self.machines[member].process.as_ref().expect("it is up").node;
+        if let Some(member) = members.iter().copied().max_by_key(|member| node(*member).revision())
+            && let Err(what) = self.read_again(member)
+        {
+            return self.fail("V13", what);
+        }
+        let mut made = std::mem::take(&mut self.readback.made);
+        self.clients.history.changes = made.drain(..).flat_map(|(_, _, changes)| changes).collect();
+        self.clients.history.unread = std::mem::take(&mut self.readback.hidden);
+        for member in members {
+            self.show_states(member);
+        }
+    }
+
+    fn read_again(&mut self, member: usize) -> Result<(), String> {
+        let node = &self.machines[member].process.as_ref().expect("it is up").node;
+        let (bound, last) = (node.compact_revision(), node.revision());
+        let mut made = std::mem::take(&mut self.readback.made);
+        for (index, revision, changes) in &mut made {
+            if *revision <= bound.max(1) || *revision > last {
+                continue;
+            }
+            let committed = self.watch.committed[*index as usize - 1].as_ref().expect("it was read back");
+            let ask = |span: &Span, revision| self.read_at(member, span, revision);
+            match happened(&committed.payload, *revision, &ask) {
+                Ok(now) => *changes = now,
+                Err(Unreadable::Hidden) => return Err(format!("member {member} hides revision {revision}")),
+                Err(Unreadable::Wrong(why)) => {
+                    return Err(format!("member {member} cannot be read at revision {revision}: {why}"));
+                }
+            }
+        }
+        self.readback.made = made;
+        Ok(())
+    }
+
+    fn show_states(&mut self, member: usize) {
+        let node = &self.machines[member].process.as_ref().expect("it is up").node;
+        let (bound, last) = (node.compact_revision().max(1), node.revision());
+        let header = crate::api::Header { revision: last, ..Default::default() };
+        for revision in BTreeSet::from([bound, bound.midpoint(last), last]) {
+            let span = Span::Prefix(Bytes::new());
+            let range = Range { revision, serializable: true, ..Range::new(span) };
+            let body = match node.range(&range) {
+                Ok(Ok(result)) => crate::api::Body::Range(result),
+                Ok(Err(fault)) => crate::api::Body::Fault(fault),
+                Err(why) => {
+                    let what = format!("member {member} cannot be read at revision {revision}: {why}");
+                    return self.fail("V13", what);
+                }
+            };
+            self.clients.shown_state(crate::api::Request::Range(range), &header, body, self.now);
+        }
+    }
+}
+
+/// What the store says this entry did at a revision; nothing: the revision is another entry's.
+fn happened(payload: &Bytes, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
+    let (_, decoded) = command::decode(payload.clone()).map_err(|why| Unreadable::Wrong(why.0))?;
+    match decoded {
+        Command::Put(put) => {
+            let key = Span::Key(put.key);
+            if put.ignore_value && ask(&key, revision - 1)?.kvs.is_empty() {
+                return Ok(Vec::new()); // It kept the value of a key that was not there.
+            }
+            let found = ask(&key, revision)?;
+            let new = found.kvs.into_iter().filter(|kv| kv.mod_revision == revision);
+            Ok(new.map(|kv| Change { revision, key: kv.key, value: Some(kv.value) }).collect())
+        }
+        Command::Delete(delete) => {
+            let before = ask(&delete.span, revision - 1)?;
+            if before.kvs.is_empty() {
+                return Ok(Vec::new());
+            }
+            let after = ask(&delete.span, revision)?;
+            let gone = before.kvs.into_iter().filter(|kv| after.kvs.iter().all(|left| left.key != kv.key));
+            Ok(gone.map(|kv| Change { revision, key: kv.key, value: None }).collect())
+        }
+        Command::Publish { .. } | Command::Members(_) | Command::Compact(_) => Ok(Vec::new()),
+    }
+}

@@ -60,6 +60,31 @@ fn a_wrong_state_is_noticed() {
     }
 }
 
+/// A learner takes the place of a voter or of the leader, in one step; whoever leads dies when the first of the two
+/// entries is in its log, or committed, or both are. The next one finishes it: no run ends with a joint membership.
+#[test]
+fn several_changes_in_one_step_survive_their_leader() {
+    let mut total = Tally::default();
+    for out in ["leader", "2"] {
+        for death in
+            ["change-begins nth=2", "change-begins nth=3", "change-applied nth=2", "change-applied nth=3"]
+        {
+            for seed in 1..=3 {
+                let text = format!(
+                    "pawl plan 1\nseed={seed} members=3 spares=1 ops=600 think=5ms faults=4s calm=4s\n\
+                     t=300ms add-learner 4\nt=1s together promote 4 remove {out}\n\
+                     when {death} power-cut subject profile=posix-worst restart=2s\n"
+                );
+                let plan = Plan::parse(&text).unwrap();
+                total.add(&assert_sound(&format!("{death}, {out}, seed {seed}"), &plan).tally);
+            }
+        }
+    }
+    println!("{total}");
+    assert!(total.changes["together"] > 6, "most are acknowledged in spite of that: {total}");
+    assert!(total.faults["power-cut"] > 12, "{total}");
+}
+
 #[test]
 fn plans_that_failed_once_pass() {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sim/regress");

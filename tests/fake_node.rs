@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Call, Compact, ConnId, Delete, Fault, Header, KeyValue, Member, Order, Put, Range, RangeResult,
-    Reply, Request, Span, Status,
+    Body, Call, Compact, ConnId, Delete, Fault, Header, KeyValue, Member, MemberChange, Order, Put, Range,
+    RangeResult, Reply, Request, Span, Status,
 };
 use pawl::base::Revision;
 
@@ -58,6 +58,15 @@ impl FakeNode {
             }
             Request::MemberUpdate { id, peer_urls } => {
                 Ok(Body::Members(vec![Member { id, peer_urls, ..Member::default() }]))
+            }
+            Request::MemberChange { changes } => {
+                let added = changes.into_iter().filter_map(|change| match change {
+                    MemberChange::Add { peer_urls, learner, .. } => {
+                        Some(Member { id: 7, peer_urls, learner, ..Member::default() })
+                    }
+                    _ => None,
+                });
+                Ok(Body::Members(added.collect()))
             }
             Request::MemberRemove { .. } | Request::MemberPromote { .. } => Err(Fault::no_member()),
             Request::MoveLeader { to } if to == MEMBER => Ok(Body::LeaderMoved),

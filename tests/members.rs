@@ -139,17 +139,22 @@ fn check_keys(member: &Member, keys: &[String]) {
 /// A member more, as a learner first. It is promoted as soon as it has caught up; until then that is refused.
 fn add(cluster: &mut Cluster, load: &Load, name: &str) {
     let ports = load.ports.lock().unwrap().clone();
-    join(cluster, &ports, name, true);
-    let id = until("the learner to tell its name", PATIENCE, || {
-        let list = ctl(&ports, &["member", "list"]);
-        let line = list.lines().find(|line| line.contains(&format!(", started, {name}, ")))?;
-        assert!(line.ends_with(", true"), "{line}");
-        Some(line.split(", ").next().unwrap().to_string())
-    });
+    let id = add_learner(cluster, &ports, name);
     until("the learner to catch up", PATIENCE, || {
         try_ctl(&ports, &["member", "promote", &id]).status.success().then_some(())
     });
     load.wait_for_progress();
+}
+
+/// A learner, started, with its data or about to have it; its id.
+fn add_learner(cluster: &mut Cluster, ports: &[u16], name: &str) -> String {
+    join(cluster, ports, name, true);
+    until("the learner to tell its name", PATIENCE, || {
+        let list = ctl(ports, &["member", "list"]);
+        let line = list.lines().find(|line| line.contains(&format!(", started, {name}, ")))?;
+        assert!(line.ends_with(", true"), "{line}");
+        Some(line.split(", ").next().unwrap().to_string())
+    })
 }
 
 /// A member less. It ends by itself, and does not start again.
@@ -217,6 +222,103 @@ fn members_are_replaced_under_load() {
         began.elapsed().as_secs_f64(),
         load.longest_gap.lock().unwrap().as_millis()
     ));
+}
+
+/// A learner takes the leader's place in one step, and then two voters go at once: there is a quorum all the while.
+#[test]
+fn several_members_change_in_one_step() {
+    let mut cluster = Cluster::start(&Setup::default());
+    let load = Load::default();
+    let ports: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
+    *load.ports.lock().unwrap() = ports.clone();
+    std::thread::scope(|scope| {
+        let writing = &load;
+        (0..WRITERS).for_each(|writer| drop(scope.spawn(move || writing.write(writer))));
+        let guard = EndAtDrop(&load.over);
+        load.wait_for_progress();
+
+        let learner = add_learner(&mut cluster, &ports, "n4");
+        let mut gone = cluster.members.remove(cluster.leader());
+        let rest: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
+        *load.ports.lock().unwrap() = rest.clone();
+        let old = id_of(&rest, &gone.name);
+        let words = ["member", "change", "--promote", &learner, "--remove", &old];
+        let unknown = try_ctl(&rest, &[&words[..], &["--remove", "dead"]].concat());
+        assert!(
+            !unknown.status.success() && shown(&unknown).contains("member not found"),
+            "{}",
+            shown(&unknown)
+        );
+        let changed = until("the learner to catch up", PATIENCE, || {
+            let output = try_ctl(&rest, &words);
+            output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+        });
+        assert!(changed.starts_with("Members changed in cluster "), "{changed}");
+        assert_eq!(gone.wait_exit(PATIENCE).code(), Some(0), "{}", gone.log_tail(20));
+        let list = ctl(&rest, &["member", "list"]);
+        assert!(list.lines().count() == 3 && !list.contains(&old), "{list}");
+        assert!(list.lines().all(|line| line.ends_with(", false")), "{list}");
+        load.wait_for_progress();
+
+        // Two of three, which would leave one: the rest is a quorum of what is left.
+        let mut pair = cluster.members.split_off(1);
+        let last = [cluster.members[0].client_port];
+        *load.ports.lock().unwrap() = last.to_vec();
+        let ids: Vec<String> = pair.iter().map(|member| id_of(&last, &member.name)).collect();
+        ctl(&last, &["member", "change", "--remove", &ids[0], "--remove", &ids[1]]);
+        for member in &mut pair {
+            assert_eq!(member.wait_exit(PATIENCE).code(), Some(0), "{}", member.log_tail(20));
+        }
+        load.wait_for_progress();
+        drop(guard);
+    });
+    let keys = load.written.lock().unwrap().clone();
+    cluster.settle();
+    check_keys(&cluster.members[0], &keys);
+    cluster.stop_all();
+    cluster.check_stopped();
+}
+
+/// What several changes would come to is held against the rules for one: nothing of them happens then.
+#[test]
+fn several_changes_that_cost_the_quorum_are_refused() {
+    let mut cluster = Cluster::start(&Setup::default());
+    let ports: Vec<u16> = cluster.members.iter().map(|member| member.client_port).collect();
+    cluster.settle();
+    let before = ctl(&ports, &["member", "list"]);
+    let ids: Vec<String> = ["n1", "n2", "n3"].iter().map(|name| id_of(&ports, name)).collect();
+    let taken = format!("http://127.0.0.1:{}", cluster.members[0].peer_port);
+    let too_few = "re-configuration failed due to not enough started members";
+    for (words, why) in [
+        (vec!["--remove", &ids[0], "--remove", &ids[1], "--remove", &ids[2]], too_few),
+        (vec!["--remove", &ids[0], "--add", "http://a.test:1", "--add", "http://b.test:1"], too_few),
+        (vec!["--remove", &ids[0], "--promote", &ids[1]], "can only promote a learner member"),
+        (vec!["--remove", &ids[0], "--promote", "dead"], "member not found"),
+        (vec!["--remove", &ids[0], "--add", &taken], "Peer URLs already exists"),
+        (
+            vec!["--add-learner", "http://a.test:1", "--add-learner", "http://b.test:1"],
+            "too many learner members",
+        ),
+        (vec!["--remove", &ids[0], "--remove", &ids[0]], "each change is of another member"),
+        (vec![], "no change"),
+    ] {
+        let output = try_ctl(&ports, &[&["member", "change"], &words[..]].concat());
+        assert!(!output.status.success() && shown(&output).contains(why), "{words:?}: {}", shown(&output));
+    }
+    assert_eq!(ctl(&ports, &["member", "list"]), before);
+
+    // One that is not heard may go, and another one may come; no other one may go.
+    cluster.members[2].kill();
+    pause(2 * Setup::default().election_ms);
+    let words = ["member", "change", "--remove", &ids[0], "--add-learner", "http://a.test:1"];
+    let refused = try_ctl(&ports[..2], &words);
+    assert!(shown(&refused).contains("unhealthy cluster"), "{}", shown(&refused));
+    let words = ["member", "change", "--remove", &ids[2], "--add-learner", "http://a.test:1"];
+    let changed = ctl(&ports[..2], &words);
+    assert!(changed.contains("added with peer URLs http://a.test:1"), "{changed}");
+    cluster.members.pop();
+    cluster.stop_all();
+    cluster.check_stopped();
 }
 
 /// Restarts keep the membership, on members whose flags say otherwise; who was removed while it was down is told

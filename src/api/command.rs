@@ -38,6 +38,22 @@ pub enum MemberChange {
     Alone {
         id: MemberId,
     },
+    /// Additions, removals and promotions in one step, two at least, each of another member. If more than one voter
+    /// comes or goes, the membership is joint from here to `Leave`, and voters that are removed count until then.
+    Several(Vec<MemberChange>),
+    /// A joint membership is left, and those who were to go are removed. A leader writes this by itself: its entry is
+    /// the one that has no command.
+    Leave,
+}
+
+impl MemberChange {
+    /// Each change of one member: several, or this one.
+    pub fn steps(&self) -> &[MemberChange] {
+        match self {
+            MemberChange::Several(steps) => steps,
+            one => std::slice::from_ref(one),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +92,7 @@ const KIND_MEMBER_UPDATE: u8 = 6;
 const KIND_MEMBER_PROMOTE: u8 = 7;
 const KIND_MEMBER_ALONE: u8 = 8;
 const KIND_COMPACT: u8 = 10;
+const KIND_MEMBER_SEVERAL: u8 = 32;
 
 const PUT_PREV_KV: u8 = 1;
 const PUT_IGNORE_VALUE: u8 = 2;
@@ -92,6 +109,7 @@ const SPAN_FROM: u8 = 3;
 /// delete:  prev u8  | span u8 | key blob | end blob
 /// publish: member u64 | name blob | count u32 | url blob*
 /// compact: revision u64 | physical u8
+/// several: count u32 | (kind u8 | body)*
 /// ```
 /// A blob is a u32 length and the bytes; all integers are little-endian.
 pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
@@ -134,23 +152,12 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
             out.put_blob(name.as_bytes());
             put_texts(client_urls, out);
         }
-        Command::Members(change) => {
-            let (kind, id) = match change {
-                MemberChange::Add { id, .. } => (KIND_MEMBER_ADD, id),
-                MemberChange::Remove { id } => (KIND_MEMBER_REMOVE, id),
-                MemberChange::Update { id, .. } => (KIND_MEMBER_UPDATE, id),
-                MemberChange::Promote { id } => (KIND_MEMBER_PROMOTE, id),
-                MemberChange::Alone { id } => (KIND_MEMBER_ALONE, id),
-            };
-            put_head(out, kind);
-            out.put_u64_le(*id);
-            match change {
-                MemberChange::Add { peer_urls, learner, .. } => {
-                    out.put_u8(u8::from(*learner));
-                    put_texts(peer_urls, out);
-                }
-                MemberChange::Update { peer_urls, .. } => put_texts(peer_urls, out),
-                MemberChange::Remove { .. } | MemberChange::Promote { .. } | MemberChange::Alone { .. } => {}
+        Command::Members(MemberChange::Several(steps)) => {
+            put_head(out, KIND_MEMBER_SEVERAL);
+            out.put_u32_le(u32::try_from(steps.len()).expect("a few changes"));
+            for step in steps {
+                out.put_u8(kind_of(step));
+                put_change(step, out);
             }
         }
         Command::Compact(compact) => {
@@ -158,6 +165,41 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
             out.put_u64_le(compact.revision);
             out.put_u8(u8::from(compact.physical));
         }
+        Command::Members(change) => {
+            put_head(out, kind_of(change));
+            put_change(change, out);
+        }
+    }
+}
+
+fn kind_of(change: &MemberChange) -> u8 {
+    match change {
+        MemberChange::Add { .. } => KIND_MEMBER_ADD,
+        MemberChange::Remove { .. } => KIND_MEMBER_REMOVE,
+        MemberChange::Update { .. } => KIND_MEMBER_UPDATE,
+        MemberChange::Promote { .. } => KIND_MEMBER_PROMOTE,
+        MemberChange::Alone { .. } => KIND_MEMBER_ALONE,
+        MemberChange::Several(_) => KIND_MEMBER_SEVERAL,
+        MemberChange::Leave => unreachable!("the entry that leaves a joint membership has no command"),
+    }
+}
+
+/// The body of a change of one member.
+fn put_change(change: &MemberChange, out: &mut BytesMut) {
+    match change {
+        MemberChange::Add { id, peer_urls, learner } => {
+            out.put_u64_le(*id);
+            out.put_u8(u8::from(*learner));
+            put_texts(peer_urls, out);
+        }
+        MemberChange::Update { id, peer_urls } => {
+            out.put_u64_le(*id);
+            put_texts(peer_urls, out);
+        }
+        MemberChange::Remove { id } | MemberChange::Promote { id } | MemberChange::Alone { id } => {
+            out.put_u64_le(*id);
+        }
+        MemberChange::Several(_) | MemberChange::Leave => unreachable!("they have no body of this kind"),
     }
 }
 
@@ -170,7 +212,11 @@ fn put_texts(texts: &[String], out: &mut BytesMut) {
 
 /// Whether an encoded command changes the membership, and so must become a membership entry.
 pub fn changes_membership(payload: &[u8]) -> bool {
-    payload.get(1).is_some_and(|kind| (KIND_MEMBER_ADD..=KIND_MEMBER_ALONE).contains(kind))
+    payload.get(1).is_some_and(|&kind| is_member_kind(kind))
+}
+
+fn is_member_kind(kind: u8) -> bool {
+    matches!(kind, KIND_MEMBER_ADD..=KIND_MEMBER_ALONE | KIND_MEMBER_SEVERAL)
 }
 
 /// Whether an encoded command is a put: those are refused where there is no room.
@@ -183,6 +229,17 @@ pub fn origin(payload: &[u8]) -> Option<Origin> {
     let member = payload.get(2..10)?.try_into().ok()?;
     let request_id = payload.get(10..18)?.try_into().ok()?;
     Some(Origin { member: u64::from_le_bytes(member), request_id: u64::from_le_bytes(request_id) })
+}
+
+/// The command of a membership entry; its context, which stands behind the membership.
+pub fn decode_change(context: Bytes) -> Result<(Origin, MemberChange), Undecodable> {
+    if context.is_empty() {
+        return Ok((Origin::default(), MemberChange::Leave));
+    }
+    match decode(context)? {
+        (origin, Command::Members(change)) => Ok((origin, change)),
+        _ => Err(Undecodable("the command of a membership entry is another one".into())),
+    }
 }
 
 /// The inverse of [`encode`]; keys and values are slices of `payload`.
@@ -200,7 +257,8 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
         KIND_PUT => decode_put(&mut reader)?,
         KIND_DELETE => decode_delete(&mut reader)?,
         KIND_PUBLISH => decode_publish(&mut reader)?,
-        KIND_MEMBER_ADD..=KIND_MEMBER_ALONE => Command::Members(decode_members(kind, &mut reader)?),
+        KIND_MEMBER_SEVERAL => Command::Members(several(&mut reader)?),
+        kind if is_member_kind(kind) => Command::Members(one_change(kind, &mut reader)?),
         KIND_COMPACT => {
             let revision = reader.u64()?;
             Command::Compact(Compact { revision, physical: reader.u8()? != 0 })
@@ -253,7 +311,23 @@ fn decode_publish(reader: &mut SharedReader) -> Result<Command, Undecodable> {
     Ok(Command::Publish { member, name, client_urls: texts(reader)? })
 }
 
-fn decode_members(kind: u8, reader: &mut SharedReader) -> Result<MemberChange, Undecodable> {
+fn several(reader: &mut SharedReader) -> Result<MemberChange, Undecodable> {
+    let count = reader.u32()?;
+    let mut steps = Vec::new();
+    for _ in 0..count {
+        let kind = reader.u8()?;
+        if !matches!(kind, KIND_MEMBER_ADD | KIND_MEMBER_REMOVE | KIND_MEMBER_PROMOTE) {
+            return Err(Undecodable(format!("change of kind {kind} among several")));
+        }
+        steps.push(one_change(kind, reader)?);
+    }
+    if steps.len() < 2 {
+        return Err(Undecodable(format!("{} changes are not several", steps.len())));
+    }
+    Ok(MemberChange::Several(steps))
+}
+
+fn one_change(kind: u8, reader: &mut SharedReader) -> Result<MemberChange, Undecodable> {
     let id = reader.u64()?;
     Ok(match kind {
         KIND_MEMBER_ADD => {
@@ -327,9 +401,14 @@ mod tests {
         for change in [
             MemberChange::Add { id: 7, peer_urls: peer_urls.clone(), learner: true },
             MemberChange::Remove { id: 7 },
-            MemberChange::Update { id: 7, peer_urls },
+            MemberChange::Update { id: 7, peer_urls: peer_urls.clone() },
             MemberChange::Promote { id: 7 },
             MemberChange::Alone { id: 7 },
+            MemberChange::Several(vec![
+                MemberChange::Promote { id: 7 },
+                MemberChange::Remove { id: 8 },
+                MemberChange::Add { id: 9, peer_urls, learner: false },
+            ]),
         ] {
             let command = Command::Members(change);
             round_trip(command.clone());
@@ -340,6 +419,27 @@ mod tests {
         let mut out = BytesMut::new();
         encode(Origin::default(), &Command::Put(Put::default()), &mut out);
         assert!(!changes_membership(&out) && !changes_membership(b""));
+    }
+
+    /// The bytes of `storage-format.md` §7. A change here is a change of the format.
+    #[test]
+    fn several_changes_are_additions_removals_and_promotions() {
+        let mut out = BytesMut::new();
+        let steps = vec![MemberChange::Promote { id: 7 }, MemberChange::Remove { id: 8 }];
+        encode(Origin::default(), &Command::Members(MemberChange::Several(steps)), &mut out);
+        let body = [2, 0, 0, 0, 7, 7, 0, 0, 0, 0, 0, 0, 0, 5, 8, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!((out[1], &out[18..]), (32, &body[..]));
+        for (at, byte) in
+            [(18, 1), (22, KIND_MEMBER_UPDATE), (22, KIND_MEMBER_ALONE), (22, KIND_MEMBER_SEVERAL)]
+        {
+            let mut bad = out.to_vec();
+            bad[at] = byte;
+            assert!(decode(bad.into()).is_err(), "byte {at} = {byte}");
+        }
+        let mut one = out.to_vec();
+        one[18] = 1;
+        one.truncate(31);
+        assert_eq!(decode(one.into()).unwrap_err().0, "1 changes are not several");
     }
 
     #[test]

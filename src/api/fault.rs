@@ -116,6 +116,18 @@ impl Fault {
         Fault::new(Code::NoMember, "etcdserver: member not found")
     }
 
+    pub fn member_exists() -> Fault {
+        Fault::new(Code::MemberExists, "etcdserver: member ID already exist")
+    }
+
+    pub fn url_exists() -> Fault {
+        Fault::new(Code::MemberExists, "etcdserver: Peer URLs already exists")
+    }
+
+    pub fn not_a_learner() -> Fault {
+        Fault::new(Code::Learner, "etcdserver: can only promote a learner member")
+    }
+
     pub fn no_space() -> Fault {
         Fault::new(Code::NoSpace, "etcdserver: mvcc: database space exceeded")
     }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::MemberChange;
 use crate::base::{MemberId, Revision};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,11 @@ pub enum Request {
     /// A learner that has caught up becomes a voter.
     MemberPromote {
         id: MemberId,
+    },
+    /// Additions, removals and promotions in one step: all of them happen, or none. Ids of additions are 0 here, and
+    /// derived where the request arrives.
+    MemberChange {
+        changes: Vec<MemberChange>,
     },
     /// To the leader: hand over to this voter.
     MoveLeader {

@@ -1,7 +1,7 @@
 //! The gate: what every mutating or reading request must satisfy before the node looks at it. Behind the
 //! gate nobody checks again. The same rules answer every protocol.
 
-use super::{Code, Fault, Put, Request, Span};
+use super::{Code, Fault, MemberChange, Put, Request, Span};
 use crate::base::limits;
 
 /// The settings that requests are measured against.
@@ -28,6 +28,7 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         Request::MemberAdd { peer_urls, .. } | Request::MemberUpdate { peer_urls, .. } => {
             check_peer_urls(peer_urls)
         }
+        Request::MemberChange { changes } => check_changes(changes),
         Request::Exists { keys } => {
             if keys.len() > EXISTS_KEYS_MAX {
                 return Err(Fault::new(Code::Err, format!("EXISTS takes {EXISTS_KEYS_MAX} keys at most")));
@@ -63,6 +64,34 @@ fn check_peer_urls(urls: &[String]) -> Result<(), Fault> {
     let repeated = urls.iter().enumerate().any(|(position, url)| urls[..position].contains(url));
     if urls.is_empty() || urls.len() > PEER_URLS_MAX || repeated || !urls.iter().all(sound) {
         return Err(Fault::new(Code::Err, "etcdserver: given member URLs are invalid"));
+    }
+    Ok(())
+}
+
+/// Additions, removals and promotions; none of a member that another one is about.
+fn check_changes(changes: &[MemberChange]) -> Result<(), Fault> {
+    if changes.len() > limits::MEMBERS_MAX {
+        let most = limits::MEMBERS_MAX;
+        return Err(Fault::new(Code::Err, format!("{} changes of members; {most} at most", changes.len())));
+    }
+    let (mut ids, mut urls) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change {
+            MemberChange::Add { peer_urls, .. } => {
+                check_peer_urls(peer_urls)?;
+                urls.extend(peer_urls);
+            }
+            MemberChange::Remove { id } | MemberChange::Promote { id } => ids.push(*id),
+            _ => return Err(Fault::new(Code::Err, "members are added, removed and promoted together")),
+        }
+    }
+    let repeated = |at: usize| urls[..at].contains(&urls[at]);
+    if (0..urls.len()).any(repeated) {
+        return Err(Fault::url_exists());
+    }
+    ids.sort_unstable();
+    if changes.is_empty() || ids.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Fault::new(Code::Err, "each change is of another member, and there is one at least"));
     }
     Ok(())
 }
@@ -116,6 +145,24 @@ mod tests {
             assert!(!add(&[bad]), "{bad}");
         }
         assert!(!add(&[]) && !add(&["http://a:1", "http://a:1"]));
+    }
+
+    #[test]
+    fn each_of_several_changes_is_of_another_member() {
+        let add = |url: &str| MemberChange::Add { id: 0, peer_urls: vec![url.into()], learner: true };
+        let remove = |id| MemberChange::Remove { id };
+        let code = |changes: Vec<MemberChange>| {
+            check(&Request::MemberChange { changes }, &Limits::default()).map_err(|fault| fault.code)
+        };
+        assert_eq!(code(vec![MemberChange::Promote { id: 4 }, remove(3), add("http://a:1")]), Ok(()));
+        assert_eq!(code(vec![add("http://a:1"), add("http://b:1")]), Ok(()));
+        assert_eq!(code((1..=32).map(remove).collect()), Ok(()));
+        assert_eq!(code((1..=33).map(remove).collect()), Err(Code::Err));
+        assert_eq!(code(vec![]), Err(Code::Err));
+        assert_eq!(code(vec![MemberChange::Promote { id: 4 }, remove(4)]), Err(Code::Err));
+        assert_eq!(code(vec![add("http://a:1"), add("http://a:1")]), Err(Code::MemberExists));
+        assert_eq!(code(vec![add("a:1")]), Err(Code::Err));
+        assert_eq!(code(vec![MemberChange::Alone { id: 1 }]), Err(Code::Err));
     }
 
     #[test]

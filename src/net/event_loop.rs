@@ -286,7 +286,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         let directory = Directory {
             members: &|| node.known_members(),
             removed: node.removed_members(),
-            open: node.listens_to_strangers(),
+            open: node.listens_to_strangers(now),
         };
         let mut more = inbound.take(cluster, me, &directory, &mut self.said);
         more |= inbound.pipe.is_readable();

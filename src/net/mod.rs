@@ -116,6 +116,9 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
 /// With less room than this, puts are refused: what is under way, and deletes, still fit.
 const RESERVE_BYTES: u64 = 48 << 20;
 
+/// The unit in which a file system caches.
+const TREE_PAGE_BYTES: usize = 4096;
+
 fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
     let bind = |&address: &SocketAddr| {
         TcpListener::bind(address).map_err(|e| Error::Refused(format!("cannot listen on {address}: {e}")))
@@ -177,6 +180,7 @@ fn node_config(settings: &Settings, clock: &impl Clock) -> Config {
         pre_vote: settings.pre_vote,
         lease_reads: settings.lease_reads,
         catchup_entries: settings.snapshot_catchup_entries,
+        tree_page_bytes: TREE_PAGE_BYTES,
         checkpoint_entries: settings.snapshot_count,
         sweep_work_max: SWEEP_WORK_MAX,
         quota_bytes: settings.quota_backend_bytes,

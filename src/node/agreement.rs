@@ -17,7 +17,7 @@
 //! # Who is wrong
 //!
 //! Each member judges itself only, by what it compared itself: nobody is stopped on another's word, and a leader
-//! counts no more than others. Voters count.
+//! counts no more than others. Voters count; while the membership is joint, a majority is one of both halves.
 //!
 //! - *Diverged*: a majority of the voters differ from here. If they agree with each other, they are right; if
 //!   not, nobody has a majority behind it, and nobody should serve. Both are the same to this member.
@@ -30,7 +30,7 @@
 //!   in this way only after [`GRACE`], because the others' reports come a moment apart.
 //!
 //! Any two majorities share a voter, and no voter agrees with both of two members that differ: so two that differ
-//! are never both *agreed* about the same entries.
+//! are never both *agreed* about the same entries (as long as no change of most voters at once lies between them).
 //!
 //! # What a diverged member does
 //!
@@ -61,7 +61,8 @@ use crate::base::planted;
 use crate::base::time::{MS, Nanos};
 use crate::base::{Index, MemberId, Mono};
 use crate::io::Disk;
-use crate::raft::{Membership, quorum::majority};
+use crate::raft::Membership;
+use crate::raft::quorum::{Outcome, outcome};
 
 /// Every member reports its hash behind entries whose index is a multiple of this.
 const STRIDE: u64 = 512;
@@ -241,23 +242,23 @@ impl Agreement {
     pub(super) fn holds_back(
         &self,
         me: MemberId,
-        voters: &[MemberId],
+        members: &Membership,
         at: Index,
         age: Nanos,
         others_live: bool,
     ) -> bool {
-        let confirmed = self.agreeing(me, voters, at) >= majority(voters.len());
-        let doubted = self.differs && !self.is_borne_out(me, voters);
+        let confirmed = self.has_majority(me, members, at);
+        let doubted = self.differs && !self.is_borne_out(me, members);
         !confirmed && (doubted || age < if others_live { PATIENCE } else { GRACE })
     }
 
-    /// Voters that had this member's state behind an entry, itself included.
-    fn agreeing(&self, me: MemberId, voters: &[MemberId], at: Index) -> usize {
-        let agrees = |id: &&MemberId| {
-            let compared = self.peers.get(id).and_then(|peer| peer.compared);
-            **id == me || compared.is_some_and(|compared| compared.same && compared.at >= at)
+    /// Whether a majority of the voters had this member's state behind an entry, itself included.
+    fn has_majority(&self, me: MemberId, members: &Membership, at: Index) -> bool {
+        let agrees = |id: MemberId| {
+            let compared = self.peers.get(&id).and_then(|peer| peer.compared);
+            Some(id == me || compared.is_some_and(|compared| compared.same && compared.at >= at))
         };
-        voters.iter().filter(agrees).count()
+        outcome(members, agrees) == Outcome::Won
     }
 
     /// Judges anew. True if this member trusts its state more, or less, than before.
@@ -268,25 +269,22 @@ impl Agreement {
         self.peers.retain(|id, _| members.contains(*id));
         self.differs = self.peers.values().any(Peer::differs);
         let before = self.trust;
-        self.trust = self.trust_now(me, &members.voters, now);
+        self.trust = self.trust_now(me, members, now);
         self.trust != before
     }
 
-    fn comparisons_that_differ(&self, voters: &[MemberId]) -> impl Iterator<Item = Compared> {
-        voters.iter().filter_map(|id| self.peers.get(id).filter(|peer| peer.differs())?.compared)
-    }
-
     /// Whether a majority, this member included, agrees as of the first entry that a voter differed in.
-    fn is_borne_out(&self, me: MemberId, voters: &[MemberId]) -> bool {
-        let first = self.comparisons_that_differ(voters).map(|compared| compared.since).min();
-        first.is_none_or(|first| self.agreeing(me, voters, first) >= majority(voters.len()))
+    fn is_borne_out(&self, me: MemberId, members: &Membership) -> bool {
+        let voters = self.peers.iter().filter(|(id, peer)| members.is_voter(**id) && peer.differs());
+        let first = voters.filter_map(|(_, peer)| peer.compared).map(|compared| compared.since).min();
+        first.is_none_or(|first| self.has_majority(me, members, first))
     }
 
-    fn trust_now(&mut self, me: MemberId, voters: &[MemberId], now: Mono) -> Trust {
-        if self.comparisons_that_differ(voters).count() >= majority(voters.len()) {
+    fn trust_now(&mut self, me: MemberId, members: &Membership, now: Mono) -> Trust {
+        if outcome(members, |id| Some(self.peers.get(&id).is_some_and(Peer::differs))) == Outcome::Won {
             return Trust::Diverged;
         }
-        if self.is_borne_out(me, voters) {
+        if self.is_borne_out(me, members) {
             self.doubted_since = None;
             return Trust::Agreed;
         }
@@ -327,7 +325,7 @@ impl<D: Disk> Node<D> {
     /// When a report is due; never, if there is nobody to report to.
     pub(super) fn report_deadline(&self) -> Mono {
         let members = self.raft.membership();
-        let others = members.voters.len() + members.learners.len() > 1;
+        let others = members.voter_count() + members.learners.len() > 1;
         if others { self.agreement.report_at } else { Mono::NEVER }
     }
 
@@ -480,7 +478,22 @@ mod tests {
         agreement.heard(2, 5, 999, true);
         assert!(agreement.judge(1, &of(3), LATER));
         assert_eq!((agreement.trust(), agreement.suspects(1)), (Trust::Agreed, vec![2]));
-        assert!(!agreement.holds_back(1, &[1, 2, 3], 9, GRACE, false));
+        assert!(!agreement.holds_back(1, &of(3), 9, GRACE, false));
+    }
+
+    /// New voters that all differ are not a majority of the old ones.
+    #[test]
+    fn while_the_membership_is_joint_both_halves_judge() {
+        let members = Membership { voters: vec![1, 4, 5], outgoing: vec![1, 2, 3], ..Membership::default() };
+        for (others, trust) in
+            [(&[4, 5][..], Trust::Doubtful), (&[3, 4, 5], Trust::Doubtful), (&[2, 3, 4, 5], Trust::Diverged)]
+        {
+            let mut agreement = at(9);
+            differ(&mut agreement, others);
+            agreement.judge(1, &members, NOW);
+            agreement.judge(1, &members, LATER);
+            assert_eq!(agreement.trust(), trust, "{others:?} differ");
+        }
     }
 
     #[test]
@@ -537,7 +550,7 @@ mod tests {
     #[test]
     fn a_snapshot_waits_until_others_had_time_to_contradict() {
         let mut agreement = at(9);
-        let voters = [1, 2, 3];
+        let voters = of(3);
         assert!(agreement.holds_back(1, &voters, 9, 0, false));
         assert!(!agreement.holds_back(1, &voters, 9, GRACE, false), "nobody is there to say more");
         assert!(agreement.holds_back(1, &voters, 9, GRACE, true), "somebody is");

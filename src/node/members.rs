@@ -7,6 +7,10 @@
 //!
 //! The strict check refuses what would leave the cluster without a quorum of members that answer now; it has
 //! etcd's rules and texts.
+//!
+//! Several changes travel as one. If they make the membership joint, the leader of the day leaves it by an entry of
+//! its own as soon as theirs is committed. The client is answered at that second entry, because only then may the
+//! machines of those who were removed be switched off. That they happen is certain from the first one on.
 
 use bytes::Bytes;
 use log::info;
@@ -75,16 +79,31 @@ impl<D: Disk> Node<D> {
     pub(super) fn on_member_request(&mut self, conn: ConnId, tag: Tag, request: Request, deadline: Mono) {
         let change = match request {
             Request::MemberAdd { peer_urls, learner } => {
-                let unix_s = (self.config.members.unix_ms_at_zero + self.now.0 / 1_000_000) / 1_000;
-                MemberChange::Add { id: member_id_at(&peer_urls, unix_s), peer_urls, learner }
+                self.with_id(MemberChange::Add { id: 0, peer_urls, learner })
             }
             Request::MemberRemove { id } => MemberChange::Remove { id },
             Request::MemberUpdate { id, peer_urls } => MemberChange::Update { id, peer_urls },
             Request::MemberPromote { id } => MemberChange::Promote { id },
+            Request::MemberChange { changes } => {
+                let mut steps: Vec<MemberChange> =
+                    changes.into_iter().map(|step| self.with_id(step)).collect();
+                if steps.len() == 1 { steps.remove(0) } else { MemberChange::Several(steps) }
+            }
             Request::MoveLeader { to } => return self.move_leader(conn, tag, to),
             _ => unreachable!("only requests that concern the membership come here"),
         };
         self.write(Asker::Client { conn, tag }, &Command::Members(change), deadline);
+    }
+
+    /// Who is added gets an id that no member had before.
+    fn with_id(&self, step: MemberChange) -> MemberChange {
+        match step {
+            MemberChange::Add { peer_urls, learner, .. } => {
+                let unix_s = (self.config.members.unix_ms_at_zero + self.now.0 / 1_000_000) / 1_000;
+                MemberChange::Add { id: member_id_at(&peer_urls, unix_s), peer_urls, learner }
+            }
+            other => other,
+        }
     }
 
     fn move_leader(&mut self, conn: ConnId, tag: Tag, to: MemberId) {
@@ -177,11 +196,11 @@ impl<D: Disk> Node<D> {
         if !self.leads() || self.raft.transferring() {
             return Err(NotProposed::NotNow(vec![id]));
         }
-        if startup::membership(self.store.members()) != *self.raft.settled_membership() {
+        if startup::membership(&self.store) != *self.raft.settled_membership() {
             return Err(NotProposed::Busy(vec![id]));
         }
-        let step = self.checked(&change).map_err(failed)?;
-        match self.raft.change_membership(&[step], &payload, self.now) {
+        let steps = self.checked(&change).map_err(failed)?;
+        match self.raft.change_membership(&steps, &payload, self.now) {
             Ok(entry) => {
                 info!("proposed {change:x?} as {entry}");
                 if matches!(change, MemberChange::Add { learner: false, .. }) && self.voters().count() == 1 {
@@ -197,9 +216,9 @@ impl<D: Disk> Node<D> {
                 Code::Learner,
                 "etcdserver: can only promote a learner member which is in sync with leader",
             ))),
-            Err(ChangeRefused::NotLearner(_)) => Err(failed(not_a_learner())),
+            Err(ChangeRefused::NotLearner(_)) => Err(failed(Fault::not_a_learner())),
             Err(ChangeRefused::NoMember(_)) => Err(failed(Fault::no_member())),
-            Err(ChangeRefused::Exists(_) | ChangeRefused::Twice(_)) => Err(failed(known_id())),
+            Err(ChangeRefused::Exists(_) | ChangeRefused::Twice(_)) => Err(failed(Fault::member_exists())),
             Err(ChangeRefused::NoVoterLeft) => Err(failed(too_few_started())),
             Err(ChangeRefused::TooMany) => Err(failed(Fault::new(Code::Err, "too many members"))),
         }
@@ -210,11 +229,12 @@ impl<D: Disk> Node<D> {
     pub(super) fn expect_member(&mut self, entry: &Entry) -> Result<()> {
         let unfit = |why: &str| Error::Refused(format!("entry {}: {why}", entry.id));
         let (_, context) = Membership::decode(&entry.payload).map_err(unfit)?;
-        if let Ok((_, Command::Members(MemberChange::Add { id, peer_urls, learner }))) =
-            command::decode(context)
-        {
+        let Ok((_, change)) = command::decode_change(context) else { return Ok(()) };
+        for step in change.steps() {
+            let MemberChange::Add { id, peer_urls, learner } = step else { continue };
             let all = !planted::on("node-expects-the-last-addition-only");
-            self.expected.retain(|other| all && other.id != id && self.raft.membership().contains(other.id));
+            self.expected.retain(|other| all && other.id != *id && self.raft.membership().contains(other.id));
+            let (id, peer_urls, learner) = (*id, peer_urls.clone(), *learner);
             self.expected.push(Member { id, peer_urls, learner, ..Member::default() });
             self.output.members_changed = true;
         }
@@ -275,51 +295,71 @@ impl<D: Disk> Node<D> {
 
     /// Whether somebody who is no member as far as is known here may speak: it may be a leader that was added
     /// while this member was away, and this member must hear it to learn of it.
-    pub fn listens_to_strangers(&self) -> bool {
-        self.is_blank() || !self.raft.hears_leader(self.now)
+    /// `now`: nothing may have happened here since its leader went silent, and the last turn be long ago.
+    pub fn listens_to_strangers(&self, now: Mono) -> bool {
+        self.is_blank() || !self.raft.hears_leader(now)
     }
 
-    /// What the store and the settings say to a change; the step for the core.
-    fn checked(&self, change: &MemberChange) -> Result<Change, Fault> {
-        let members = self.store.members();
-        let of = |id: MemberId| members.iter().find(|member| member.id == id).ok_or_else(Fault::no_member);
+    /// What the store and the settings say to a change; the steps for the core.
+    fn checked(&self, change: &MemberChange) -> Result<Vec<Change>, Fault> {
+        let steps = change.steps();
+        let checked =
+            steps.iter().map(|step| self.checked_step(step)).collect::<Result<Vec<Change>, Fault>>()?;
+        self.has_room_for_learners(steps)?;
+        match steps {
+            [MemberChange::Add { learner, .. }] => self.may_add(*learner)?,
+            [MemberChange::Remove { id }] => self.may_remove(self.known(*id)?)?,
+            [_] => {}
+            several => self.may_take(several)?,
+        }
+        Ok(checked)
+    }
+
+    fn known(&self, id: MemberId) -> Result<&Member, Fault> {
+        self.store.members().iter().find(|member| member.id == id).ok_or_else(Fault::no_member)
+    }
+
+    fn checked_step(&self, step: &MemberChange) -> Result<Change, Fault> {
         let taken = |urls: &[String], by: MemberId| {
-            let others = members.iter().filter(|member| member.id != by);
+            let others = self.store.members().iter().filter(|member| member.id != by);
             others.flat_map(|member| &member.peer_urls).any(|url| urls.contains(url))
         };
-        let url_fault = || Fault::new(Code::MemberExists, "etcdserver: Peer URLs already exists");
-        match change {
+        match step {
             MemberChange::Add { id, peer_urls, learner } => {
-                if of(*id).is_ok() || self.store.removed_members().contains(id) {
-                    return Err(known_id());
+                if self.known(*id).is_ok() || self.store.removed_members().contains(id) {
+                    return Err(Fault::member_exists());
                 }
                 if taken(peer_urls, *id) {
-                    return Err(url_fault());
+                    return Err(Fault::url_exists());
                 }
-                let learners = members.iter().filter(|member| member.learner).count();
-                if *learner && learners >= self.config.members.learners_max {
-                    return Err(Fault::new(Code::Learner, "etcdserver: too many learner members in cluster"));
-                }
-                self.may_add(*learner)?;
                 Ok(if *learner { Change::AddLearner(*id) } else { Change::AddVoter(*id) })
             }
-            MemberChange::Remove { id } => {
-                self.may_remove(of(*id)?)?;
-                Ok(Change::Remove(*id))
-            }
+            MemberChange::Remove { id } => self.known(*id).map(|_| Change::Remove(*id)),
             MemberChange::Update { id, peer_urls } => {
-                of(*id)?;
-                if taken(peer_urls, *id) { Err(url_fault()) } else { Ok(Change::Update(*id)) }
+                self.known(*id)?;
+                if taken(peer_urls, *id) { Err(Fault::url_exists()) } else { Ok(Change::Update(*id)) }
             }
-            MemberChange::Promote { id } => {
-                let member = of(*id)?;
-                if !member.learner {
-                    return Err(not_a_learner());
-                }
-                Ok(Change::Promote(*id))
-            }
+            MemberChange::Promote { id } if !self.known(*id)?.learner => Err(Fault::not_a_learner()),
+            MemberChange::Promote { id } => Ok(Change::Promote(*id)),
             MemberChange::Alone { .. } => Err(Fault::new(Code::Err, "a start with --force-new-cluster")),
+            MemberChange::Several(_) | MemberChange::Leave => {
+                Err(Fault::new(Code::Err, "no change of one member"))
+            }
         }
+    }
+
+    /// Whoever is promoted or removed in the same step makes room.
+    fn has_room_for_learners(&self, steps: &[MemberChange]) -> Result<(), Fault> {
+        let goes = |id| {
+            steps.contains(&MemberChange::Remove { id }) || steps.contains(&MemberChange::Promote { id })
+        };
+        let stay = self.store.members().iter().filter(|member| member.learner && !goes(member.id)).count();
+        let is_one_more = |step: &&MemberChange| matches!(step, MemberChange::Add { learner: true, .. });
+        let come = steps.iter().filter(is_one_more).count();
+        if come > 0 && stay + come > self.config.members.learners_max {
+            return Err(Fault::new(Code::Learner, "etcdserver: too many learner members in cluster"));
+        }
+        Ok(())
     }
 
     // ---- The strict check
@@ -349,7 +389,31 @@ impl<D: Disk> Node<D> {
             return Err(too_few_started());
         }
         if !self.voters().all(|voter| self.hears(voter.id)) {
-            return Err(Fault::new(Code::Unhealthy, "etcdserver: unhealthy cluster"));
+            return Err(unhealthy());
+        }
+        Ok(())
+    }
+
+    /// The same of what comes out of several changes. Who is added in them has not started and is not heard; who is
+    /// promoted is, or the core refuses it.
+    fn may_take(&self, steps: &[MemberChange]) -> Result<(), Fault> {
+        if !self.config.members.strict {
+            return Ok(());
+        }
+        let is_removed = |id| steps.contains(&MemberChange::Remove { id });
+        let is_promoted = |id| steps.contains(&MemberChange::Promote { id });
+        let is_new = |step: &&MemberChange| matches!(step, MemberChange::Add { learner: false, .. });
+        let will_vote =
+            |member: &&Member| !is_removed(member.id) && (!member.learner || is_promoted(member.id));
+        let left = self.store.members().iter().filter(will_vote);
+        let needed = majority(left.clone().count() + steps.iter().filter(is_new).count());
+        if left.clone().filter(|voter| !voter.name.is_empty()).count() < needed {
+            return Err(too_few_started());
+        }
+        let adds = steps.iter().any(|step| matches!(step, MemberChange::Add { .. }));
+        let hearing = left.clone().filter(|voter| self.hears(voter.id)).count();
+        if hearing < needed || (adds && hearing < left.count()) {
+            return Err(unhealthy());
         }
         Ok(())
     }
@@ -365,7 +429,7 @@ impl<D: Disk> Node<D> {
         let hearing = self.voters().filter(|voter| voter.id != member.id && self.hears(voter.id)).count();
         // One that does not answer is no part of the quorum that there is.
         if self.hears(member.id) && hearing < majority(left) {
-            return Err(Fault::new(Code::Unhealthy, "etcdserver: unhealthy cluster"));
+            return Err(unhealthy());
         }
         Ok(())
     }
@@ -409,19 +473,25 @@ impl<D: Disk> Node<D> {
     pub(super) fn apply_membership(&mut self, entry: &Entry) -> Result<()> {
         let unfit = |why: &str| Error::Refused(format!("entry {} cannot be applied: {why}", entry.id));
         let (membership, context) = Membership::decode(&entry.payload).map_err(unfit)?;
-        let (origin, command) = command::decode(context).map_err(|why| unfit(&why.0))?;
-        if !matches!(command, Command::Members(_)) {
-            return Err(unfit("its context is no change of the membership"));
-        }
+        let (origin, change) = command::decode_change(context).map_err(|why| unfit(&why.0))?;
+        let command = Command::Members(change);
         let body = self.store.apply(entry.id, Some(&command))?;
-        // Joint memberships would need a place in the store; nothing of this version begins one.
-        if startup::membership(self.store.members()) != membership {
+        if startup::membership(&self.store) != membership {
             return Err(unfit("it leads to another membership than its head says: upgrade this member"));
         }
         info!("applied {command:x?} of {}", entry.id);
         self.output.members_changed = true;
-        if origin.member == self.id {
-            self.end_write(origin.request_id, body);
+        let own = (origin.member == self.id).then_some(origin.request_id);
+        let answered = match &command {
+            Command::Members(MemberChange::Leave) => self.halfway.take(),
+            _ if membership.is_joint() && !planted::on("node-joint-change-told-too-early") => {
+                self.halfway = own.inspect(|id| self.writes.committed(*id));
+                None
+            }
+            _ => own,
+        };
+        if let Some(id) = answered {
+            self.end_write(id, body);
         }
         Ok(())
     }
@@ -441,12 +511,8 @@ fn no_space(request_id: u64) -> NotProposed {
     NotProposed::Failed(request_id, Fault::no_space())
 }
 
-fn known_id() -> Fault {
-    Fault::new(Code::MemberExists, "etcdserver: member ID already exist")
-}
-
-fn not_a_learner() -> Fault {
-    Fault::new(Code::Learner, "etcdserver: can only promote a learner member")
+fn unhealthy() -> Fault {
+    Fault::new(Code::Unhealthy, "etcdserver: unhealthy cluster")
 }
 
 fn too_few_started() -> Fault {

@@ -11,8 +11,6 @@
 //! - A client is answered when this member has applied its write, which is after a quorum has it on disk.
 //! - Segments of the log go only below what the *older* of the tree's two meta pages covers, so that a
 //!   damaged newest meta page still finds its log.
-//!
-//! Left out: joint changes of the membership (the core knows them; a change here moves one voter at a time).
 
 mod agreement;
 mod compaction;
@@ -73,6 +71,8 @@ pub struct Config {
     pub tree_dir: PathBuf,
     pub wal_dir: PathBuf,
     pub wal_segment_bytes: u64,
+    /// Of a page of a new tree file.
+    pub tree_page_bytes: usize,
     pub heartbeat_interval: Nanos,
     pub election_timeout: Nanos,
     pub pre_vote: bool,
@@ -247,6 +247,8 @@ pub struct Node<D: Disk> {
     #[cfg(feature = "sim")]
     misapply: misapply::Misapply,
     second: Option<members::Second>,
+    /// The request of a change that made the membership joint; answered when that is left.
+    halfway: Option<u64>,
     /// What to remember as promised from some time on.
     promise: Option<(Mono, promise::Record<D>)>,
     /// Whom the last candidate or leader knew that introduced itself; some are strangers here.
@@ -295,6 +297,7 @@ impl<D: Disk> Node<D> {
             | Request::MemberRemove { .. }
             | Request::MemberUpdate { .. }
             | Request::MemberPromote { .. }
+            | Request::MemberChange { .. }
             | Request::MoveLeader { .. } => {
                 self.now = self.now.max(now);
                 self.on_member_request(conn, tag, request, deadline);
@@ -575,7 +578,7 @@ impl<D: Disk> Node<D> {
     pub fn stop(&mut self, now: Mono) {
         if self.stopping.is_none() {
             self.stopping = Some(now);
-            if self.leads() && self.raft.membership().voters.len() > 1 {
+            if self.leads() && !self.raft.membership().is_only_voter(self.id) {
                 // Refused if nobody could take over: then the others elect after a timeout.
                 let _ = self.raft.transfer(0, now);
             }
@@ -613,7 +616,7 @@ impl<D: Disk> Node<D> {
             return true;
         }
         let standing = self.raft.standing();
-        let alone = self.raft.membership().voters.len() <= 1;
+        let alone = self.raft.membership().voter_count() <= 1;
         alone || (standing.leader != self.id && standing.leader != 0) || now >= self.hand_over_until()
     }
 

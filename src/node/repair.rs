@@ -261,7 +261,7 @@ impl<D: Disk> Node<D> {
 
     fn voter_count(&self) -> usize {
         let membership = self.raft.membership();
-        if membership.voters.is_empty() { usize::MAX } else { membership.voters.len() }
+        if membership.voters.is_empty() { usize::MAX } else { membership.voters_min() }
     }
 
     /// Damage was found in the tree. A leader hands over before it stops; nothing is applied or read any more.

@@ -210,9 +210,8 @@ impl<D: Disk> Node<D> {
         }
         let lately = |peer: &PeerStanding| self.now.since(peer.heard_at) < self.config.election_timeout;
         let others_live = self.raft.peers().iter().any(|peer| !peer.learner && peer.id != to && lately(peer));
-        let voters = &self.raft.membership().voters;
         let age = self.now.since(sending.begun_at);
-        self.agreement.holds_back(self.id, voters, sending.at.index, age, others_live)
+        self.agreement.holds_back(self.id, self.raft.membership(), sending.at.index, age, others_live)
     }
 
     fn give_up_silent_streams(&mut self) {
@@ -310,7 +309,7 @@ impl<D: Disk> Node<D> {
         let fresh = self.snapshots.next_stream;
         let attempt = if planted::on("node-snapshot-jobs-by-stream") { stream } else { fresh };
         self.snapshots.next_stream += 1;
-        let options = startup::tree_options(attempt);
+        let options = startup::tree_options(&self.config, attempt);
         let path = startup::tree_path(&self.config.tree_dir);
         let incoming = Incoming::begin(&self.snapshots.disk, &path, self.store.identity(), options);
         self.snapshots.receiving = Some(Receiving {
@@ -427,7 +426,7 @@ impl<D: Disk> Node<D> {
                 self.batch_number += 1;
                 self.waiting_batches.push(self.log.reset(self.batch_number, at, self.hard_state));
             }
-            let membership = startup::membership(self.store.members());
+            let membership = startup::membership(&self.store);
             self.raft.snapshot_installed(at, membership, &self.log);
         }
         self.raft.applied(at.index);
@@ -437,6 +436,7 @@ impl<D: Disk> Node<D> {
         } else {
             self.writes.take_sent()
         };
+        self.halfway = None;
         for write in doubtful {
             if let Asker::Client { conn, tag } = write.asker {
                 self.fail(conn, tag, Fault::timeout());

@@ -55,9 +55,6 @@ pub struct Opened<D: Disk> {
 const TREE: &str = "tree";
 const LOCK: &str = "lock";
 
-/// Pages of a new tree file: the unit in which a file system caches.
-const PAGE_BYTES: usize = 4096;
-
 impl<D: Disk> Node<D> {
     /// Opens or makes the directory. Blocks: called before the loop runs.
     pub fn open(disk: &D, config: Config, bootstrap: &Bootstrap, seed: u64, now: Mono) -> Result<Opened<D>> {
@@ -105,7 +102,7 @@ impl<D: Disk> Node<D> {
         let (promised, shorter) = promise::remember(disk, &config.tree_dir, lease(&config))?;
         let start = Start {
             hard_state,
-            membership: membership(store.members()),
+            membership: membership(&store),
             applied: store.applied(),
             memory,
             promised,
@@ -158,6 +155,7 @@ impl<D: Disk> Node<D> {
             #[cfg(feature = "sim")]
             misapply: Default::default(),
             second: None,
+            halfway: None,
             promise: shorter.map(|record| (now + promised, record)),
             introduced: Vec::new(),
             acquaintances: Vec::new(),
@@ -237,7 +235,7 @@ fn open_files<D: Disk>(disk: &D, config: &Config, bootstrap: &Bootstrap, rng: &m
             member: identity.member,
             salt: rng.next_u64() as u32,
         };
-        let voters = store.members().iter().filter(|member| !member.learner).count();
+        let voters = membership(&store).voters_min();
         let is_blank = store.members().is_empty();
         match open_log(disk, config, options, store.applied(), mark.is_some()) {
             Err(Error::Corrupt(damage)) if may_repair(if is_blank { usize::MAX } else { voters }) => {
@@ -318,7 +316,7 @@ fn open_store<D: Disk>(
             Some(mark) if mark.stage == Stage::Rebuilding => (mark.identity, &[][..]),
             _ => (ours, &bootstrap.members[..]),
         };
-        return Store::create(disk, &path, identity, members, tree_options(file_id));
+        return Store::create(disk, &path, identity, members, tree_options(config, file_id));
     }
     let store = Store::open(disk, &path)?;
     let found = store.identity();
@@ -372,8 +370,8 @@ fn leave_alone<D: Disk>(id: MemberId, log: &wal::Log<D>, before: HardState) -> (
 }
 
 /// `file_id` is random: no other tree file has it.
-pub(super) fn tree_options(file_id: u64) -> Options {
-    Options { page_bytes: PAGE_BYTES, file_id }
+pub(super) fn tree_options(config: &Config, file_id: u64) -> Options {
+    Options { page_bytes: config.tree_page_bytes, file_id }
 }
 
 fn holds_log<D: Disk>(disk: &D, config: &Config) -> Result<bool> {
@@ -398,11 +396,16 @@ fn raft_config(config: &Config, id: MemberId, seed: u64) -> raft::Config {
 }
 
 /// The members of the store as the core wants them.
-pub(super) fn membership(members: &[Member]) -> Membership {
-    let ids = |learner: bool| {
-        let mut ids: Vec<MemberId> = members.iter().filter(|m| m.learner == learner).map(|m| m.id).collect();
+pub(super) fn membership<D: Disk>(store: &Store<D>) -> Membership {
+    let joint = store.joint();
+    let ids = |counts: &dyn Fn(&Member) -> bool| {
+        let mut ids: Vec<MemberId> = store.members().iter().filter(|m| counts(m)).map(|m| m.id).collect();
         ids.sort_unstable();
         ids
     };
-    Membership { voters: ids(false), outgoing: Vec::new(), learners: ids(true) }
+    Membership {
+        voters: ids(&|member| !member.learner && !joint.leaving.contains(&member.id)),
+        outgoing: ids(&|member| !joint.is_empty() && !member.learner && !joint.coming.contains(&member.id)),
+        learners: ids(&|member| member.learner),
+    }
 }

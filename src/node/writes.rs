@@ -32,9 +32,18 @@ pub(super) enum Asker {
 pub(super) struct Write {
     pub(super) asker: Asker,
     payload: Bytes,
-    /// The number of the call with which it was last sent to a leader; None = it certainly is in nobody's log.
+    /// The number of the call with which it was last sent to a leader; None = it certainly is in nobody's log (or
+    /// is committed).
     sent_with: Option<u64>,
+    /// Its entry is applied here, and another one brings the answer.
+    committed: bool,
     deadline: Mono,
+}
+
+impl Write {
+    fn may_have_happened(&self) -> bool {
+        self.sent_with.is_some() || self.committed
+    }
 }
 
 /// One call to the leader takes so many bytes (one write is always taken): all that waits may be several times what a
@@ -103,7 +112,7 @@ impl Writes {
             self.newest_of.insert(conn, id);
         }
         self.unsent.push_back(id);
-        self.queue.push_back(Some(Write { asker, payload, sent_with: None, deadline }));
+        self.queue.push_back(Some(Write { asker, payload, sent_with: None, committed: false, deadline }));
     }
 
     /// The newest write of a connection that still waits.
@@ -216,9 +225,21 @@ impl Writes {
     }
 
     fn rebuild_unsent(&mut self) {
-        let unsent = |write: &Option<Write>| write.as_ref().is_some_and(|write| write.sent_with.is_none());
+        let unsent = |write: &Option<Write>| {
+            write.as_ref().is_some_and(|write| write.sent_with.is_none() && !write.committed)
+        };
         self.unsent =
             (self.first_id..).zip(&self.queue).filter(|(_, write)| unsent(write)).map(|(id, _)| id).collect();
+    }
+
+    /// The write has happened, and is never sent again; the answer comes later.
+    pub(super) fn committed(&mut self, id: u64) {
+        let Some(write) = self.slot(id).and_then(|index| self.queue[index].as_mut()) else { return };
+        write.committed = true;
+        if write.sent_with.take().is_some() {
+            self.sent_open -= 1;
+        }
+        self.rebuild_unsent();
     }
 
     /// The write is over: applied, refused for good, or expired.
@@ -244,7 +265,7 @@ impl Writes {
     /// Takes out all that was sent. After a snapshot their fate cannot be told: the entries that it stands for
     /// were not applied here one by one, and these writes may be among them. So they must not be sent again.
     pub(super) fn take_sent(&mut self) -> Vec<Write> {
-        let sent = |write: &Option<Write>| write.as_ref().is_some_and(|write| write.sent_with.is_some());
+        let sent = |write: &Option<Write>| write.as_ref().is_some_and(Write::may_have_happened);
         let ids: Vec<u64> =
             (self.first_id..).zip(&self.queue).filter(|(_, write)| sent(write)).map(|(id, _)| id).collect();
         ids.into_iter().filter_map(|id| self.take(id)).collect()
@@ -257,7 +278,7 @@ impl Writes {
             return None;
         }
         let write = self.take(self.first_id).expect("the front of the queue is open");
-        let perhaps = write.sent_with.is_some();
+        let perhaps = write.may_have_happened();
         Some((write, perhaps))
     }
 
@@ -340,6 +361,19 @@ mod tests {
         assert_eq!(writes.take_sent().len(), 2);
         writes.settle(6);
         assert_eq!(writes.send_in(6, 2), [&b"x"[..]]);
+    }
+
+    #[test]
+    fn what_is_committed_is_not_sent_again_and_waits_for_its_answer() {
+        let mut writes = table(2);
+        writes.send_in(5, 1);
+        writes.committed(100);
+        writes.settle(6);
+        assert_eq!(writes.send_in(6, 2), [&[1][..]], "the other one alone");
+        assert!(writes.is_open(100), "reads of the same connection wait for it");
+        writes.refused(1, &[100], Mono(50));
+        assert!(!writes.may_send(6, Mono(50)));
+        assert!(writes.expired(Mono(1_000)).is_some_and(|(_, perhaps)| perhaps));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use crate::base::MemberId;
 use crate::base::limits::MEMBERS_MAX;
+use crate::base::planted;
 
 use super::types::Membership;
 
@@ -27,7 +28,7 @@ pub fn majority(count: usize) -> usize {
 /// The default (zero) where there are no voters.
 pub fn agreed<T: Copy + Ord + Default>(membership: &Membership, value: impl Fn(MemberId) -> T) -> T {
     let incoming = agreed_in(&membership.voters, &value);
-    if membership.outgoing.is_empty() {
+    if membership.outgoing.is_empty() || planted::on("raft-joint-commits-by-its-new-half") {
         return incoming;
     }
     incoming.min(agreed_in(&membership.outgoing, &value))
@@ -51,7 +52,7 @@ fn agreed_in<T: Copy + Ord + Default>(voters: &[MemberId], value: &impl Fn(Membe
 /// Counts ballots: None is a voter who has not answered.
 pub fn outcome(membership: &Membership, ballot: impl Fn(MemberId) -> Option<bool>) -> Outcome {
     let incoming = outcome_in(&membership.voters, &ballot);
-    if membership.outgoing.is_empty() {
+    if membership.outgoing.is_empty() || planted::on("raft-joint-elects-by-its-new-half") {
         return incoming;
     }
     match (incoming, outcome_in(&membership.outgoing, &ballot)) {

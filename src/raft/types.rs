@@ -68,6 +68,20 @@ impl Membership {
         all
     }
 
+    /// How many vote, in one of the sets at least.
+    pub fn voter_count(&self) -> usize {
+        let old = self.outgoing.iter().filter(|id| !self.voters.contains(id)).count();
+        self.voters.len() + old
+    }
+
+    /// How many vote in the smaller set.
+    pub fn voters_min(&self) -> usize {
+        match self.outgoing.len() {
+            0 => self.voters.len(),
+            old => old.min(self.voters.len()),
+        }
+    }
+
     /// Whether `id` alone decides everything.
     pub fn is_only_voter(&self, id: MemberId) -> bool {
         self.voters == [id] && self.outgoing.iter().all(|&other| other == id)

@@ -138,8 +138,20 @@ impl Clients {
     }
 }
 
+/// With more keys than these a span is rarely everything: it would be deleted again and again, and read for long.
+const FEW_KEYS: u64 = 64;
+
+/// Keys of one span, where there are many.
+const SPAN_KEYS: u64 = 100;
+
 fn key(rng: &mut Rng, keys: u64) -> Bytes {
-    Bytes::from(format!("k{:03}", rng.below(keys)))
+    name(rng.below(keys), keys)
+}
+
+/// In the order of the numbers.
+fn name(number: u64, keys: u64) -> Bytes {
+    let digits = if keys > 1_000 { 4 } else { 3 };
+    Bytes::from(format!("k{number:0digits$}"))
 }
 
 /// Mostly a little behind what is known to be there; now and then what is refused.
@@ -174,11 +186,27 @@ fn span(rng: &mut Rng, keys: u64, n: u64) -> Span {
     if !rng.one_in(n) {
         return Span::Key(key(rng, keys));
     }
+    if keys > FEW_KEYS {
+        return span_of_many(rng, keys);
+    }
     match rng.below(4) {
         0 => Span::Between(key(rng, keys), key(rng, keys)),
         1 => Span::From(key(rng, keys)),
         2 => Span::Prefix(Bytes::from(format!("k{:02}", rng.below(keys.div_ceil(10))))),
         _ => Span::Prefix(Bytes::from_static(b"k")),
+    }
+}
+
+/// Keys that are neighbours, more or less.
+fn span_of_many(rng: &mut Rng, keys: u64) -> Span {
+    let first = rng.below(keys);
+    match rng.below(3) {
+        0 => Span::Between(name(first, keys), name(first + rng.between(1, SPAN_KEYS), keys)),
+        1 => {
+            let name = name(first, keys);
+            Span::Prefix(name.slice(..name.len() - 1))
+        }
+        _ => Span::From(name(keys - 1 - first % SPAN_KEYS, keys)),
     }
 }
 
@@ -196,6 +224,12 @@ fn range(rng: &mut Rng, keys: u64, known: Revision) -> Range {
         if rng.one_in(24) {
             *bound = rng.between(1, known + 2);
         }
+    }
+    if keys > FEW_KEYS && rng.one_in(3) {
+        // How many there are of all, or of those between two keys, is told by the tree's branches.
+        let (one, other) = (key(rng, keys), key(rng, keys));
+        range.span = if rng.one_in(4) { Span::Prefix(Bytes::new()) } else { Span::Between(one, other) };
+        range.count_only = !rng.one_in(8);
     }
     range
 }

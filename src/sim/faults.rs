@@ -5,7 +5,7 @@
 //! clocks beyond their bound while leases are trusted.
 
 use super::machine::Rotting;
-use super::plan::{Action, DiskTrouble, Rot, Who};
+use super::plan::{Action, DiskTrouble, Rot, Step, Who};
 use super::process::wal_dir;
 use super::world::{Event, Undo, World};
 use crate::base::time::{Nanos, SECOND};
@@ -72,7 +72,12 @@ impl World {
             Action::Reset { links } => self.reset_links(&links.pairs()),
             Action::Order { step, who } => {
                 let machine = self.who(*who, subject, other);
-                machine.is_some_and(|machine| self.order(*step, machine))
+                machine.is_some_and(|machine| self.order(&[(*step, machine)]))
+            }
+            Action::Together { steps } => {
+                let machine = |(step, who): &(Step, Who)| Some((*step, self.who(*who, subject, other)?));
+                let steps: Option<Vec<(Step, usize)>> = steps.iter().map(machine).collect();
+                steps.is_some_and(|steps| self.order(&steps))
             }
         };
         if done {

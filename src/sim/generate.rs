@@ -44,6 +44,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     // Of the seed itself: a new draw would make other plans of all seeds.
     let uneven = seed % 4 == 3;
     let mut compactions = stream(seed, "compactions", 0);
+    let (many_keys, page_bytes) = many_keys(seed);
     let mut rate = |low, high| if dice.one_in(2) { 0 } else { log_uniform(dice, low, high) };
     let (loss, repeat, overtake, recut) =
         (rate(1_000, 200_000), rate(1_000, 200_000), rate(1_000, 100_000), rate(20_000, 500_000));
@@ -53,7 +54,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         spares,
         clients,
         ops,
-        keys: log_uniform(dice, 1, 64),
+        keys: many_keys.unwrap_or(log_uniform(dice, 1, 64)),
         value_max: log_uniform(dice, 64, 20_000),
         think: faults / 2 * clients / ops.max(1),
         faults,
@@ -61,6 +62,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         heartbeat,
         election: heartbeat * dice.between(5, 10) * if uneven { UNEVEN } else { 1 },
         uneven,
+        page_bytes,
         segment_bytes: [8 << 10, 16 << 10, 64 << 10, 256 << 10][dice.below(4) as usize],
         catchup: log_uniform(dice, 5, 500),
         checkpoint: log_uniform(dice, 20, 1_000),
@@ -78,6 +80,16 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         sweep: log_uniform(&mut compactions, 1, 24),
         forks: log_uniform(dice, 60, 1_000),
     }
+}
+
+/// One seed in eight has so many keys, on so small pages, that the tree of keys has several levels. By dice of its own,
+/// which leave all else as it is.
+fn many_keys(seed: u64) -> (Option<u64>, u64) {
+    let mut dice = stream(seed, "many keys", 0);
+    if !dice.one_in(8) {
+        return (None, 4096);
+    }
+    (Some(log_uniform(&mut dice, 256, 4_096)), [256, 256, 512, 1024][dice.below(4) as usize])
 }
 
 /// Writes the lines.
@@ -121,6 +133,7 @@ impl Faults<'_> {
         }
         if self.options.spares > 0 {
             self.changes();
+            self.changes_together();
         }
         if !self.dice.one_in(3) {
             for _ in 0..self.dice.between(1, 6) {
@@ -392,6 +405,50 @@ impl Faults<'_> {
         }
     }
 
+    /// Several changes in one step, and trouble in the middle of it. They have their own dice, so that the rest of a plan
+    /// is what it was without them.
+    fn changes_together(&mut self) {
+        let own = stream(self.options.seed, "together", 0);
+        let dice = std::mem::replace(&mut self.dice, own);
+        for _ in 0..self.dice.below(4) {
+            let at = self.dice.below(self.options.faults) / 1_000 * 1_000;
+            self.change_together(at);
+        }
+        if self.dice.one_in(2) {
+            let restart = self.away();
+            let moment = if self.dice.one_in(2) { Moment::ChangeBegins } else { Moment::ChangeApplied };
+            let nth = self.dice.between(1, 6);
+            let cut = self.power_cut(Who::Subject);
+            let action = if self.dice.one_in(2) { cut } else { Action::Kill { who: Who::Subject, restart } };
+            self.push(Trigger::When { moment, nth }, action);
+        }
+        self.dice = dice;
+    }
+
+    /// A learner takes the place of a voter, or some go and others come.
+    fn change_together(&mut self, at: Nanos) {
+        let (members, machines) = (self.options.members, self.options.machines());
+        let first = self.dice.between(1, members);
+        let one = if self.dice.one_in(3) { Who::Leader } else { Who::Member(first) };
+        let mut steps = vec![(Step::Remove, one)];
+        if self.dice.one_in(2) && members > 1 {
+            steps.push((Step::Remove, Who::Member(first % members + 1)));
+        }
+        let spare = self.dice.between(members + 1, machines);
+        let come = Who::Member(spare);
+        if self.dice.one_in(3) {
+            steps.push((if self.dice.one_in(2) { Step::AddVoter } else { Step::AddLearner }, come));
+            if self.dice.one_in(2) && spare < machines {
+                steps.push((Step::AddVoter, Who::Member(spare + 1)));
+            }
+            return self.push(Trigger::At(at), Action::Together { steps });
+        }
+        self.order(at, Step::AddLearner, come);
+        steps.push((Step::Promote, come));
+        let later = log_uniform(&mut self.dice, 10 * MS, 2 * SECOND);
+        self.push(Trigger::At(at + later / 1_000 * 1_000), Action::Together { steps });
+    }
+
     fn rot(&mut self) -> Rot {
         ROTS[self.dice.below(4) as usize].1
     }
@@ -448,6 +505,6 @@ mod tests {
             assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan, "seed {seed}");
             classes.extend(plan.entries.iter().map(|entry| entry.action.class()));
         }
-        assert_eq!(classes.len(), 24, "every class of faults is drawn: {classes:?}");
+        assert_eq!(classes.len(), 25, "every class of faults is drawn: {classes:?}");
     }
 }

@@ -8,7 +8,8 @@
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
 //! - L9: and have swept all that compactions left.
-//! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over.
+//! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over. So a
+//!   joint membership was left by then.
 //! - L8: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong
 //!   notices, or doubts it, and the one that differs from it does so too: then it is for the operator to say who is right.
 
@@ -233,7 +234,11 @@ impl World {
     /// L7.
     fn change_something(&mut self) {
         let mut dice = super::stream::stream(self.options.seed, "last orders", 0);
-        let voters = self.watch.roster.machines_of(&self.watch.roster.newest().membership.voters);
+        let membership = &self.watch.roster.newest().membership;
+        if membership.is_joint() {
+            return self.fail("L7", format!("the membership stays joint: {membership:x?}"));
+        }
+        let voters = self.watch.roster.machines_of(&membership.voters);
         let (gone, here): (Vec<usize>, Vec<usize>) =
             voters.into_iter().partition(|machine| self.machines[*machine].gone);
         let (Some(leader), false) = (self.who(Who::Leader, 0, 0), here.is_empty()) else { return };
@@ -247,7 +252,7 @@ impl World {
         }
         for (step, machine) in last {
             // Too many orders in doubt, and nothing more may be asked for.
-            if !self.sound() || !self.order(step, machine) {
+            if !self.sound() || !self.order(&[(step, machine)]) {
                 continue;
             }
             let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };

@@ -2,16 +2,19 @@
 //! what a cluster can bear: whatever becomes of orders whose outcome is not known, a majority of the voters has a
 //! good disk. What is refused is asked for again for a while; it may be refused for ever.
 //!
-//! - V22: a change that was acknowledged is in the log, once; one that was refused is not.
+//! - V22: a change that was acknowledged is in the log, once; one that was refused is not. Of several in one step none
+//!   is there without the others, and they are acknowledged when the membership is not joint any more.
 //! - V23: leadership that is said to have moved has moved.
 
-use super::plan::{Step, Who};
+use std::fmt;
+
+use super::plan::{Step, TOGETHER, Who};
 use super::roster::{subject, url};
 use super::stream::{log_uniform, stream};
 use super::world::{Event, World};
 use crate::api::{Body, Call, Code, ConnId, MemberChange, Reply, Request};
 use crate::base::time::{MS, Nanos, SECOND};
-use crate::base::{Rng, Term};
+use crate::base::{MemberId, Rng, Term};
 use crate::raft::quorum::majority;
 
 /// Tags of requests from here on are the operator's.
@@ -32,10 +35,31 @@ pub enum Outcome {
 }
 
 pub struct Order {
-    step: Step,
-    machine: usize,
+    /// What is to happen to which machine; several in one step, of different machines.
+    steps: Vec<(Step, usize)>,
     tries: u64,
     pub outcome: Outcome,
+}
+
+impl Order {
+    fn adds(&self) -> bool {
+        self.steps.iter().any(|(step, _)| step.adds())
+    }
+
+    fn name(&self) -> &'static str {
+        match self.steps[..] {
+            [(step, _)] => step.name(),
+            _ => TOGETHER,
+        }
+    }
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps: Vec<String> =
+            self.steps.iter().map(|(step, machine)| format!("{step} {machine}")).collect();
+        f.write_str(&steps.join(" "))
+    }
 }
 
 /// One question to one member.
@@ -44,8 +68,8 @@ struct Attempt {
     asked: (usize, u64),
     /// The asked member's term when it took the question.
     term: Term,
-    /// Of an addition or an update; no other attempt has it.
-    url: String,
+    /// Of the additions and updates among the steps; no other attempt has them.
+    urls: Vec<String>,
     outcome: Outcome,
 }
 
@@ -65,7 +89,11 @@ struct Sets {
 }
 
 impl Sets {
-    fn with(self, step: Step, machine: usize) -> Sets {
+    fn with(self, steps: &[(Step, usize)]) -> Sets {
+        steps.iter().fold(self, |sets, &(step, machine)| sets.with_one(step, machine))
+    }
+
+    fn with_one(self, step: Step, machine: usize) -> Sets {
         let (bit, Sets { voters, learners }) = (1 << machine, self);
         match step {
             Step::AddVoter | Step::Promote => Sets { voters: voters | bit, learners: learners & !bit },
@@ -91,11 +119,10 @@ impl Operator {
     }
 
     fn attempts_of(&self, machine: usize) -> impl Iterator<Item = (&Attempt, Step)> {
-        let order = |attempt: &Attempt| &self.orders[attempt.order];
-        self.attempts
-            .iter()
-            .filter(move |attempt| order(attempt).machine == machine)
-            .map(move |attempt| (attempt, order(attempt).step))
+        self.attempts.iter().flat_map(move |attempt| {
+            let of = self.orders[attempt.order].steps.iter().filter(move |step| step.1 == machine);
+            of.map(move |(step, _)| (attempt, *step))
+        })
     }
 
     pub fn asked(&self, attempt: usize) -> usize {
@@ -112,22 +139,38 @@ impl Operator {
 // ---- What may be asked of a cluster
 
 impl World {
-    fn is_settled(&self, attempt: &Attempt) -> bool {
-        let Order { step, machine, .. } = self.operator.orders[attempt.order];
-        self.watch.roster.changes().any(|change| {
-            self.watch.roster.machine(subject(change)) == machine
-                && match change {
-                    MemberChange::Add { .. } => step.adds(),
-                    MemberChange::Promote { .. } => step == Step::Promote,
-                    MemberChange::Remove { .. } => step == Step::Remove,
-                    MemberChange::Update { peer_urls, .. } => peer_urls.contains(&attempt.url),
-                    MemberChange::Alone { .. } => false,
-                }
-        })
+    /// Whether a committed change is one that the operator may have asked for by this step. `url`: asked for with it.
+    fn is_for(&self, change: &MemberChange, (step, machine): (Step, usize), url: Option<&String>) -> bool {
+        let asked = |urls: &Vec<String>| url.is_none_or(|url| urls.contains(url));
+        self.watch.roster.machine(subject(change)) == machine
+            && match change {
+                MemberChange::Add { peer_urls, .. } => step.adds() && asked(peer_urls),
+                MemberChange::Promote { .. } => step == Step::Promote,
+                MemberChange::Remove { .. } => step == Step::Remove,
+                MemberChange::Update { peer_urls, .. } => step == Step::Update && asked(peer_urls),
+                _ => false,
+            }
     }
 
-    /// Every membership that may be in force when all that is in doubt has come out in one way or the other. None:
-    /// too many to say.
+    /// Whether all that was asked for has happened, be it by another attempt.
+    fn is_settled(&self, order: &Order) -> bool {
+        let done = |step: &(Step, usize)| {
+            let mut changes = self.watch.roster.changes().flat_map(MemberChange::steps);
+            changes.any(|change| self.is_for(change, *step, None))
+        };
+        order.steps.iter().all(done)
+    }
+
+    /// Whether a change is what this attempt asked for, and no more.
+    fn is_answer_to(&self, change: &MemberChange, attempt: &Attempt) -> bool {
+        let asked = self.operator.orders[attempt.order].steps.iter().zip(&attempt.urls);
+        let done = change.steps();
+        done.len() == attempt.urls.len()
+            && asked.zip(done).all(|((step, url), change)| self.is_for(change, *step, Some(url)))
+    }
+
+    /// Every membership that may be in force when all that is in doubt has come out in one way or the other, and the
+    /// old half of one that is joint now. None: too many to say.
     fn possible(&self) -> Option<Vec<Sets>> {
         let roster = &self.watch.roster;
         let now = &roster.newest().membership;
@@ -135,11 +178,13 @@ impl World {
             voters: bits(roster.machines_of(&now.voters)),
             learners: bits(roster.machines_of(&now.learners)),
         };
-        let mut doubts: Vec<(Step, usize)> = Vec::new();
+        let mut doubts: Vec<&Order> = Vec::new();
         for attempt in self.operator.attempts.iter().filter(|attempt| attempt.outcome != Outcome::Refused) {
-            let Order { step, machine, .. } = self.operator.orders[attempt.order];
-            if step.changes_voters() && !doubts.contains(&(step, machine)) && !self.is_settled(attempt) {
-                doubts.push((step, machine));
+            let order = &self.operator.orders[attempt.order];
+            let known = doubts.iter().any(|doubt| doubt.steps == order.steps);
+            if order.steps.iter().any(|(step, _)| step.changes_voters()) && !known && !self.is_settled(order)
+            {
+                doubts.push(order);
             }
         }
         if doubts.len() > DOUBTS_MAX {
@@ -147,9 +192,11 @@ impl World {
         }
         let outcome = |chosen: u32| {
             let happened = doubts.iter().enumerate().filter(|(at, _)| chosen & (1 << at) != 0);
-            happened.fold(base, |sets, (_, &(step, machine))| sets.with(step, machine))
+            happened.fold(base, |sets, (_, order)| sets.with(&order.steps))
         };
-        Some((0..1 << doubts.len()).map(outcome).collect())
+        let old_half = Sets { voters: bits(roster.machines_of(&now.outgoing)), learners: 0 };
+        let joint = now.is_joint().then_some(old_half);
+        Some((0..1 << doubts.len()).map(outcome).chain(joint).collect())
     }
 
     fn good_machines(&self) -> u32 {
@@ -167,13 +214,13 @@ impl World {
     }
 
     /// Whether the cluster can bear it that this happens.
-    fn is_fair(&self, step: Step, machine: usize) -> bool {
+    fn is_fair(&self, steps: &[(Step, usize)]) -> bool {
         let good = self.good_machines();
         // Who is being repaired asks the members that it knows of.
         if self.members().any(|at| self.machines[at].mending) {
             return false;
         }
-        let wrong = match step {
+        let wrong = |&(step, machine): &(Step, usize)| match step {
             Step::AddVoter | Step::AddLearner => {
                 good & (1 << machine) == 0
                     || self.operator.is_used(machine)
@@ -181,10 +228,12 @@ impl World {
             }
             _ => self.watch.roster.member_on(machine).is_none(),
         };
-        !wrong
+        let repeated = |at: usize| steps[..at].iter().any(|step| step.1 == steps[at].1);
+        !steps.iter().any(wrong)
+            && !(0..steps.len()).any(repeated)
             && self.possible().is_some_and(|all| {
                 all.into_iter().all(|sets| {
-                    let sets = sets.with(step, machine);
+                    let sets = sets.with(steps);
                     sets.voters != 0 && sets.has_quorum_of(good)
                 })
             })
@@ -195,13 +244,13 @@ impl World {
 
 impl World {
     /// Something is to be changed. False: it cannot be, as things are.
-    pub(super) fn order(&mut self, step: Step, machine: usize) -> bool {
-        let spare = machine > self.options.members as usize;
-        if (step.adds() && !spare) || !self.is_fair(step, machine) {
+    pub(super) fn order(&mut self, steps: &[(Step, usize)]) -> bool {
+        let members = self.options.members as usize;
+        if steps.iter().any(|(step, machine)| step.adds() && *machine <= members) || !self.is_fair(steps) {
             return false;
         }
         let tries = if self.calm { u64::MAX } else { self.operator.rng.between(1, TRIES_MAX) };
-        self.operator.orders.push(Order { step, machine, tries, outcome: Outcome::Waiting });
+        self.operator.orders.push(Order { steps: steps.to_vec(), tries, outcome: Outcome::Waiting });
         let order = self.operator.orders.len() - 1;
         self.after(0, Event::Operate { order });
         true
@@ -209,22 +258,26 @@ impl World {
 
     /// Asks once.
     pub(super) fn operate(&mut self, order: usize) {
-        let Order { step, machine, tries, .. } = self.operator.orders[order];
-        if tries == 0 || !self.is_fair(step, machine) {
+        let steps = self.operator.orders[order].steps.clone();
+        if self.operator.orders[order].tries == 0 || !self.is_fair(&steps) {
             return self.end_order(order, Outcome::Refused);
         }
         self.operator.orders[order].tries -= 1;
-        let Some(member) = self.whom_to_ask(step) else { return self.try_again(order) };
+        let Some(member) = self.whom_to_ask(&steps) else { return self.try_again(order) };
         let life = self.machines[member].process.as_ref().expect("it was found running").life;
-        let number = self.operator.attempts_of(machine).count() as u64 + 1;
-        let url = url(machine, number);
+        let new_url = |(_, machine): &(Step, usize)| {
+            url(*machine, self.operator.attempts_of(*machine).count() as u64 + 1)
+        };
+        let urls = steps.iter().map(new_url).collect();
         let (outcome, term) = (Outcome::Waiting, 0);
-        self.operator.attempts.push(Attempt { order, asked: (member, life), term, url, outcome });
+        self.operator.attempts.push(Attempt { order, asked: (member, life), term, urls, outcome });
         let attempt = self.operator.attempts.len() - 1;
-        if step.adds() && !self.machines[machine].invited {
-            self.machines[machine].invited = true;
-            let soon = self.operator.rng.below(self.options.election * 4);
-            self.after(soon, Event::Start { member: machine });
+        for (step, machine) in steps {
+            if step.adds() && !self.machines[machine].invited {
+                self.machines[machine].invited = true;
+                let soon = self.operator.rng.below(self.options.election * 4);
+                self.after(soon, Event::Start { member: machine });
+            }
         }
         let delay = self.net.delay(0, member);
         self.after(delay, Event::OrderArrives { attempt });
@@ -237,7 +290,7 @@ impl World {
     }
 
     /// Who leads must be asked to hand over; for all else anybody will do.
-    fn whom_to_ask(&mut self, step: Step) -> Option<usize> {
+    fn whom_to_ask(&mut self, steps: &[(Step, usize)]) -> Option<usize> {
         let can = |at: &usize| {
             let process = self.machines[*at].process.as_ref();
             process.is_some_and(|process| process.stopping.is_none())
@@ -247,29 +300,19 @@ impl World {
         let all = if self.calm { self.enrolled() } else { self.members().collect() };
         let up: Vec<usize> = all.into_iter().filter(can).collect();
         let leader = self.who(Who::Leader, 0, 0).filter(|leader| up.contains(leader));
-        if step == Step::Transfer && (self.calm || !self.operator.rng.one_in(8)) {
+        if steps[0].0 == Step::Transfer && (self.calm || !self.operator.rng.one_in(8)) {
             return leader;
         }
         (!up.is_empty()).then(|| up[self.operator.rng.below(up.len() as u64) as usize])
     }
 
     pub(super) fn order_arrives(&mut self, attempt: usize) {
-        let Attempt { order, asked: (member, life), ref url, .. } = self.operator.attempts[attempt];
-        let Order { step, machine, .. } = self.operator.orders[order];
-        let Some(id) = self.watch.roster.member_on(machine).or(step.adds().then_some(0)) else { return };
-        if !self.lives(member, life) {
-            return;
-        }
-        let peer_urls = vec![url.clone()];
-        let request = match step {
-            Step::AddVoter | Step::AddLearner => {
-                Request::MemberAdd { peer_urls, learner: step == Step::AddLearner }
-            }
-            Step::Promote => Request::MemberPromote { id },
-            Step::Remove => Request::MemberRemove { id },
-            Step::Update => Request::MemberUpdate { id, peer_urls },
-            Step::Transfer => Request::MoveLeader { to: id },
-        };
+        let Attempt { order, asked: (member, life), ref urls, .. } = self.operator.attempts[attempt];
+        let steps = &self.operator.orders[order].steps;
+        let id = |step: Step, machine| self.watch.roster.member_on(machine).or(step.adds().then_some(0));
+        let ids: Option<Vec<MemberId>> = steps.iter().map(|(step, machine)| id(*step, *machine)).collect();
+        let Some(ids) = ids.filter(|_| self.lives(member, life)) else { return };
+        let request = request(steps, &ids, urls);
         self.operator.next_conn -= 1;
         let (conn, tag, now) = (self.operator.next_conn, TAGS + attempt as u64, self.local(member));
         let node = &mut self.machines[member].process.as_mut().expect("it lives").node;
@@ -286,8 +329,9 @@ impl World {
     pub(super) fn order_answered(&mut self, reply: &Reply) {
         let attempt = (reply.tag - TAGS) as usize;
         let Attempt { order, outcome, term, .. } = self.operator.attempts[attempt];
-        let Order { step, machine, .. } = self.operator.orders[order];
-        self.trace.line(self.now, 0, || format!("{step} {machine}: {:x?}", reply.body));
+        let order = &self.operator.orders[order];
+        let ((_, machine), order) = (order.steps[0], order.to_string());
+        self.trace.line(self.now, 0, || format!("{order}: {:x?}", reply.body));
         if outcome != Outcome::Waiting {
             return; // It came too late.
         }
@@ -303,8 +347,11 @@ impl World {
                 Code::Timeout | Code::Shutdown | Code::Corrupt => Outcome::Unknown,
                 _ => Outcome::Refused,
             },
-            other => return self.fail("V22", format!("{step} {machine} is answered by {other:?}")),
+            other => return self.fail("V22", format!("{order} is answered by {other:?}")),
         };
+        if outcome == Outcome::Done && self.is_half_done(attempt) {
+            return self.fail("V22", format!("{order} is acknowledged while the membership is joint"));
+        }
         self.attempt_ends(attempt, outcome);
     }
 
@@ -327,17 +374,20 @@ impl World {
     fn attempt_ends(&mut self, attempt: usize, outcome: Outcome) {
         self.operator.attempts[attempt].outcome = outcome;
         let order = self.operator.attempts[attempt].order;
-        let Order { step, machine, .. } = self.operator.orders[order];
+        let given = &self.operator.orders[order];
         // What was asked for twice may have been done by the first question.
-        let is_done = step == Step::Remove && !self.watch.roster.is_enrolled(machine);
+        let is_gone = |(step, machine): &(Step, usize)| {
+            *step == Step::Remove && !self.watch.roster.is_enrolled(*machine)
+        };
+        let is_done = given.steps.iter().all(is_gone);
         match outcome {
             Outcome::Done => {
-                *self.tally.changes.entry(step.name()).or_default() += 1;
+                *self.tally.changes.entry(given.name()).or_default() += 1;
                 self.end_order(order, Outcome::Done);
             }
             Outcome::Refused if self.calm && is_done => self.end_order(order, Outcome::Done),
             // Nobody knows whether there is a member now; adding another one would not help.
-            Outcome::Unknown if step.adds() => self.end_order(order, Outcome::Unknown),
+            Outcome::Unknown if given.adds() => self.end_order(order, Outcome::Unknown),
             _ => self.try_again(order),
         }
     }
@@ -360,42 +410,62 @@ impl World {
         self.operator.orders.iter_mut().for_each(|order| order.tries = 0);
     }
 
+    /// Whether the newest committed change is what this attempt asked for, and those removed still vote.
+    fn is_half_done(&self, attempt: usize) -> bool {
+        let newest = self.watch.roster.newest();
+        let change = self.watch.roster.changes().last();
+        newest.membership.is_joint()
+            && change.is_some_and(|change| self.is_answer_to(change, &self.operator.attempts[attempt]))
+    }
+
     // ---- The end
 
     /// V22.
     pub(super) fn check_orders(&mut self) {
         for attempt in &self.operator.attempts {
-            let Order { step, machine, .. } = self.operator.orders[attempt.order];
-            if step == Step::Transfer {
+            let order = &self.operator.orders[attempt.order];
+            let (first, _) = order.steps[0];
+            if first == Step::Transfer {
                 continue;
             }
-            let exact = step.adds() || step == Step::Update;
-            let same = |change: &&MemberChange| match change {
-                MemberChange::Add { peer_urls, .. } | MemberChange::Update { peer_urls, .. } => {
-                    exact && peer_urls.contains(&attempt.url)
-                }
-                MemberChange::Remove { id } => {
-                    step == Step::Remove && self.watch.roster.machine(*id) == machine
-                }
-                MemberChange::Promote { id } => {
-                    step == Step::Promote && self.watch.roster.machine(*id) == machine
-                }
-                MemberChange::Alone { .. } => false,
-            };
-            let times = self.watch.roster.changes().filter(same).count();
+            let exact = order.adds() || first == Step::Update;
+            let times =
+                self.watch.roster.changes().filter(|change| self.is_answer_to(change, attempt)).count();
+            let early = order.steps.len() == 1 && first == Step::AddVoter && self.options.calm == 0;
             let right = match attempt.outcome {
                 // A second member is acknowledged to the first before that is committed.
-                Outcome::Done if !(step == Step::AddVoter && self.options.calm == 0) => times == 1,
+                Outcome::Done if !early => times == 1,
                 Outcome::Refused if exact => times == 0,
                 _ => times <= 1,
             };
             if !right {
-                let what = format!(
-                    "{step} {machine} by {} is {:?}; the log has it {times} times",
-                    attempt.url, attempt.outcome
-                );
+                let Attempt { urls, outcome, .. } = attempt;
+                let what = format!("{order} by {urls:?} is {outcome:?}; the log has it {times} times");
                 return self.fail("V22", what);
             }
+        }
+    }
+}
+
+/// The question of an attempt.
+fn request(steps: &[(Step, usize)], ids: &[MemberId], urls: &[String]) -> Request {
+    let peer_urls = vec![urls[0].clone()];
+    match steps {
+        [(Step::AddVoter, _)] => Request::MemberAdd { peer_urls, learner: false },
+        [(Step::AddLearner, _)] => Request::MemberAdd { peer_urls, learner: true },
+        [(Step::Promote, _)] => Request::MemberPromote { id: ids[0] },
+        [(Step::Remove, _)] => Request::MemberRemove { id: ids[0] },
+        [(Step::Update, _)] => Request::MemberUpdate { id: ids[0], peer_urls },
+        [(Step::Transfer, _)] => Request::MoveLeader { to: ids[0] },
+        several => {
+            let change = |((&(step, _), &id), url): ((&(Step, usize), &MemberId), &String)| match step {
+                Step::Promote => MemberChange::Promote { id },
+                Step::Remove => MemberChange::Remove { id },
+                _ => {
+                    MemberChange::Add { id, peer_urls: vec![url.clone()], learner: step == Step::AddLearner }
+                }
+            };
+            Request::MemberChange { changes: several.iter().zip(ids).zip(urls).map(change).collect() }
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Options {
     /// Members differ in it, and each of them from start to start, as when an operator changes it.
     pub uneven: bool,
     pub segment_bytes: u64,
+    /// Bytes of a page of the tree. With small ones and many keys it has several levels.
+    pub page_bytes: u64,
     /// Entries kept behind the applied index, and applied entries after which a checkpoint is due.
     pub catchup: u64,
     pub checkpoint: u64,
@@ -76,6 +78,7 @@ impl Default for Options {
             election: 100 * MS,
             uneven: false,
             segment_bytes: 16 << 10,
+            page_bytes: 4096,
             catchup: 20,
             checkpoint: 60,
             lease_reads: true,
@@ -111,7 +114,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 29] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 30] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -127,6 +130,7 @@ impl Options {
             ("election", Field::Span(&mut self.election)),
             ("uneven", Field::Switch(&mut self.uneven)),
             ("segment", Field::Number(&mut self.segment_bytes)),
+            ("page", Field::Number(&mut self.page_bytes)),
             ("catchup", Field::Number(&mut self.catchup)),
             ("checkpoint", Field::Number(&mut self.checkpoint)),
             ("lease-reads", Field::Switch(&mut self.lease_reads)),
@@ -186,6 +190,9 @@ impl Options {
         }
         if self.segment_bytes < 2_048 || !self.segment_bytes.is_multiple_of(512) {
             return wrong("a segment is whole sectors, at least four");
+        }
+        if !self.page_bytes.is_power_of_two() || !(256..=65_536).contains(&self.page_bytes) {
+            return wrong("a page is a power of two, from 256 to 65536");
         }
         if self.faults > 100_000 * SECOND || self.calm > 100_000 * SECOND {
             return wrong("faults and calm last a day at most");

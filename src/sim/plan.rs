@@ -8,6 +8,7 @@
 //! t=4.2s power-cut 2 profile=posix-worst restart=800ms
 //! t=4.5s add-learner 4
 //! t=5.01s disk 2 fail-sync wal
+//! t=6s together promote 4 remove 1
 //! when leader-elected nth=3 kill subject restart=500ms
 //! ```
 //!
@@ -209,7 +210,14 @@ pub enum Step {
 pub const STEPS: [Step; 6] =
     [Step::AddVoter, Step::AddLearner, Step::Promote, Step::Remove, Step::Update, Step::Transfer];
 
+/// The word for several steps in one.
+pub const TOGETHER: &str = "together";
+
 impl Step {
+    fn parse(word: &str) -> Result<Step, String> {
+        STEPS.into_iter().find(|step| step.name() == word).ok_or_else(|| format!("`{word}` cannot be done"))
+    }
+
     /// The word in a plan, and in the ledger.
     pub fn name(self) -> &'static str {
         match self {
@@ -303,6 +311,10 @@ pub enum Action {
     Order {
         step: Step,
         who: Who,
+    },
+    /// For all of these in one step.
+    Together {
+        steps: Vec<(Step, Who)>,
     },
 }
 
@@ -486,6 +498,7 @@ impl Action {
             Action::Lag { .. } => "lag",
             Action::Reset { .. } => "reset",
             Action::Order { step, .. } => step.name(),
+            Action::Together { .. } => TOGETHER,
         }
     }
 
@@ -520,10 +533,21 @@ impl Action {
                 length: words.span("for")?,
             },
             "reset" => Action::Reset { links: Links::parse(words)? },
-            other => match STEPS.into_iter().find(|step| step.name() == other) {
-                Some(step) => Action::Order { step, who: Who::parse(words)? },
-                None => return Err(format!("`{other}` cannot be done")),
-            },
+            TOGETHER => {
+                let mut steps = Vec::new();
+                while words.has_next() {
+                    let step = Step::parse(&words.next("a change")?)?;
+                    if !step.changes_voters() {
+                        return Err(format!("`{step}` is done alone"));
+                    }
+                    steps.push((step, Who::parse(words)?));
+                }
+                if steps.len() < 2 {
+                    return Err("fewer than two changes".into());
+                }
+                Action::Together { steps }
+            }
+            other => Action::Order { step: Step::parse(other)?, who: Who::parse(words)? },
         })
     }
 }
@@ -552,6 +576,10 @@ impl fmt::Display for Action {
             }
             Action::Reset { links } => write!(f, "reset {links}"),
             Action::Order { step, who } => write!(f, "{step} {who}"),
+            Action::Together { steps } => {
+                f.write_str(TOGETHER)?;
+                steps.iter().try_for_each(|(step, who)| write!(f, " {step} {who}"))
+            }
         }
     }
 }
@@ -629,12 +657,13 @@ t=9s drift 3 ppm=-20000
 t=9.5s add-learner 6
 when change-begins nth=2 remove subject
 t=9s corrupt-state leader
+t=9.6s together promote 6 remove leader
 ";
 
     #[test]
     fn a_plan_comes_back_as_it_was_written() {
         let plan = Plan::parse(TEXT).unwrap();
-        assert_eq!((plan.options.seed, plan.options.members, plan.entries.len()), (17, 5, 11));
+        assert_eq!((plan.options.seed, plan.options.members, plan.entries.len()), (17, 5, 12));
         assert_eq!(Plan::parse(&plan.to_string()).unwrap(), plan);
         assert!(plan.to_string().contains("t=1s cut 1,2|3,c for=2s\n"), "{plan}");
         let links = Links { from: vec![1, 2], to: vec![2, 3], both: true };
@@ -647,6 +676,8 @@ t=9s corrupt-state leader
             ("t=1s explode 2", "line 2: `explode` cannot be done"),
             ("t=1s kill 2 restart=1s extra", "line 2: nothing is known of `extra`"),
             ("t=1 kill 2 restart=1s", "line 2: `1` is not a length of time"),
+            ("t=1s together remove 2", "line 2: fewer than two changes"),
+            ("t=1s together remove 2 transfer 3", "line 2: `transfer` is done alone"),
             ("t=1s cut 1-2 for=1s", "line 2: `1-2` has neither > nor |"),
             ("seed=x", "line 2: seed: `x` is not a number"),
             ("speed=1", "line 2: there is no option `speed`"),

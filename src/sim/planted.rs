@@ -236,6 +236,26 @@ pub const BUGS: &[Bug] = &[
     bug("raft-learner-counts", "a learner counts in quorums", &[SHUFFLE, GOLDEN]),
     bug("raft-change-before-own-commit", "a new leader changes the membership at once", &[SHUFFLE, GOLDEN]),
     bug("raft-two-changes-at-once", "a change begins before the last one is committed", &[SHUFFLE, GOLDEN]),
+    bug(
+        "raft-joint-left-too-early",
+        "a joint membership is left before its entry is committed",
+        &[GOLDEN, SHUFFLE],
+    ),
+    bug(
+        "raft-joint-commits-by-its-new-half",
+        "the new half of a joint membership commits alone",
+        &[RAFT_UNIT, GOLDEN, SHUFFLE],
+    ),
+    bug(
+        "raft-joint-elects-by-its-new-half",
+        "the new half of a joint membership elects alone",
+        &[RAFT_UNIT, GOLDEN, SHUFFLE],
+    ),
+    bug(
+        "node-joint-change-told-too-early",
+        "several changes are acknowledged while those removed still vote",
+        &[CLUSTER],
+    ),
     bug("raft-promote-without-catch-up", "a learner that lags is promoted", &[GOLDEN, SHUFFLE]),
     bug("node-expects-the-last-addition-only", "of several new members one is spoken to", &[CLUSTER]),
     bug("node-follower-expects-nobody", "a follower learns of a member by applying it", &[CLUSTER]),

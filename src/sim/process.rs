@@ -69,6 +69,7 @@ impl World {
             pre_vote: options.pre_vote,
             lease_reads: options.lease_reads,
             catchup_entries: options.catchup,
+            tree_page_bytes: options.page_bytes as usize,
             checkpoint_entries: options.checkpoint,
             sweep_work_max: options.sweep as usize,
             quota_bytes: None,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::watch::Held;
-use crate::api::{Command, Member, MemberChange, command};
+use crate::api::{Member, MemberChange, command};
 use crate::base::{EntryId, Index, MemberId, Term};
 use crate::raft::quorum::majority;
 use crate::raft::{Entry, Membership};
@@ -33,10 +33,56 @@ pub fn machine_of(member: &Member) -> Option<usize> {
 pub struct Settled {
     pub index: Index,
     pub membership: Membership,
-    /// By id: whether it is a learner, and where it listens.
+    /// By id: whether it is a learner, and where it listens. Who votes in the old half of a joint membership only is
+    /// still there.
     members: BTreeMap<MemberId, (bool, Vec<String>)>,
     /// None: the cluster began with it.
     change: Option<MemberChange>,
+}
+
+impl Settled {
+    /// What a change makes of it; None where it cannot be made.
+    fn with(&self, change: &MemberChange) -> Option<(Membership, BTreeMap<MemberId, (bool, Vec<String>)>)> {
+        let old = &self.membership;
+        let mut members = self.members.clone();
+        if *change == MemberChange::Leave {
+            members.retain(|id, (learner, _)| *learner || old.voters.contains(id));
+            return old.is_joint().then(|| (old.left(), members));
+        }
+        let mut gone = Vec::new();
+        for step in change.steps() {
+            let possible = match step {
+                MemberChange::Add { id, peer_urls, learner } => {
+                    members.insert(*id, (*learner, peer_urls.clone())).is_none()
+                }
+                MemberChange::Remove { id } => {
+                    gone.push(*id);
+                    members.contains_key(id)
+                }
+                MemberChange::Update { id, peer_urls } => {
+                    members.get_mut(id).map(|member| member.1.clone_from(peer_urls)).is_some()
+                }
+                MemberChange::Promote { id } => {
+                    members.get_mut(id).is_some_and(|member| std::mem::take(&mut member.0))
+                }
+                MemberChange::Alone { .. } | MemberChange::Several(_) | MemberChange::Leave => false,
+            };
+            if !possible || old.is_joint() {
+                return None;
+            }
+        }
+        let ids = |learners: bool| -> Vec<MemberId> {
+            let stay = members.iter().filter(|(id, member)| member.0 == learners && !gone.contains(id));
+            stay.map(|(&id, _)| id).collect()
+        };
+        let mut next = Membership { voters: ids(false), outgoing: Vec::new(), learners: ids(true) };
+        let only = |of: &[MemberId], other: &[MemberId]| of.iter().filter(|id| !other.contains(id)).count();
+        if only(&old.voters, &next.voters) + only(&next.voters, &old.voters) > 1 {
+            next.outgoing.clone_from(&old.voters);
+        }
+        members.retain(|id, _| next.contains(*id));
+        Some((next, members))
+    }
 }
 
 pub struct Roster {
@@ -96,12 +142,13 @@ impl Roster {
     pub fn begin(&mut self, entry: &Entry) -> Result<Option<usize>, String> {
         let wrong = |why: &str| format!("the membership entry {}: {why}", entry.id);
         let (membership, context) = Membership::decode(&entry.payload).map_err(wrong)?;
-        let (_, command) = command::decode(context).map_err(|why| wrong(&why.0))?;
-        let Command::Members(change) = command else { return Err(wrong("its context is another command")) };
-        if let MemberChange::Add { id, peer_urls, .. } = &change
-            && let Some(machine) = peer_urls.iter().find_map(|url| machine_at(url))
-        {
-            self.machines.insert(*id, machine);
+        let (_, change) = command::decode_change(context).map_err(|why| wrong(&why.0))?;
+        for step in change.steps() {
+            if let MemberChange::Add { id, peer_urls, .. } = step
+                && let Some(machine) = peer_urls.iter().find_map(|url| machine_at(url))
+            {
+                self.machines.insert(*id, machine);
+            }
         }
         let concerned = self.machine(subject(&change));
         let known = self.begun.insert((entry.id.index, entry.id.term), (membership, change));
@@ -112,29 +159,16 @@ impl Roster {
     pub fn settle(&mut self, id: EntryId) -> Result<(), String> {
         let (membership, change) =
             self.begun.get(&(id.index, id.term)).expect("an entry that is committed was written").clone();
-        let mut members = self.newest().members.clone();
-        let possible = match &change {
-            MemberChange::Add { id, peer_urls, learner } => {
-                members.insert(*id, (*learner, peer_urls.clone())).is_none()
+        match self.newest().with(&change) {
+            Some((expected, members)) if membership == expected => {
+                self.settled.push(Settled { index: id.index, membership, members, change: Some(change) });
+                Ok(())
             }
-            MemberChange::Remove { id } => members.remove(id).is_some(),
-            MemberChange::Update { id, peer_urls } => {
-                members.get_mut(id).map(|member| member.1.clone_from(peer_urls)).is_some()
+            _ => {
+                let before = &self.newest().membership;
+                Err(format!("entry {id}, {change:x?}, makes {membership:x?} out of {before:x?}"))
             }
-            MemberChange::Promote { id } => {
-                members.get_mut(id).is_some_and(|member| std::mem::take(&mut member.0))
-            }
-            MemberChange::Alone { .. } => false,
-        };
-        let ids = |learner: bool| members.iter().filter(move |(_, m)| m.0 == learner).map(|(&id, _)| id);
-        let expected =
-            Membership { voters: ids(false).collect(), outgoing: Vec::new(), learners: ids(true).collect() };
-        if !possible || membership != expected {
-            let before = &self.newest().membership;
-            return Err(format!("entry {id}, {change:x?}, makes {membership:x?} out of {before:x?}"));
         }
-        self.settled.push(Settled { index: id.index, membership, members, change: Some(change) });
-        Ok(())
     }
 
     fn at(&self, index: Index) -> &Settled {
@@ -152,14 +186,28 @@ impl Roster {
     }
 
     /// Whether those machines that `holds` says are a quorum for the entry `id`, by the membership in force there or a
-    /// later one.
+    /// later one. The one that follows a joint membership counts for what is behind that: the rest was committed before.
     pub fn is_quorum(&self, id: EntryId, holds: impl Fn(usize) -> bool) -> bool {
+        let by = |membership: &Membership| self.is_quorum_of(membership, &holds);
+        let may_count = |index: Index, change: &MemberChange| {
+            let joint = self.settled.iter().rev().find(|s| s.index < index && s.membership.is_joint());
+            *change != MemberChange::Leave || joint.is_some_and(|joint| joint.index < id.index)
+        };
+        let mut later = self.begun.range((id.index + 1, 0)..).filter(|((_, term), _)| *term >= id.term);
+        by(&self.at(id.index).membership)
+            || later.any(|((index, _), (membership, change))| may_count(*index, change) && by(membership))
+    }
+
+    /// The same for a membership entry, by what it says itself.
+    pub fn is_own_quorum(&self, id: EntryId, holds: impl Fn(usize) -> bool) -> bool {
+        self.is_quorum_of(&self.begun[&(id.index, id.term)].0, &holds)
+    }
+
+    fn is_quorum_of(&self, membership: &Membership, holds: &impl Fn(usize) -> bool) -> bool {
         let of = |ids: &[MemberId]| {
             ids.iter().filter(|id| holds(self.machine(**id))).count() >= majority(ids.len())
         };
-        let by = |m: &Membership| of(&m.voters) && (m.outgoing.is_empty() || of(&m.outgoing));
-        let mut later = self.begun.range((id.index + 1, 0)..).filter(|((_, term), _)| *term >= id.term);
-        by(&self.at(id.index).membership) || later.any(|(_, (membership, _))| by(membership))
+        of(&membership.voters) && (!membership.is_joint() || of(&membership.outgoing))
     }
 
     pub fn change(&self, id: EntryId) -> &MemberChange {
@@ -180,14 +228,17 @@ impl Roster {
     }
 }
 
-/// Who is added, removed, and so on.
+/// Who is added, removed, and so on; the first of several. 0: nobody in particular.
 pub fn subject(change: &MemberChange) -> MemberId {
-    match *change {
-        MemberChange::Add { id, .. }
-        | MemberChange::Remove { id }
-        | MemberChange::Update { id, .. }
-        | MemberChange::Promote { id }
-        | MemberChange::Alone { id } => id,
+    match change.steps().first() {
+        Some(
+            MemberChange::Add { id, .. }
+            | MemberChange::Remove { id }
+            | MemberChange::Update { id, .. }
+            | MemberChange::Promote { id }
+            | MemberChange::Alone { id },
+        ) => *id,
+        _ => 0,
     }
 }
 
@@ -196,12 +247,14 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::api::Origin;
+    use crate::api::{Command, Origin};
     use crate::raft::EntryKind;
 
     fn entry(index: Index, membership: &Membership, change: MemberChange) -> Entry {
         let mut context = BytesMut::new();
-        command::encode(Origin { member: 1, request_id: index }, &Command::Members(change), &mut context);
+        if change != MemberChange::Leave {
+            command::encode(Origin { member: 1, request_id: index }, &Command::Members(change), &mut context);
+        }
         let payload = membership.encode(&context);
         Entry { id: EntryId::new(1, index), kind: EntryKind::Membership, payload }
     }
@@ -238,5 +291,28 @@ mod tests {
         roster.settle(EntryId::new(1, 5)).unwrap();
         assert!(!quorum(5, &[1, 2], &roster));
         assert!(quorum(5, &[1, 2, 4], &roster));
+    }
+    #[test]
+    fn a_joint_membership_needs_both_halves_until_it_is_left() {
+        let mut roster = Roster::new(3);
+        let steps = vec![
+            MemberChange::Add { id: 90, peer_urls: vec![url(4, 0)], learner: false },
+            MemberChange::Remove { id: 1 },
+        ];
+        let joint = Membership { outgoing: vec![1, 2, 3], ..of(&[2, 3, 90]) };
+        let several = MemberChange::Several(steps);
+        roster.begin(&entry(5, &of(&[2, 3, 90]), several.clone())).unwrap();
+        assert!(roster.settle(EntryId::new(1, 5)).is_err(), "two voters differ, so it is joint");
+        roster.begin(&entry(6, &joint, several)).unwrap();
+        roster.begin(&entry(7, &of(&[2, 3, 90]), MemberChange::Leave)).unwrap();
+        let quorum = |index, machines: &[usize], roster: &Roster| {
+            roster.is_quorum(EntryId::new(1, index), |machine| machines.contains(&machine))
+        };
+        roster.settle(EntryId::new(1, 6)).unwrap();
+        assert!(roster.is_enrolled(1) && roster.is_enrolled(4));
+        assert!(!quorum(6, &[3, 4], &roster) && !quorum(6, &[1, 2], &roster) && quorum(6, &[2, 3], &roster));
+        roster.settle(EntryId::new(1, 7)).unwrap();
+        assert!(!roster.is_enrolled(1) && quorum(7, &[3, 4], &roster));
+        assert!(roster.settle(EntryId::new(1, 7)).is_err(), "it was left already");
     }
 }

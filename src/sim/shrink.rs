@@ -152,6 +152,7 @@ impl Shrinker<'_> {
 /// Whether a line names a machine that there is not.
 fn names_more_than(plan: &Plan) -> bool {
     let machines = plan.options.machines();
+    let beyond = |who: &Who| matches!(who, Who::Member(id) if *id > machines);
     plan.entries.iter().any(|entry| match &entry.action {
         Action::PowerCut { who, .. }
         | Action::Kill { who, .. }
@@ -161,7 +162,8 @@ fn names_more_than(plan: &Plan) -> bool {
         | Action::Disk { who, .. }
         | Action::CorruptState { who }
         | Action::Drift { who, .. }
-        | Action::Order { who, .. } => matches!(who, Who::Member(id) if *id > machines),
+        | Action::Order { who, .. } => beyond(who),
+        Action::Together { steps } => steps.iter().any(|(_, who)| beyond(who)),
         Action::Cut { links, .. } | Action::Lag { links, .. } | Action::Reset { links } => {
             links.from.iter().chain(&links.to).any(|id| *id > machines)
         }

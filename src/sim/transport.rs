@@ -317,7 +317,7 @@ impl World {
             return Some(Answer::Removed);
         }
         let known = || node.known_members().iter().any(|known| known.id == hello.from);
-        (!node.listens_to_strangers() && !known()).then_some(Answer::Reset)
+        (!node.listens_to_strangers(self.local(member)) && !known()).then_some(Answer::Reset)
     }
 
     /// A new connection replaces whatever there was of that member.

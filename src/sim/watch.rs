@@ -10,8 +10,8 @@
 //! - V07: what is applied somewhere is durable on a quorum: of the membership in force at its index, or a later one. A
 //!   leader commits what earlier terms left with an entry of its own term.
 //! - V09: a membership follows from the one before it by its change alone, and every member that has applied it knows
-//!   the same of it. A leader begins a change when the one before is committed, and an entry of its own term; a
-//!   learner that holds nothing is not promoted.
+//!   the same of it. A leader begins a change when the one before is committed, and an entry of its own term, and
+//!   leaves a joint membership when both halves hold it; a learner that holds nothing is not promoted.
 //! - V10: nobody begins to lead as long as another member may serve reads by its lease of an earlier term, by its clock.
 //! - V12: the revision never falls while applied entries grow.
 //! - V21: who has applied its own removal begins to lead no more.
@@ -450,20 +450,25 @@ impl World {
         let wrong = |what: String| Some(format!("member {member} begins the change at {id}, {what}"));
         let before = watch.roster.change_before(id, handed);
         let own = handed.first_of(id.term).filter(|own| own.index < id.index);
-        let learner = match watch.roster.change(id) {
-            MemberChange::Promote { id } => watch.roster.machine(*id),
-            _ => 0,
+        let change = watch.roster.change(id);
+        // A leader leaves a joint membership before it has applied it.
+        let is_ripe = |before: &EntryId| {
+            let leaves = *change == MemberChange::Leave;
+            watch.is_committed(*before)
+                || (leaves && watch.roster.is_own_quorum(*before, |machine| watch.holds(machine, *before)))
         };
-        let what = if let Some(before) = before.filter(|before| !watch.is_committed(*before)) {
+        let promoted = change.steps().iter().filter_map(|step| match step {
+            MemberChange::Promote { id } => Some(watch.roster.machine(*id)),
+            _ => None,
+        });
+        let holds_nothing =
+            |of: &usize| watch.seen[*of].durable.last().index.max(watch.seen[*of].installed) == 0;
+        let what = if let Some(before) = before.filter(|before| !is_ripe(before)) {
             wrong(format!("and that at {before} is not committed"))
         } else if own.is_none_or(|own| !watch.is_backed(own)) {
             wrong("and nothing of its own term is committed".into())
-        } else if learner != 0
-            && watch.seen[learner].durable.last().index.max(watch.seen[learner].installed) == 0
-        {
-            wrong(format!("and {learner} holds nothing"))
         } else {
-            None
+            promoted.into_iter().find(holds_nothing).and_then(|it| wrong(format!("and {it} holds nothing")))
         };
         if let Some(what) = what {
             self.fail("V09", what);

@@ -55,6 +55,10 @@ impl Words {
         self.places.next().ok_or_else(|| format!("{what} is missing"))
     }
 
+    pub fn has_next(&self) -> bool {
+        self.places.len() > 0
+    }
+
     pub fn expect(&mut self, word: &str) -> Result<(), String> {
         match self.next(word)? {
             found if found == word => Ok(()),

@@ -18,13 +18,14 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::digest::Digest;
+use super::member_record::{self, Half};
 use super::record::{self, Malformed};
 use super::revision::Rev;
 use super::snapshot::{
     CHUNK_HEAD_BYTES, Cell, HEAD_BYTES, Head, Item, bad_stream, digest_cell, digest_of_head,
 };
 use super::state::{Identity, Phase, State};
-use super::{CHANGES, KEYS, MEMBERS, REPLICATED, Store, member_record};
+use super::{CHANGES, KEYS, MEMBERS, REPLICATED, Store};
 use crate::api::Member;
 use crate::base::crc::crc32_from;
 use crate::base::planted;
@@ -421,7 +422,7 @@ pub fn create<D: Disk>(
         tree.insert(
             MEMBERS,
             &member_record::member_key(member.id),
-            &[&member_record::encode_member(member)],
+            &[&member_record::encode_member(member, Half::Both)],
             false,
         )?;
     }

@@ -7,6 +7,19 @@ use crate::api::Member;
 use crate::base::{MemberId, Reader, Writer};
 
 const LEARNER: u8 = 1;
+const COMING: u8 = 4;
+const LEAVING: u8 = 8;
+
+/// In which halves of a joint membership a voter counts. Where the membership is not joint there is only one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Half {
+    #[default]
+    Both,
+    /// It was added or promoted, and votes in the new half.
+    New,
+    /// It votes in the old half, and is removed when the joint membership is left.
+    Old,
+}
 
 /// The whole record of a member that was removed: it stays, so that its id is never given out again and that it
 /// can be told.
@@ -18,11 +31,16 @@ pub fn member_key(id: MemberId) -> [u8; 8] {
 }
 
 /// ```text
-/// flags u8 (1: learner) | name blob | count u32 | peer URL blob* | count u32 | client URL blob*
+/// flags u8 (1: learner, 4: votes in the new half only, 8: in the old half only) | name blob | count u32 | peer URL blob* | count u32 | client URL blob*
 /// ```
-pub fn encode_member(member: &Member) -> Vec<u8> {
+pub fn encode_member(member: &Member, half: Half) -> Vec<u8> {
     let mut out = Vec::with_capacity(128);
-    out.put_u8(if member.learner { LEARNER } else { 0 });
+    let half = match half {
+        Half::Both => 0,
+        Half::New => COMING,
+        Half::Old => LEAVING,
+    };
+    out.put_u8(half | if member.learner { LEARNER } else { 0 });
     out.put_blob(member.name.as_bytes());
     for urls in [&member.peer_urls, &member.client_urls] {
         out.put_u32_le(u32::try_from(urls.len()).expect("a few URLs"));
@@ -36,7 +54,7 @@ pub fn encode_member(member: &Member) -> Vec<u8> {
 /// What the tree knows of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    Member(Member),
+    Member(Member, Half),
     Removed(MemberId),
 }
 
@@ -48,10 +66,13 @@ pub fn decode_member(key: &[u8], record: &[u8]) -> Result<Found, Malformed> {
         return Ok(Found::Removed(id));
     }
     let mut reader = Reader::new(record);
-    let flags = reader.u8()?;
-    if flags & !LEARNER != 0 {
-        return Err(Malformed(format!("member flags {flags:#x}")));
-    }
+    let (learner, half) = match reader.u8()? {
+        0 => (false, Half::Both),
+        LEARNER => (true, Half::Both),
+        COMING => (false, Half::New),
+        LEAVING => (false, Half::Old),
+        other => return Err(Malformed(format!("member flags {other:#x}"))),
+    };
     let name = text(reader.blob()?)?;
     let mut urls = || -> Result<Vec<String>, Malformed> {
         let count = reader.u32()?;
@@ -65,7 +86,7 @@ pub fn decode_member(key: &[u8], record: &[u8]) -> Result<Found, Malformed> {
     if !reader.is_empty() {
         return Err(Malformed(format!("{} bytes behind a member", reader.left())));
     }
-    Ok(Found::Member(Member { id, name, peer_urls, client_urls, learner: flags & LEARNER != 0 }))
+    Ok(Found::Member(Member { id, name, peer_urls, client_urls, learner }, half))
 }
 
 fn text(bytes: &[u8]) -> Result<String, Malformed> {
@@ -88,7 +109,10 @@ mod tests {
             learner: true,
         };
         let bytes = [1, 2, 0, 0, 0, b'n', b'1', 1, 0, 0, 0, 1, 0, 0, 0, b'p', 0, 0, 0, 0];
-        assert_eq!(encode_member(&member), bytes);
+        assert_eq!(encode_member(&member, Half::Both), bytes);
+        let voter = Member { learner: false, ..member };
+        assert_eq!(encode_member(&voter, Half::New)[..2], [4, 2]);
+        assert_eq!(encode_member(&voter, Half::Old)[..2], [8, 2]);
         assert_eq!(member_key(7), [0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(decode_member(&member_key(7), &[2]), Ok(Found::Removed(7)));
         assert!(decode_member(&member_key(7), &[2, 0]).is_err());
@@ -98,7 +122,7 @@ mod tests {
         #[test]
         fn hostile_records_are_errors_at_worst(record in proptest::collection::vec(any::<u8>(), 0..64)) {
             match decode_member(&[0; 8], &record) {
-                Ok(Found::Member(member)) => prop_assert_eq!(encode_member(&member), record),
+                Ok(Found::Member(member, half)) => prop_assert_eq!(encode_member(&member, half), record),
                 Ok(Found::Removed(_)) => prop_assert_eq!(record, REMOVED),
                 Err(_) => {}
             }
@@ -110,10 +134,12 @@ mod tests {
             name in ".{0,8}",
             peer_urls in proptest::collection::vec(".{0,8}", 0..3),
             client_urls in proptest::collection::vec(".{0,8}", 0..3),
-            learner in any::<bool>(),
+            (learner, half) in (any::<bool>(), prop_oneof![Just(Half::Both), Just(Half::New), Just(Half::Old)]),
         ) {
+            let learner = learner && half == Half::Both;
             let member = Member { id, name, peer_urls, client_urls, learner };
-            prop_assert_eq!(decode_member(&member_key(id), &encode_member(&member)), Ok(Found::Member(member)));
+            let record = encode_member(&member, half);
+            prop_assert_eq!(decode_member(&member_key(id), &record), Ok(Found::Member(member, half)));
         }
     }
 }

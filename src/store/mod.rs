@@ -66,6 +66,7 @@ use crate::io::Disk;
 pub use crate::btree::{Checkpoint, CheckpointDone, Options};
 pub use check::{Report, check};
 pub use incoming::{Incoming, Job, JobDone};
+pub use members::Joint;
 pub use range::{Budget, Reading};
 pub use snapshot::Snapshot;
 pub use state::Identity;
@@ -90,6 +91,7 @@ pub struct Store<D: Disk> {
     recorded: State,
     members: Vec<Member>,
     removed: Vec<MemberId>,
+    joint: Joint,
     /// An apply has failed half-way.
     broken: bool,
     /// Where records are put together.
@@ -136,11 +138,12 @@ impl<D: Disk> Store<D> {
             recorded: state,
             members: Vec::new(),
             removed: Vec::new(),
+            joint: Joint::default(),
             broken: false,
             scratch: Vec::new(),
         };
         store.refuse_unknown_roots()?;
-        (store.members, store.removed) = store.read_members()?;
+        store.read_members()?;
         Ok(store)
     }
 
@@ -204,6 +207,11 @@ impl<D: Disk> Store<D> {
     /// Who was a member once, by id.
     pub fn removed_members(&self) -> &[MemberId] {
         &self.removed
+    }
+
+    /// Who votes in one half only, while several changes of the membership are under way.
+    pub fn joint(&self) -> &Joint {
+        &self.joint
     }
 
     /// Bytes of the file, and of its pages in use.
@@ -276,8 +284,7 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    fn read_members(&self) -> Result<(Vec<Member>, Vec<MemberId>)> {
-        let (mut members, mut removed) = (Vec::new(), Vec::new());
+    fn read_members(&mut self) -> Result<()> {
         let mut cursor = self.tree.cursor(View::Now, MEMBERS);
         let mut there = cursor.first()?;
         while there {
@@ -285,12 +292,15 @@ impl<D: Disk> Store<D> {
             let found = member_record::decode_member(&cursor.key()?, &record)
                 .map_err(|bad| damaged(&self.path, "a member", bad))?;
             match found {
-                Found::Member(member) => members.push(member),
-                Found::Removed(id) => removed.push(id),
+                Found::Member(member, half) => {
+                    self.joint.note(member.id, half);
+                    self.members.push(member);
+                }
+                Found::Removed(id) => self.removed.push(id),
             }
             there = cursor.next()?;
         }
-        Ok((members, removed))
+        Ok(())
     }
 
     /// The revision that a read at `asked` (0 = now) sees, or why there is none.

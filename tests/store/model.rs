@@ -25,12 +25,23 @@ pub struct Model {
     keys: BTreeMap<Bytes, Vec<Version>>,
     pub members: BTreeMap<u64, Member>,
     pub removed: BTreeSet<u64>,
+    /// Voters of one half only, while the membership is joint.
+    pub coming: BTreeSet<u64>,
+    pub leaving: BTreeSet<u64>,
 }
 
 impl Model {
     pub fn new(members: &[Member]) -> Model {
         let members = members.iter().map(|member| (member.id, member.clone())).collect();
-        Model { revision: 1, compacted: 0, keys: BTreeMap::new(), members, removed: BTreeSet::new() }
+        Model {
+            revision: 1,
+            compacted: 0,
+            keys: BTreeMap::new(),
+            members,
+            removed: BTreeSet::new(),
+            coming: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+        }
     }
 
     pub fn apply(&mut self, command: &Command) -> Body {
@@ -56,7 +67,20 @@ impl Model {
 
     fn change_members(&mut self, change: &MemberChange) -> Body {
         let unknown = || Body::Fault(Fault::new(Code::NoMember, "etcdserver: member not found"));
+        let is_joint = !self.coming.is_empty() || !self.leaving.is_empty();
         match change {
+            MemberChange::Leave => {
+                self.coming.clear();
+                for id in std::mem::take(&mut self.leaving) {
+                    self.members.remove(&id);
+                    self.removed.insert(id);
+                }
+                self.all_members()
+            }
+            change if is_joint && !matches!(change, MemberChange::Alone { .. }) => {
+                Body::Fault(Fault::new(Code::Busy, "etcdserver: too many requests"))
+            }
+            MemberChange::Several(steps) => self.change_several(steps),
             MemberChange::Add { id, peer_urls, learner } => {
                 if self.members.contains_key(id) || self.removed.contains(id) {
                     return Body::Fault(Fault::new(
@@ -92,6 +116,8 @@ impl Model {
                 }
             },
             MemberChange::Alone { id } => {
+                self.coming.clear();
+                self.leaving.clear();
                 let others: Vec<u64> = self.members.keys().copied().filter(|other| other != id).collect();
                 for other in others {
                     self.members.remove(&other);
@@ -111,6 +137,50 @@ impl Model {
         }
         self.compacted = revision;
         Body::Compacted { revision }
+    }
+
+    /// Each in turn on a copy, which counts if all went well. If the voters before and after differ in more than one,
+    /// those who went stay for now.
+    fn change_several(&mut self, steps: &[MemberChange]) -> Body {
+        let mut after = self.clone();
+        let mut concerned = BTreeSet::new();
+        for step in steps {
+            let (MemberChange::Add { id, .. } | MemberChange::Remove { id } | MemberChange::Promote { id }) =
+                step
+            else {
+                panic!("{step:?} among several")
+            };
+            let is_voter = self.members.get(id).is_some_and(|member| !member.learner);
+            if matches!(step, MemberChange::Promote { .. }) && is_voter {
+                return Body::Fault(Fault::new(
+                    Code::Learner,
+                    "etcdserver: can only promote a learner member",
+                ));
+            }
+            let mut alone = self.clone();
+            if let Body::Fault(fault) = alone.change_members(step) {
+                return Body::Fault(fault);
+            }
+            if !concerned.insert(*id) {
+                return Body::Fault(Fault::new(Code::MemberExists, "etcdserver: member ID already exist"));
+            }
+            after.change_members(step);
+        }
+        let (old, new) = (self.voters(), after.voters());
+        if old.symmetric_difference(&new).count() > 1 {
+            after.coming = new.difference(&old).copied().collect();
+            after.leaving = old.difference(&new).copied().collect();
+            for id in &after.leaving {
+                after.members.insert(*id, self.members[id].clone());
+                after.removed.remove(id);
+            }
+        }
+        *self = after;
+        self.all_members()
+    }
+
+    fn voters(&self) -> BTreeSet<u64> {
+        self.members.values().filter(|member| !member.learner).map(|member| member.id).collect()
     }
 
     fn put(&mut self, put: &Put) -> Body {

@@ -219,7 +219,7 @@ impl Rig {
         let store = install(&other, identity, options(page_bytes), &chunks);
         assert_eq!(content(&store), content(&self.store));
         assert_eq!((store.applied(), store.identity()), (self.store.applied(), identity));
-        assert_eq!(store.members(), self.store.members());
+        assert_eq!((store.members(), store.joint()), (self.store.members(), self.store.joint()));
         (self.disk, self.store) = (other, store);
     }
 
@@ -231,6 +231,8 @@ impl Rig {
         }
         assert_eq!(self.store.members(), self.model.members.values().cloned().collect::<Vec<_>>());
         assert!(self.store.removed_members().iter().eq(&self.model.removed));
+        assert!(self.store.joint().coming.iter().eq(&self.model.coming));
+        assert!(self.store.joint().leaving.iter().eq(&self.model.leaving));
 
         // Determinism: the same log, other pages, another disk, and no checkpoint and no sweep at all.
         let other = disk();
@@ -325,6 +327,21 @@ fn random_command(rng: &mut Rng, revision: u64) -> Command {
 }
 
 fn random_change(rng: &mut Rng) -> MemberChange {
+    match rng.below(10) {
+        0..3 => MemberChange::Leave,
+        3..6 => {
+            let count = rng.between(2, 4) as usize;
+            let fits = |step: &MemberChange| {
+                !matches!(step, MemberChange::Update { .. } | MemberChange::Alone { .. })
+            };
+            let steps = std::iter::repeat_with(|| random_step(rng)).filter(fits);
+            MemberChange::Several(steps.take(count).collect())
+        }
+        _ => random_step(rng),
+    }
+}
+
+fn random_step(rng: &mut Rng) -> MemberChange {
     let id = rng.between(1, 12);
     let peer_urls = (0..rng.between(1, 2)).map(|port| format!("http://10.0.0.{id}:{port}")).collect();
     match rng.below(20) {

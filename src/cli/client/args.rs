@@ -218,6 +218,24 @@ pub enum Member {
     Update(MemberUpdate),
     /// Makes a voter of a learner that has caught up
     Promote(MemberId),
+    /// Adds, removes and promotes members in one step: all of it happens, or none
+    Change(MemberChange),
+}
+
+#[derive(Debug, Args)]
+pub struct MemberChange {
+    /// A new voter, and where the other members will reach it
+    #[arg(long, value_name = "URL,...")]
+    pub add: Vec<String>,
+    /// A new learner
+    #[arg(long, value_name = "URL,...")]
+    pub add_learner: Vec<String>,
+    /// In hex, as `member list` prints it
+    #[arg(long, value_name = "ID")]
+    pub remove: Vec<OsString>,
+    /// A learner that has caught up
+    #[arg(long, value_name = "ID")]
+    pub promote: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -1,8 +1,8 @@
-//! `member add|remove|update|promote` and `move-leader`.
+//! `member add|remove|update|promote|change` and `move-leader`.
 
 use std::ffi::OsString;
 
-use super::args::{Member, MemberAdd, MemberId, MemberUpdate};
+use super::args::{Member, MemberAdd, MemberChange, MemberId, MemberUpdate};
 use super::session::Question;
 use super::{Client, Failure, known, reply};
 use crate::api::{Header, Status};
@@ -27,6 +27,7 @@ impl Client<'_> {
                 let id = member_id(words)?;
                 self.change_member(id, "UPDATE", &urls(peer_urls)?, "updated in", console)
             }
+            Member::Change(changes) => self.change_several(changes, console),
         }
     }
 
@@ -72,6 +73,46 @@ impl Client<'_> {
         let text =
             output::member_added(&header, &added, &members, &name, self.options.format, self.options.hex);
         console.print(&text);
+        Ok(())
+    }
+
+    fn change_several(&self, changes: &MemberChange, console: &mut Console) -> Result<(), Failure> {
+        let MemberChange { add, add_learner, remove, promote } = changes;
+        let mut words = vec!["MEMBER".to_string(), "CHANGE".into()];
+        for (lists, learner) in [(add, false), (add_learner, true)] {
+            for list in lists {
+                words.push("ADD".into());
+                words.extend(urls(list)?);
+                words.extend(learner.then(|| "LEARNER".to_string()));
+            }
+        }
+        for (ids, verb) in [(remove, "REMOVE"), (promote, "PROMOTE")] {
+            for id in ids {
+                words.extend([verb.to_string(), member_id(std::slice::from_ref(id))?.to_string()]);
+            }
+        }
+        if words.len() == 2 {
+            return Err(Failure::BadArguments(
+                "no change: --add, --add-learner, --remove or --promote".into(),
+            ));
+        }
+        output::refuse_members_format(self.options.format)?;
+        let (header, reply) = self.ask(&question(words))?;
+        let members = known(reply::members(&reply), "MEMBER CHANGE")?;
+        let mut lines = format!("Members changed in cluster {:16x}\n", header.cluster);
+        for list in add.iter().chain(add_learner) {
+            let urls: Vec<&str> = list.split(',').collect();
+            if let Some(added) = members.iter().find(|member| member.peer_urls == urls) {
+                lines.push_str(&format!("Member {:16x} added with peer URLs {list}\n", added.id));
+            }
+        }
+        console.print(&output::changed_members(
+            &header,
+            &members,
+            lines,
+            self.options.format,
+            self.options.hex,
+        ));
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use super::frame::Words;
 use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
-use crate::api::{Code, Compact, Delete, Fault, Order, Put, Range, Request, SortBy, Span};
+use crate::api::{Code, Compact, Delete, Fault, MemberChange, Order, Put, Range, Request, SortBy, Span};
 use crate::base::MemberId;
 
 /// The greatest number that any option takes: etcd's are signed.
@@ -109,6 +109,7 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
             let peer_urls = texts(call, first, end)?;
             (Request::MemberAdd { peer_urls, learner }, Shape::MemberAdded)
         }
+        Run::MemberChange => (Request::MemberChange { changes: changes(call)? }, Shape::Members),
         Run::MemberRemove => (Request::MemberRemove { id: id(call, first)? }, Shape::Members),
         Run::MemberPromote => (Request::MemberPromote { id: id(call, first)? }, Shape::Members),
         Run::MemberUpdate => {
@@ -118,6 +119,35 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
         Run::MoveLeader => (Request::MoveLeader { to: id(call, first)? }, Shape::Ok),
         _ => return Ok(None),
     }))
+}
+
+/// Each change begins with its word, which no URL and no id is.
+fn changes(call: Call<'_>) -> Result<Vec<MemberChange>, Fault> {
+    let words = call.words;
+    let begins = |word: usize| ["ADD", "REMOVE", "PROMOTE"].iter().any(|token| words.is(word, token));
+    let mut changes = Vec::new();
+    let mut next = call.first;
+    while next < words.count() {
+        if !begins(next) {
+            return Err(call.fault_at(next, "must be ADD, REMOVE or PROMOTE"));
+        }
+        let end = (next + 1..words.count()).find(|word| begins(*word)).unwrap_or(words.count());
+        let one_id = || match end - next {
+            2 => id(call, next + 1),
+            _ => Err(call.fault_at(next, "must be followed by one id")),
+        };
+        changes.push(if words.is(next, "ADD") {
+            let learner = words.is(end - 1, "LEARNER");
+            let peer_urls = texts(call, next + 1, end - usize::from(learner))?;
+            MemberChange::Add { id: 0, peer_urls, learner }
+        } else if words.is(next, "REMOVE") {
+            MemberChange::Remove { id: one_id()? }
+        } else {
+            MemberChange::Promote { id: one_id()? }
+        });
+        next = end;
+    }
+    Ok(changes)
 }
 
 /// An id of a member uses all 64 bits.

@@ -36,6 +36,7 @@ pub enum Run {
     DbSize,
     Status,
     MemberAdd,
+    MemberChange,
     MemberList,
     MemberPromote,
     MemberRemove,
@@ -305,6 +306,13 @@ pub static COMMANDS: &[Spec] = &[
                 Cluster,
                 &[Many("url", Text), Flag(Opt::Learner, "LEARNER")],
                 "Adds a member that is reached under these URLs by the others.",
+            ),
+            other(
+                "CHANGE",
+                Run::MemberChange,
+                Cluster,
+                &[Many("change", Text)],
+                "Several changes in one step: each is ADD url [url ...] [LEARNER], REMOVE id or PROMOTE id.",
             ),
             other(
                 "LIST",

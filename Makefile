@@ -50,7 +50,7 @@ fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default
 .PHONY: planted
 planted: export RUSTFLAGS := --cfg planted
 planted: export CARGO_TARGET_DIR := target/planted
-planted: ## Switch on each planted bug and see who finds it (BUG=name for one); writes sim/planted.md
+planted: ## Switch on each planted bug and see who finds it (BUG="name ..." for some); writes sim/planted.md
 	$(CARGO) test --locked --lib --test tests --no-run
 	$(CARGO) build --profile sim --locked --features sim
 	PAWL_SIM=$(CURDIR)/target/planted/sim/pawld $(CARGO) test --locked --test tests every_planted_bug -- --nocapture

@@ -28,21 +28,23 @@ pub fn machine_of(member: &Member) -> Option<usize> {
     member.peer_urls.iter().find_map(|url| machine_at(url))
 }
 
+/// By id: whether a member is a learner, and where it listens.
+type Known = BTreeMap<MemberId, (bool, Vec<String>)>;
+
 /// A membership that is committed.
 #[derive(Clone, Debug)]
 pub struct Settled {
     pub index: Index,
     pub membership: Membership,
-    /// By id: whether it is a learner, and where it listens. Who votes in the old half of a joint membership only is
-    /// still there.
-    members: BTreeMap<MemberId, (bool, Vec<String>)>,
+    /// Who votes in the old half of a joint membership only is still there.
+    members: Known,
     /// None: the cluster began with it.
     change: Option<MemberChange>,
 }
 
 impl Settled {
     /// What a change makes of it; None where it cannot be made.
-    fn with(&self, change: &MemberChange) -> Option<(Membership, BTreeMap<MemberId, (bool, Vec<String>)>)> {
+    fn with(&self, change: &MemberChange) -> Option<(Membership, Known)> {
         let old = &self.membership;
         let mut members = self.members.clone();
         if *change == MemberChange::Leave {

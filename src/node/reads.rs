@@ -68,8 +68,11 @@ pub(super) struct Reads {
     asked: VecDeque<Asked>,
     /// The index is known.
     indexed: VecDeque<(Index, Vec<Number>)>,
-    /// May be answered, the oldest first: an adapter keeps what is answered before its turn.
+    /// May be answered, the oldest first.
     ready: BTreeSet<Number>,
+    /// The same of each connection, behind a read that may not yet: its answer could not leave before that one's, and a
+    /// large one would wait in parts until no more of it may, and keep that one from being answered.
+    behind: BTreeMap<ConnId, Vec<Number>>,
     /// Connections whose clients do not take what they asked for, and the reads that may be answered when they do.
     held: BTreeMap<ConnId, Vec<Number>>,
     /// Attempts that other members asked this one for, as leader: our id to their name and id.
@@ -100,6 +103,7 @@ impl Reads {
             asked: VecDeque::new(),
             indexed: VecDeque::new(),
             ready: BTreeSet::new(),
+            behind: BTreeMap::new(),
             held: BTreeMap::new(),
             remote: BTreeMap::new(),
             followers: BTreeMap::new(),
@@ -168,6 +172,7 @@ impl Reads {
             self.waiting.remove(&number);
         }
         self.held.remove(&conn);
+        self.behind.remove(&conn);
         self.tidy();
     }
 
@@ -211,6 +216,7 @@ impl Reads {
         if numbers.is_empty() {
             self.waiting_of.remove(&read.conn);
         }
+        self.ready.extend(self.behind.remove(&read.conn).unwrap_or_default());
         Some(read)
     }
 
@@ -274,17 +280,16 @@ impl Reads {
         !self.ready.is_empty()
     }
 
-    /// The next read that may be served and whose client takes its answers.
+    /// The next read that may be served, whose client takes its answers and got those to all before it.
     pub(super) fn next_ready(&mut self) -> Option<Read> {
         while let Some(number) = self.ready.pop_first() {
-            let held = self.waiting.get(&number).and_then(|read| self.held.get_mut(&read.conn));
-            match held {
-                Some(held) => held.push(number),
-                None => {
-                    if let Some(read) = self.take(number) {
-                        return Some(read);
-                    }
-                }
+            let Some(conn) = self.waiting.get(&number).map(|read| read.conn) else { continue };
+            if let Some(held) = self.held.get_mut(&conn) {
+                held.push(number);
+            } else if self.waiting_of[&conn].front() != Some(&number) {
+                self.behind.entry(conn).or_default().push(number);
+            } else {
+                return self.take(number);
             }
         }
         None
@@ -351,10 +356,10 @@ mod tests {
     }
 
     #[test]
-    fn a_read_waits_for_the_write_before_it_and_delays_no_other() {
+    fn a_read_waits_for_the_write_before_it_and_delays_no_other_connection() {
         let mut reads = Reads::new(10);
         reads.push(read(1, Some(55)));
-        reads.push(read(2, None));
+        reads.push(Read { conn: 2, ..read(2, None) });
         let id = reads.ask(Mono(0)).unwrap();
         reads.answered(id, Some(0), Mono(0));
         assert_eq!(ready(&mut reads, 0, |_| true), [2]);
@@ -395,6 +400,32 @@ mod tests {
         reads.forget(1);
         assert!(ready(&mut reads, 0, |_| false).is_empty());
         assert_eq!((reads.waiting(), reads.release(1)), (0, false));
+    }
+
+    /// The second attempt is answered, the first one is not.
+    #[test]
+    fn reads_of_a_connection_are_answered_in_their_order() {
+        let mut reads = Reads::new(10);
+        reads.push(read(1, None));
+        let first = reads.ask(Mono(0)).unwrap();
+        reads.push(read(2, None));
+        reads.push(Read { conn: 2, ..read(3, None) });
+        let second = reads.ask(Mono(0)).unwrap();
+        reads.answered(second, Some(7), Mono(0));
+        assert_eq!(ready(&mut reads, 7, |_| false), [3], "another connection's");
+        assert!(!reads.has_ready());
+        reads.answered(first, Some(6), Mono(0));
+        assert_eq!(ready(&mut reads, 7, |_| false), [1, 2]);
+
+        // The first is given up by its client's patience.
+        reads.push(read(4, None));
+        reads.ask(Mono(0)).unwrap();
+        reads.push(Read { deadline: Mono(2_000), ..read(5, None) });
+        let second = reads.ask(Mono(0)).unwrap();
+        reads.answered(second, Some(7), Mono(0));
+        assert!(ready(&mut reads, 7, |_| false).is_empty());
+        assert_eq!(tags(&reads.expired(Mono(1_000))), [4]);
+        assert_eq!(ready(&mut reads, 7, |_| false), [5]);
     }
 
     #[test]

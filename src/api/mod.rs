@@ -20,5 +20,5 @@ pub use command::{Command, MemberChange, Origin};
 pub use fault::{Code, Fault};
 pub use peer::PeerCall;
 pub use reply::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
-pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span};
+pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span, successor};
 pub use validate::Limits;

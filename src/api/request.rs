@@ -82,16 +82,17 @@ impl Span {
     /// The first key that may be in the span, and the first one behind it (None = no end).
     pub fn bounds(&self) -> (Bytes, Option<Bytes>) {
         match self {
-            Span::Key(key) => {
-                let mut end = key.to_vec();
-                end.push(0);
-                (key.clone(), Some(end.into()))
-            }
+            Span::Key(key) => (key.clone(), Some(successor(key))),
             Span::Between(from, to) => (from.clone(), Some(to.clone())),
             Span::Prefix(prefix) => (prefix.clone(), prefix_end(prefix)),
             Span::From(from) => (from.clone(), None),
         }
     }
+}
+
+/// The first key behind this one.
+pub fn successor(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
 }
 
 /// The first key after all keys that begin with `prefix`; None where there is none (empty, or all 0xff).

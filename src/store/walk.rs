@@ -5,7 +5,7 @@ use std::path::Path;
 use super::record::{self, CHANGE_HEAD_BYTES_MAX, Change, Header, Malformed};
 use super::revision::Rev;
 use super::{CHANGES, KEYS, damaged};
-use crate::api::{KeyValue, Order, Span};
+use crate::api::{KeyValue, Order, Span, successor};
 use crate::base::planted;
 use crate::base::{Error, Result, Revision};
 use crate::btree::{Cursor, Tree, Value, View};
@@ -37,14 +37,6 @@ pub enum Step {
     End,
     /// It may go no further now.
     Pause,
-}
-
-/// The first key behind this one.
-pub fn successor(key: &[u8]) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.extend_from_slice(&[0]);
-    next.freeze()
 }
 
 /// The state of old that a walk sees.

@@ -88,20 +88,21 @@ fn a_deletion_at_the_bound_stays_and_one_before_it_goes_with_its_key() {
 /// A key that was deleted and put again, where the deletion is garbage and has been swept, or not.
 #[test]
 fn a_key_that_lives_again_is_the_same_wherever_it_has_been_swept() {
+    let commands = [
+        put("k", "v2"),
+        delete(Span::Key("k".into())),
+        put("x", "v4"),
+        compact(4),
+        put("k", "v5"),
+        put("k", "v6"),
+        compact(5),
+    ];
     for swept_before in [false, true] {
         let disk = disk();
         let mut store = new_store(&disk, 512);
         let mut hashes = Vec::new();
-        for command in [
-            put("k", "v2"),
-            delete(Span::Key("k".into())),
-            put("x", "v4"),
-            compact(4),
-            put("k", "v5"),
-            put("k", "v6"),
-            compact(5),
-        ] {
-            apply(&mut store, &command);
+        for command in &commands {
+            apply(&mut store, command);
             hashes.push(content(&store));
             if swept_before {
                 sweep_all(&mut store);
@@ -115,18 +116,7 @@ fn a_key_that_lives_again_is_the_same_wherever_it_has_been_swept() {
         assert_eq!(changes(&disk, &mut store), 3);
         let other = super::disk();
         let mut unswept = new_store(&other, 512);
-        for (command, hash) in [
-            put("k", "v2"),
-            delete(Span::Key("k".into())),
-            put("x", "v4"),
-            compact(4),
-            put("k", "v5"),
-            put("k", "v6"),
-            compact(5),
-        ]
-        .iter()
-        .zip(hashes)
-        {
+        for (command, hash) in commands.iter().zip(hashes) {
             apply(&mut unswept, command);
             assert_eq!(content(&unswept), hash);
         }

@@ -254,3 +254,18 @@ fn an_entry_is_never_applied_twice() {
     apply(&mut store, &put("k", "v"));
     let _ = store.apply(EntryId::new(1, 1), None);
 }
+
+#[test]
+fn what_must_be_sorted_at_once_has_a_bound() {
+    let (_, mut store) = store();
+    let value = "v".repeat(2_000_000);
+    for n in 0..35 {
+        apply(&mut store, &put(format!("k{n:02}"), value.clone()));
+    }
+    let sorted = Range { sort_by: SortBy::Value, ..Range::new(Span::Prefix("k".into())) };
+    let fault = store.range(&sorted).unwrap().unwrap_err();
+    assert_eq!((fault.code, fault.text.contains("more than 64 MiB")), (Code::TooLarge, true), "{fault:?}");
+    assert_eq!(keys(&read(&store, &Range { limit: 2, ..sorted.clone() })), ["k00", "k01"]);
+    // Where values are not what it is sorted by, they are not gathered.
+    assert_eq!(read(&store, &Range { sort_by: SortBy::Mod, ..sorted }).kvs.len(), 35);
+}

@@ -228,6 +228,66 @@ fn output_is_etcdctls() {
     }
 }
 
+/// The inputs are those that etcdctl was given.
+#[test]
+fn transactions_are_printed_as_etcdctl_does() {
+    let foo = |value: &str, modified, version| kv("foo", value, 2, modified, version);
+    let foo3 = kv("foo3", "a\u{1}\n\"é", 3, 3, 1);
+    // A range and a delete within the transaction have no header of their own.
+    let range = |revision, kv: &str| {
+        format!("*8\r\n+revision\r\n:{revision}\r\n+count\r\n:1\r\n+more\r\n:0\r\n+kvs\r\n*1\r\n{kv}")
+    };
+    let txn = |revision, succeeded: u8, responses: &[String]| {
+        let (count, responses) = (responses.len(), responses.concat());
+        with_header(
+            revision,
+            &format!(
+                "*6\r\n+revision\r\n:{revision}\r\n+succeeded\r\n:{succeeded}\r\n+responses\r\n*{count}\r\n{responses}"
+            ),
+        )
+    };
+    let swap = txn(
+        4,
+        1,
+        &[
+            format!("*2\r\n:4\r\n{}", foo("bar", 2, 1)),
+            range(4, &foo("bar2", 4, 2)),
+            range(2, &foo("bar", 2, 1)),
+            ":0\r\n".into(),
+            format!("*6\r\n+revision\r\n:4\r\n+deleted\r\n:1\r\n+prevs\r\n*1\r\n{foo3}"),
+            range(4, &foo("", 4, 2).replace(&bulk(""), "$-1\r\n")),
+        ],
+    );
+    let missed = txn(5, 0, &[range(4, &foo("bar2", 4, 2)), ":5\r\n".into()]);
+    for (title, input, asked, reply) in [
+        (
+            "txn swap",
+            "mod(\"foo\") > \"0\"\nval(\"foo\") = \"bar\"\n\nput foo bar2 --prev-kv\nget foo\n\
+             get foo --prefix --rev=2\ndel nope\ndel foo3 --prefix --prev-kv\nget foo --prefix --keys-only\n\n\
+             put x y\n\n",
+            "TXN IF MOD foo > 0 VALUE foo = bar THEN PUT foo bar2 PREV RANGE foo RANGE foo PREFIX REV 2 DEL nope \
+             DEL foo3 PREFIX PREV RANGE foo PREFIX KEYS ELSE PUT x y END",
+            swap,
+        ),
+        (
+            "txn missed",
+            "c(\"foo\") = \"0\"\n\nput foo \"again\"\n\nget foo --limit=1\nput foo 'a b'\n\n",
+            "TXN IF CREATE foo = 0 THEN PUT foo again ELSE RANGE foo LIMIT 1 PUT foo a b END",
+            missed,
+        ),
+        ("txn nothing", "\n\n\n", "TXN IF THEN ELSE END", txn(5, 1, &[])),
+    ] {
+        for format in ["simple", "json", "fields"] {
+            let server = FakeServer::start(vec![reply.clone()]);
+            let mut client = pawlctl(&["txn", "-w", format, "--endpoints", &server.endpoint]);
+            let output = harness::run_with(&mut client, input.as_bytes(), harness::PATIENCE);
+            assert!(output.status.success(), "{}", harness::shown(&output));
+            assert_eq!(String::from_utf8_lossy(&output.stdout), golden(&format!("{title} -w {format}")));
+            assert_eq!(server.requests(), [asked]);
+        }
+    }
+}
+
 #[test]
 fn refusals_are_etcdctls() {
     let refuse = |words: &[&str], reply: &str| {

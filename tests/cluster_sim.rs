@@ -40,6 +40,51 @@ fn acknowledged_writes_survive_and_answers_are_linearizable() {
     assert!(total.ops > 100 * count, "the clients hardly got an answer");
 }
 
+/// Every kind of request, with every option, gets every kind of answer that it can get: what nobody asks is not checked.
+#[test]
+fn every_kind_of_answer_is_met() {
+    let mut met = Tally::default();
+    let mut meet = |seed: u64, load: &str| {
+        let text = format!("pawl plan 1\nseed={seed} members=3 clients=8 keys=8 txns=40 compact=25 {load}\n");
+        met.add(&assert_sound(&format!("probes, seed {seed}"), &Plan::parse(&text).unwrap()).tally);
+    };
+    for seed in 1..=6 {
+        meet(seed, "ops=4000 think=1ms faults=3s calm=1s\nt=1s power-cut leader restart=300ms");
+    }
+    // Nobody leads for longer than clients wait.
+    meet(7, "ops=4000 think=50ms faults=20s calm=1s\nt=1s cut 1|2,3 for=12s\nt=1s cut 2|1,3 for=12s");
+    let mut wanted: Vec<String> = Vec::new();
+    let mut want = |names: &str| wanted.extend(names.split(", ").map(str::to_string));
+    want("put ok, put NOKEY, put NOLEADER, put unknown, delete ok, delete unknown");
+    want(
+        "range ok, range NOLEADER, range COMPACTED, range FUTURE, exists ok, compact ok, compact COMPACTED, compact FUTURE",
+    );
+    want(
+        "txn ok, txn NOKEY, txn NOLEASE, txn FUTURE, txn COMPACTED, txn DUPKEY, txn TOOMANYOPS, txn unknown",
+    );
+    want("reading txn ok, reading txn FUTURE, reading txn COMPACTED, reading txn TOOMANYOPS");
+    want("put over something, put over nothing, put keeps the value, put keeps the lease");
+    want("delete of none, delete of one, delete of several, delete shows what was there");
+    want("range cut off by its limit, range within its limit, range of keys alone, range counts alone");
+    want("range serializable, range of an old revision, range filters all, range filters");
+    for span in ["of a key", "between keys", "of a prefix", "from a key"] {
+        want(&format!("delete {span}, range {span}"));
+    }
+    for field in ["key", "version", "create", "mod", "value"] {
+        want(&format!("range by {field} asc, range by {field} desc"));
+    }
+    for target in ["value", "version", "create", "mod", "lease"] {
+        for result in ["=", "!=", "<", ">"] {
+            want(&format!("{target} {result} holds, {target} {result} fails"));
+        }
+    }
+    for branch in ["then", "else"] {
+        want(&format!("{branch}: put, {branch}: delete, {branch}: range, {branch}: txn"));
+    }
+    let missing: Vec<&String> = wanted.iter().filter(|name| !met.probes.contains_key(*name)).collect();
+    assert!(missing.is_empty(), "nobody met {missing:?}; there were {:?}", met.probes);
+}
+
 /// A state that is wrong in one value, with every checksum right: noticed within a second and 1,024 entries, under
 /// load and without, by a follower and by a leader.
 #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Call, Compact, ConnId, Delete, Fault, Header, KeyValue, Member, MemberChange, Order, Put, Range,
-    RangeResult, Reply, Request, Span, Status,
+    Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Fault, Header, KeyValue, Member,
+    MemberChange, Op, Order, Put, Range, RangeResult, Reply, Request, Span, Status, Target, Txn, TxnResult,
 };
 use pawl::base::Revision;
 
@@ -37,6 +37,14 @@ impl FakeNode {
             Request::Put(put) => self.put(put),
             Request::Range(range) => self.range(&range).map(Body::Range),
             Request::Delete(delete) => Ok(self.delete(&delete)),
+            Request::Txn(txn) => {
+                let (before, revision) = (self.keys.clone(), self.revision);
+                let result = self.txn(txn, &before, revision);
+                if result.is_err() {
+                    (self.keys, self.revision) = (before, revision);
+                }
+                result.map(Body::Txn)
+            }
             Request::Compact(Compact { revision, .. }) if revision > self.revision => {
                 Err(Fault::future(self.revision))
             }
@@ -96,16 +104,75 @@ impl FakeNode {
         Ok(Body::Put { revision: self.revision, previous: put.prev_kv.then_some(before) })
     }
 
-    fn within(&self, span: &Span) -> Vec<KeyValue> {
-        let within = |key: &Bytes| match span {
-            Span::Key(one) => key == one,
-            Span::Between(from, to) => key >= from && key < to,
-            Span::Prefix(prefix) => key.starts_with(prefix),
-            Span::From(from) => key >= from,
-        };
-        self.keys.values().filter(|kv| within(&kv.key)).cloned().collect()
+    /// `before` is what compares look at, and every write makes the revision behind `begun`.
+    fn txn(
+        &mut self,
+        txn: Txn,
+        before: &BTreeMap<Bytes, KeyValue>,
+        begun: Revision,
+    ) -> Result<TxnResult, Fault> {
+        let succeeded = txn.compares.iter().all(|compare| holds(compare, before));
+        let mut responses = Vec::new();
+        for op in if succeeded { txn.success } else { txn.failure } {
+            let reached = self.revision;
+            responses.push(match op {
+                Op::Range(range) => self.range(&range).map(Body::Range)?,
+                Op::Txn(txn) => Body::Txn(self.txn(txn, before, begun)?),
+                Op::Put(put) => {
+                    self.revision = begun;
+                    self.put(put)?
+                }
+                Op::Delete(delete) => {
+                    self.revision = begun;
+                    self.delete(&delete)
+                }
+            });
+            self.revision = self.revision.max(reached);
+        }
+        Ok(TxnResult { revision: self.revision, succeeded, responses })
     }
 
+    fn within(&self, span: &Span) -> Vec<KeyValue> {
+        within(&self.keys, span)
+    }
+}
+
+fn within(keys: &BTreeMap<Bytes, KeyValue>, span: &Span) -> Vec<KeyValue> {
+    let inside = |key: &Bytes| match span {
+        Span::Key(one) => key == one,
+        Span::Between(from, to) => key >= from && key < to,
+        Span::Prefix(prefix) => key.starts_with(prefix),
+        Span::From(from) => key >= from,
+    };
+    keys.values().filter(|kv| inside(&kv.key)).cloned().collect()
+}
+
+fn holds(compare: &Compare, keys: &BTreeMap<Bytes, KeyValue>) -> bool {
+    let mut there = within(keys, &compare.span);
+    if there.is_empty() {
+        if matches!(compare.target, Target::Value(_)) {
+            return false;
+        }
+        there.push(KeyValue::default());
+    }
+    there.iter().all(|kv| {
+        let order = match &compare.target {
+            Target::Value(value) => kv.value.cmp(value),
+            Target::Version(number) => (kv.version as i64).cmp(number),
+            Target::Create(number) => (kv.create_revision as i64).cmp(number),
+            Target::Mod(number) => (kv.mod_revision as i64).cmp(number),
+            Target::Lease(number) => kv.lease.cmp(number),
+        };
+        match compare.result {
+            CompareResult::Equal => order.is_eq(),
+            CompareResult::NotEqual => order.is_ne(),
+            CompareResult::Less => order.is_lt(),
+            CompareResult::Greater => order.is_gt(),
+        }
+    })
+}
+
+impl FakeNode {
     fn range(&self, range: &Range) -> Result<RangeResult, Fault> {
         if range.revision > self.revision {
             return Err(Fault::future(self.revision));

@@ -4,9 +4,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Compact, Delete, Put, Span};
+use super::{Compact, Delete, Put, Span, Txn, txn};
 use crate::base::MemberId;
 use crate::base::codec::{SharedReader, Short, Writer};
+use crate::base::planted;
 
 /// Who asked, so that the asking member knows its request again when it applies the entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +61,7 @@ impl MemberChange {
 pub enum Command {
     Put(Put),
     Delete(Delete),
+    Txn(Txn),
     /// A started member tells the cluster its name and where clients reach it.
     Publish {
         member: MemberId,
@@ -91,8 +93,12 @@ const KIND_MEMBER_REMOVE: u8 = 5;
 const KIND_MEMBER_UPDATE: u8 = 6;
 const KIND_MEMBER_PROMOTE: u8 = 7;
 const KIND_MEMBER_ALONE: u8 = 8;
+const KIND_TXN: u8 = 9;
 const KIND_COMPACT: u8 = 10;
 const KIND_MEMBER_SEVERAL: u8 = 32;
+
+/// Where the body begins.
+const HEAD_BYTES: usize = 18;
 
 const PUT_PREV_KV: u8 = 1;
 const PUT_IGNORE_VALUE: u8 = 2;
@@ -108,6 +114,7 @@ const SPAN_FROM: u8 = 3;
 /// put:     flags u8 | lease i64 | key blob | value blob
 /// delete:  prev u8  | span u8 | key blob | end blob
 /// publish: member u64 | name blob | count u32 | url blob*
+/// txn:     as `api::txn` says
 /// compact: revision u64 | physical u8
 /// several: count u32 | (kind u8 | body)*
 /// ```
@@ -123,28 +130,15 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
         Command::Put(put) => {
             out.reserve(64 + put.key.len() + put.value.len());
             put_head(out, KIND_PUT);
-            let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-            out.put_u8(
-                flag(put.prev_kv, PUT_PREV_KV)
-                    | flag(put.ignore_value, PUT_IGNORE_VALUE)
-                    | flag(put.ignore_lease, PUT_IGNORE_LEASE),
-            );
-            out.put_i64_le(put.lease);
-            out.put_blob(&put.key);
-            out.put_blob(&put.value);
+            put_put(put, out);
         }
         Command::Delete(delete) => {
             put_head(out, KIND_DELETE);
-            out.put_u8(u8::from(delete.prev_kv));
-            let (kind, key, end): (u8, &[u8], &[u8]) = match &delete.span {
-                Span::Key(key) => (SPAN_KEY, key, &[]),
-                Span::Between(from, to) => (SPAN_BETWEEN, from, to),
-                Span::Prefix(prefix) => (SPAN_PREFIX, prefix, &[]),
-                Span::From(from) => (SPAN_FROM, from, &[]),
-            };
-            out.put_u8(kind);
-            out.put_blob(key);
-            out.put_blob(end);
+            put_delete(delete, out);
+        }
+        Command::Txn(transaction) => {
+            put_head(out, KIND_TXN);
+            txn::encode(transaction, out);
         }
         Command::Publish { member, name, client_urls } => {
             put_head(out, KIND_PUBLISH);
@@ -203,6 +197,35 @@ fn put_change(change: &MemberChange, out: &mut BytesMut) {
     }
 }
 
+pub(super) fn put_put(put: &Put, out: &mut BytesMut) {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    out.put_u8(
+        flag(put.prev_kv, PUT_PREV_KV)
+            | flag(put.ignore_value, PUT_IGNORE_VALUE)
+            | flag(put.ignore_lease, PUT_IGNORE_LEASE),
+    );
+    out.put_i64_le(put.lease);
+    out.put_blob(&put.key);
+    out.put_blob(&put.value);
+}
+
+pub(super) fn put_delete(delete: &Delete, out: &mut BytesMut) {
+    out.put_u8(u8::from(delete.prev_kv));
+    put_span(&delete.span, out);
+}
+
+pub(super) fn put_span(span: &Span, out: &mut BytesMut) {
+    let (kind, key, end): (u8, &[u8], &[u8]) = match span {
+        Span::Key(key) => (SPAN_KEY, key, &[]),
+        Span::Between(from, to) => (SPAN_BETWEEN, from, to),
+        Span::Prefix(prefix) => (SPAN_PREFIX, prefix, &[]),
+        Span::From(from) => (SPAN_FROM, from, &[]),
+    };
+    out.put_u8(kind);
+    out.put_blob(key);
+    out.put_blob(end);
+}
+
 fn put_texts(texts: &[String], out: &mut BytesMut) {
     out.put_u32_le(u32::try_from(texts.len()).expect("a few URLs"));
     for text in texts {
@@ -219,9 +242,14 @@ fn is_member_kind(kind: u8) -> bool {
     matches!(kind, KIND_MEMBER_ADD..=KIND_MEMBER_ALONE | KIND_MEMBER_SEVERAL)
 }
 
-/// Whether an encoded command is a put: those are refused where there is no room.
-pub fn is_put(payload: &[u8]) -> bool {
-    payload.get(1) == Some(&KIND_PUT)
+/// Whether an encoded command may put: those are refused where there is no room.
+pub fn may_put(payload: &[u8]) -> bool {
+    match payload.get(1) {
+        Some(&KIND_PUT) => true,
+        Some(&KIND_TXN) if planted::on("api-txn-needs-no-room") => false,
+        Some(&KIND_TXN) => payload.get(HEAD_BYTES..).is_some_and(txn::may_put),
+        _ => false,
+    }
 }
 
 /// The origin alone, without looking at the rest. None where the bytes are too short to have one.
@@ -254,8 +282,9 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
     let kind = reader.u8()?;
     let origin = Origin { member: reader.u64()?, request_id: reader.u64()? };
     let command = match kind {
-        KIND_PUT => decode_put(&mut reader)?,
-        KIND_DELETE => decode_delete(&mut reader)?,
+        KIND_PUT => Command::Put(take_put(&mut reader)?),
+        KIND_DELETE => Command::Delete(take_delete(&mut reader)?),
+        KIND_TXN => Command::Txn(txn::decode(&mut reader)?),
         KIND_PUBLISH => decode_publish(&mut reader)?,
         KIND_MEMBER_SEVERAL => Command::Members(several(&mut reader)?),
         kind if is_member_kind(kind) => Command::Members(one_change(kind, &mut reader)?),
@@ -275,34 +304,37 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
     Ok((origin, command))
 }
 
-fn decode_put(reader: &mut SharedReader) -> Result<Command, Undecodable> {
+pub(super) fn take_put(reader: &mut SharedReader) -> Result<Put, Undecodable> {
     let flags = reader.u8()?;
     if flags & !(PUT_PREV_KV | PUT_IGNORE_VALUE | PUT_IGNORE_LEASE) != 0 {
         return Err(Undecodable(format!("put flags {flags:#x}")));
     }
-    Ok(Command::Put(Put {
+    Ok(Put {
         prev_kv: flags & PUT_PREV_KV != 0,
         ignore_value: flags & PUT_IGNORE_VALUE != 0,
         ignore_lease: flags & PUT_IGNORE_LEASE != 0,
         lease: reader.u64()?.cast_signed(),
         key: reader.blob()?,
         value: reader.blob()?,
-    }))
+    })
 }
 
-fn decode_delete(reader: &mut SharedReader) -> Result<Command, Undecodable> {
+pub(super) fn take_delete(reader: &mut SharedReader) -> Result<Delete, Undecodable> {
     let prev_kv = reader.u8()? != 0;
+    Ok(Delete { span: take_span(reader)?, prev_kv })
+}
+
+pub(super) fn take_span(reader: &mut SharedReader) -> Result<Span, Undecodable> {
     let kind = reader.u8()?;
     let key = reader.blob()?;
     let end = reader.blob()?;
-    let span = match kind {
+    Ok(match kind {
         SPAN_KEY => Span::Key(key),
         SPAN_BETWEEN => Span::Between(key, end),
         SPAN_PREFIX => Span::Prefix(key),
         SPAN_FROM => Span::From(key),
         other => return Err(Undecodable(format!("span kind {other}"))),
-    };
-    Ok(Command::Delete(Delete { span, prev_kv }))
+    })
 }
 
 fn decode_publish(reader: &mut SharedReader) -> Result<Command, Undecodable> {
@@ -393,6 +425,23 @@ mod tests {
             client_urls: vec!["http://127.0.0.1:2379".into(), "http://[::1]:2379".into()],
         });
         round_trip(Command::Compact(Compact { revision: 1 << 40, physical: true }));
+    }
+
+    /// Logs that were written before there were transactions are replayed by those who know them.
+    #[test]
+    fn the_encodings_never_change() {
+        let put = Put { key: "k".into(), value: "v".into(), lease: 3, prev_kv: true, ..Put::default() };
+        let delete = Delete { span: Span::Between("a".into(), "b".into()), prev_kv: false };
+        for (command, kind, body) in [
+            (Command::Put(put), "01", "01 0300000000000000 01000000 6b 01000000 76"),
+            (Command::Delete(delete), "02", "00 01 01000000 61 01000000 62"),
+        ] {
+            let mut out = BytesMut::new();
+            encode(Origin { member: 7, request_id: 9 }, &command, &mut out);
+            let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
+            let expected = format!("01 {kind} 0700000000000000 0900000000000000 {body}");
+            assert_eq!(hex, expected.replace(' ', ""));
+        }
     }
 
     #[test]

@@ -20,6 +20,10 @@ pub enum Code {
     /// The revision asked for is not there yet; the bound is the newest one.
     Future,
     TooLarge,
+    /// A transaction with too many operations, or nested too deep: split it.
+    TooManyOps,
+    /// A transaction that could change a key twice: split it.
+    DupKey,
     NoKey,
     NoLease,
     NoMember,
@@ -49,6 +53,8 @@ impl Code {
             Code::Compacted => "COMPACTED",
             Code::Future => "FUTURE",
             Code::TooLarge => "TOOLARGE",
+            Code::TooManyOps => "TOOMANYOPS",
+            Code::DupKey => "DUPKEY",
             Code::NoKey => "NOKEY",
             Code::NoLease => "NOLEASE",
             Code::NoMember => "NOMEMBER",
@@ -98,6 +104,14 @@ impl Fault {
 
     pub fn too_large() -> Fault {
         Fault::new(Code::TooLarge, "etcdserver: request is too large")
+    }
+
+    pub fn too_many_ops() -> Fault {
+        Fault::new(Code::TooManyOps, "etcdserver: too many operations in txn request")
+    }
+
+    pub fn duplicate_key() -> Fault {
+        Fault::new(Code::DupKey, "etcdserver: duplicate key given in txn request")
     }
 
     pub fn empty_key() -> Fault {

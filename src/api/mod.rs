@@ -10,6 +10,7 @@ pub mod fault;
 pub mod peer;
 pub mod reply;
 pub mod request;
+pub mod txn;
 pub mod validate;
 
 /// Of the program, wherever one is told: `STATUS`, `INFO`, `--version`, the start's log line.
@@ -21,4 +22,5 @@ pub use fault::{Code, Fault};
 pub use peer::PeerCall;
 pub use reply::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
 pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span, successor};
+pub use txn::{Compare, CompareResult, Op, Target, Txn, TxnResult};
 pub use validate::Limits;

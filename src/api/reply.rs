@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Fault, Reply};
+use super::{Fault, Reply, TxnResult};
 use crate::base::{ClusterId, Index, MemberId, Revision, Term};
 
 /// Who answered, and when in the store's and the cluster's life.
@@ -33,6 +33,7 @@ pub enum Body {
         deleted: u64,
         previous: Vec<KeyValue>,
     },
+    Txn(TxnResult),
     /// What can only be seen before this revision is gone.
     Compacted {
         revision: Revision,
@@ -52,6 +53,9 @@ pub enum Body {
 impl Body {
     /// About how much memory it takes up.
     pub fn size_bytes(&self) -> usize {
+        if let Body::Txn(txn) = self {
+            return size_of::<Reply>() + txn.responses.iter().map(Body::size_bytes).sum::<usize>();
+        }
         let kvs = match self {
             Body::Range(range) => &range.kvs[..],
             Body::RangePart(part) => &part.kvs,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::MemberChange;
+use super::{MemberChange, Txn};
 use crate::base::{MemberId, Revision};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,7 @@ pub enum Request {
     Put(Put),
     Range(Range),
     Delete(Delete),
+    Txn(Txn),
     /// What nobody needs who reads at this revision or later goes.
     Compact(Compact),
     /// How many of these keys there are now, one that is named twice counted twice.

@@ -1,15 +1,21 @@
 //! The gate: what every mutating or reading request must satisfy before the node looks at it. Behind the
 //! gate nobody checks again. The same rules answer every protocol.
 
-use super::{Code, Fault, MemberChange, Put, Request, Span};
-use crate::base::limits;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::txn::PART_BYTES_MAX;
+use super::{Code, Fault, MemberChange, Op, Put, Request, Span, Target, Txn};
+use crate::base::{limits, planted};
 
 /// The settings that requests are measured against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// `--max-request-bytes`: keys and values of one request together.
     pub request_bytes_max: usize,
-    /// `--max-txn-ops`.
+    /// `--max-txn-ops`: compares of a transaction, and operations of either branch. What the longest of the three lists
+    /// of one uses up is missing to those in it.
     pub txn_ops_max: usize,
 }
 
@@ -25,6 +31,7 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         Request::Put(put) => check_put(put, limits),
         Request::Range(range) => check_span(&range.span, limits),
         Request::Delete(delete) => check_span(&delete.span, limits),
+        Request::Txn(txn) => check_txn(txn, limits),
         Request::MemberAdd { peer_urls, .. } | Request::MemberUpdate { peer_urls, .. } => {
             check_peer_urls(peer_urls)
         }
@@ -42,6 +49,112 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         | Request::MemberPromote { .. }
         | Request::MoveLeader { .. } => Ok(()),
     }
+}
+
+fn check_txn(txn: &Txn, limits: &Limits) -> Result<(), Fault> {
+    let bytes = check_parts(txn, limits, limits.txn_ops_max, 1)?;
+    edges(&txn.success)?;
+    edges(&txn.failure)?;
+    check_size(bytes, limits)
+}
+
+/// Compares and operations one by one; how many bytes all of them take up in the log.
+fn check_parts(txn: &Txn, limits: &Limits, ops_max: usize, depth: usize) -> Result<usize, Fault> {
+    let Txn { compares, success, failure } = txn;
+    let longest = compares.len().max(success.len()).max(failure.len());
+    if longest > ops_max || depth > limits::TXN_DEPTH_MAX {
+        return Err(Fault::too_many_ops());
+    }
+    let mut bytes = 0;
+    for compare in compares {
+        check_span(&compare.span, limits)?;
+        let value = if let Target::Value(value) = &compare.target { value.len() } else { 0 };
+        bytes += PART_BYTES_MAX + span_bytes(&compare.span) + value;
+    }
+    for op in success.iter().chain(failure) {
+        bytes += PART_BYTES_MAX;
+        match op {
+            Op::Put(put) => {
+                check_put(put, limits)?;
+                bytes += put.key.len() + put.value.len();
+            }
+            Op::Range(range) => {
+                check_span(&range.span, limits)?;
+                bytes += span_bytes(&range.span);
+            }
+            Op::Delete(delete) => {
+                check_span(&delete.span, limits)?;
+                bytes += span_bytes(&delete.span);
+            }
+            Op::Txn(txn) => bytes += check_parts(txn, limits, ops_max - longest, depth + 1)?,
+        }
+    }
+    Ok(bytes)
+}
+
+/// What lies at one key, in the order in which it is passed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Edge {
+    /// A span that is deleted ends before this key.
+    End,
+    /// A span that is deleted begins.
+    Begin,
+    Put,
+}
+
+/// The keys that some operations of one branch put and the spans that they delete. A key changes once in a revision, so
+/// two operations must not put one key, nor one of them delete what the other puts; that two delete it is no harm, since
+/// the second finds nothing. The branches of a nested transaction exclude each other, but count both against what is
+/// beside it.
+///
+/// etcd looks for the same, and overlooks two cases: a deletion in a nested transaction behind one that puts the key, and a
+/// put at or behind the key from which on everything is deleted.
+fn edges(ops: &[Op]) -> Result<Vec<(Bytes, Edge)>, Fault> {
+    let mut all: Vec<(Bytes, Edge, usize)> = Vec::new();
+    for (at, op) in ops.iter().enumerate() {
+        match op {
+            Op::Put(put) => all.push((put.key.clone(), Edge::Put, at)),
+            Op::Delete(delete) => {
+                let (from, end) = delete.span.bounds();
+                if end.as_ref().is_none_or(|end| from < *end) {
+                    all.push((from, Edge::Begin, at));
+                    all.extend(end.map(|end| (end, Edge::End, at)));
+                }
+            }
+            Op::Range(_) => {}
+            Op::Txn(txn) => {
+                let nested = [edges(&txn.success)?, edges(&txn.failure)?].concat();
+                if !planted::on("api-nested-puts-are-unseen") {
+                    all.extend(nested.into_iter().map(|(key, edge)| (key, edge, at)));
+                }
+            }
+        }
+    }
+    all.sort_unstable();
+    // Of each operation, the spans that lie open.
+    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut last_put: Option<(&Bytes, usize)> = None;
+    for (key, edge, at) in &all {
+        match edge {
+            Edge::Begin => *open.entry(*at).or_default() += 1,
+            Edge::End => {
+                let left = open.get_mut(at).expect("what ends has begun");
+                *left -= 1;
+                if *left == 0 {
+                    open.remove(at);
+                }
+            }
+            Edge::Put => {
+                let by_another = open.len() > usize::from(open.contains_key(at));
+                let again = last_put.is_some_and(|(last, by)| last == key && by != *at);
+                if by_another || again {
+                    return Err(Fault::duplicate_key());
+                }
+                last_put = Some((key, *at));
+            }
+        }
+    }
+    Ok(all.into_iter().map(|(key, edge, _)| (key, edge)).collect())
 }
 
 /// A millisecond of work or two.
@@ -111,10 +224,15 @@ fn check_put(put: &Put, limits: &Limits) -> Result<(), Fault> {
 
 fn check_span(span: &Span, limits: &Limits) -> Result<(), Fault> {
     match span {
-        Span::Key(key) => check_key(key, limits),
-        Span::Between(from, _) if from.is_empty() => Err(Fault::empty_key()),
-        Span::Prefix(key) | Span::From(key) => check_size(key.len(), limits),
-        Span::Between(from, to) => check_size(from.len() + to.len(), limits),
+        Span::Key(key) | Span::Between(key, _) if key.is_empty() => Err(Fault::empty_key()),
+        span => check_size(span_bytes(span), limits),
+    }
+}
+
+fn span_bytes(span: &Span) -> usize {
+    match span {
+        Span::Between(from, to) => from.len() + to.len(),
+        Span::Key(key) | Span::Prefix(key) | Span::From(key) => key.len(),
     }
 }
 
@@ -128,9 +246,8 @@ fn check_size(bytes: usize, limits: &Limits) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Delete, Range};
+    use super::super::{Compare, CompareResult, Delete, Range};
     use super::*;
-    use bytes::Bytes;
 
     #[test]
     fn peer_urls_are_places_to_dial() {
@@ -179,5 +296,153 @@ mod tests {
         assert_eq!(check(&Request::Delete(Delete { span: everything, prev_kv: false }), &limits), Ok(()));
         let keep = Put { key: "k".into(), value: "v".into(), ignore_value: true, ..Put::default() };
         assert_eq!(check(&Request::Put(keep), &limits).unwrap_err().text, "etcdserver: value is provided");
+    }
+
+    fn put(key: &'static str) -> Op {
+        Op::Put(Put { key: key.into(), ..Put::default() })
+    }
+
+    fn delete(span: Span) -> Op {
+        Op::Delete(Delete { span, prev_kv: false })
+    }
+
+    fn then(success: Vec<Op>) -> Op {
+        Op::Txn(Txn { success, ..Txn::default() })
+    }
+
+    fn either(success: Vec<Op>, failure: Vec<Op>) -> Op {
+        Op::Txn(Txn { success, failure, ..Txn::default() })
+    }
+
+    fn of(ops: &[Op]) -> Result<(), Code> {
+        let txn = Txn { failure: ops.to_vec(), ..Txn::default() };
+        check(&Request::Txn(txn), &Limits::default()).map_err(|fault| fault.code)
+    }
+
+    #[test]
+    fn no_two_operations_of_a_transaction_change_a_key() {
+        let key = |key: &'static str| Span::Key(key.into());
+        let from = |key: &'static str| Span::From(key.into());
+        let between = |from: &'static str, to: &'static str| Span::Between(from.into(), to.into());
+        for refused in [
+            vec![put("k"), put("k")],
+            vec![put("k"), put("a"), put("z"), put("k")],
+            vec![put("k"), delete(key("k"))],
+            vec![delete(key("k")), put("k")],
+            vec![put("k"), delete(from("j"))],
+            vec![put("k"), delete(from("k"))],
+            vec![put("k"), delete(Span::Prefix(Bytes::new()))],
+            vec![put("k"), delete(between("k", "l"))],
+            vec![delete(between("a", "c")), delete(between("b", "z")), put("k")],
+            // In nested ones, whichever of them it is, and however deep.
+            vec![put("k"), then(vec![put("k")])],
+            vec![then(vec![put("k")]), put("k")],
+            vec![then(vec![put("k")]), then(vec![put("k")])],
+            vec![either(vec![], vec![put("k")]), either(vec![put("k")], vec![])],
+            vec![then(vec![put("k")]), then(vec![delete(key("k"))])],
+            vec![then(vec![delete(key("k"))]), then(vec![put("k")])],
+            vec![put("k"), then(vec![delete(from("a"))])],
+            vec![delete(from("a")), then(vec![then(vec![then(vec![put("k")])])])],
+            vec![then(vec![put("k"), put("k")])],
+            vec![either(vec![put("k")], vec![put("k")]), put("k")],
+        ] {
+            assert_eq!(of(&refused), Err(Code::DupKey), "{refused:?}");
+        }
+        for sound in [
+            vec![put("k"), put("ka"), put("j")],
+            vec![delete(key("k")), delete(key("k")), delete(from("a"))],
+            vec![put("k"), delete(between("a", "k")), delete(from("k\0"))],
+            vec![put("k"), delete(between("z", "a")), delete(between("k", "k"))],
+            vec![put("k"), Op::Range(Range::new(from("a"))), Op::Range(Range::new(key("k")))],
+            // One of both branches at most is done.
+            vec![either(vec![put("k")], vec![put("k")])],
+            vec![either(vec![put("k")], vec![delete(from("a"))])],
+            vec![either(vec![then(vec![put("k")])], vec![put("k")]), put("l")],
+        ] {
+            assert_eq!(of(&sound), Ok(()), "{sound:?}");
+        }
+        let both = Txn { success: vec![put("k")], failure: vec![put("k")], ..Txn::default() };
+        assert_eq!(check(&Request::Txn(both), &Limits::default()), Ok(()));
+    }
+
+    /// As many as the size of a request allows, and no pair of them is looked at.
+    #[test]
+    fn a_large_transaction_is_checked_in_a_moment() {
+        let limits = Limits { txn_ops_max: 1 << 20, ..Limits::default() };
+        let key = |n: u32, last: u8| [&n.to_be_bytes()[..], &[last]].concat();
+        let mut ops = Vec::new();
+        for n in 0..10_000 {
+            ops.push(Op::Put(Put { key: key(2 * n, 1).into(), ..Put::default() }));
+            ops.push(delete(Span::Between(key(2 * n, 2).into(), key(2 * n + 2, 0).into())));
+        }
+        assert_eq!(check(&Request::Txn(Txn { success: ops, ..Txn::default() }), &limits), Ok(()));
+    }
+
+    #[test]
+    fn a_transaction_has_so_many_operations_and_compares_and_no_more() {
+        let limits = Limits { txn_ops_max: 3, ..Limits::default() };
+        let read = || Op::Range(Range::new(Span::Key("k".into())));
+        let reads = |count| (0..count).map(|_| read()).collect::<Vec<_>>();
+        let compare = || Compare {
+            span: Span::Key("k".into()),
+            target: Target::Version(0),
+            result: CompareResult::Equal,
+        };
+        let too_many = |txn: Txn| match check(&Request::Txn(txn), &limits) {
+            Ok(()) => false,
+            Err(fault) => {
+                assert_eq!(fault.to_string(), "TOOMANYOPS etcdserver: too many operations in txn request");
+                true
+            }
+        };
+        // Each list for itself.
+        let full = || Txn { compares: vec![compare(); 3], success: reads(3), failure: reads(3) };
+        assert!(!too_many(full()));
+        assert!(too_many(Txn { compares: vec![compare(); 4], ..full() }));
+        assert!(too_many(Txn { success: reads(4), ..full() }));
+        assert!(too_many(Txn { failure: reads(4), ..full() }));
+        // What is nested has what the longest list leaves.
+        let with = |mut ops: Vec<Op>, nested| {
+            ops.push(then(nested));
+            Txn { failure: ops, ..Txn::default() }
+        };
+        assert!(!too_many(with(reads(0), reads(2))) && too_many(with(reads(0), reads(3))));
+        assert!(!too_many(with(reads(1), reads(1))) && too_many(with(reads(1), reads(2))));
+        assert!(!too_many(with(reads(2), vec![])) && too_many(with(reads(2), reads(1))));
+        assert!(too_many(Txn { compares: vec![compare(); 3], ..with(reads(0), reads(1)) }));
+        assert!(!too_many(with(vec![], vec![then(vec![then(vec![])])])));
+    }
+
+    #[test]
+    fn transactions_are_nested_so_deep_and_no_deeper() {
+        let mut txn = Txn::default();
+        for _ in 1..limits::TXN_DEPTH_MAX {
+            txn = Txn { success: vec![Op::Txn(txn)], ..Txn::default() };
+        }
+        assert_eq!(check(&Request::Txn(txn.clone()), &Limits::default()), Ok(()));
+        let deeper = Txn { success: vec![Op::Txn(txn)], ..Txn::default() };
+        assert_eq!(check(&Request::Txn(deeper), &Limits::default()), Err(Fault::too_many_ops()));
+    }
+
+    #[test]
+    fn the_parts_of_a_transaction_pass_the_same_gate() {
+        let limits = Limits { request_bytes_max: 10 + 2 * PART_BYTES_MAX, ..Limits::default() };
+        let of = |compares: Vec<Compare>, ops: Vec<Op>| {
+            check(&Request::Txn(Txn { compares, success: ops, ..Txn::default() }), &limits)
+        };
+        let value = |key: &'static str, value: &'static str| Compare {
+            span: Span::Key(key.into()),
+            target: Target::Value(value.into()),
+            result: CompareResult::Less,
+        };
+        assert_eq!(of(vec![value("k", "1234")], vec![put("12345")]), Ok(()));
+        assert_eq!(of(vec![value("k", "1234")], vec![put("123456")]), Err(Fault::too_large()));
+        assert_eq!(of(vec![], vec![then(vec![put("12345678901")])]), Err(Fault::too_large()));
+        for bad in [put(""), delete(Span::Key("".into())), Op::Range(Range::new(Span::Key("".into())))] {
+            assert_eq!(of(vec![], vec![then(vec![bad])]), Err(Fault::empty_key()));
+        }
+        assert_eq!(of(vec![value("", "v")], vec![]), Err(Fault::empty_key()));
+        let keep = Put { key: "k".into(), value: "v".into(), ignore_value: true, ..Put::default() };
+        assert_eq!(of(vec![], vec![Op::Put(keep)]).unwrap_err().text, "etcdserver: value is provided");
     }
 }

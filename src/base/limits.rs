@@ -28,6 +28,10 @@ pub const WORDS_MAX: usize = 1 << 16;
 /// An inline request: a line typed by a person.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 
+/// Levels of transactions within transactions, the outermost included. etcd allows as many as `--max-txn-ops`; here the
+/// stack decides, because those who walk a transaction call themselves.
+pub const TXN_DEPTH_MAX: usize = 16;
+
 /// Members in one cluster, learners included.
 pub const MEMBERS_MAX: usize = 32;
 

@@ -96,6 +96,63 @@ pub fn quote(bytes: &[u8]) -> String {
     out
 }
 
+/// Takes a string as Go's `%q` reads it, in double quotes or in back quotes, from the front. The string and what is behind
+/// it; None where there is none.
+pub fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    if let Some(raw) = text.strip_prefix(b"`") {
+        let end = raw.iter().position(|&byte| byte == b'`')?;
+        return Some((raw[..end].to_vec(), &raw[end + 1..]));
+    }
+    let mut rest = text.strip_prefix(b"\"")?;
+    let mut out = Vec::new();
+    loop {
+        let (&byte, behind) = rest.split_first()?;
+        rest = behind;
+        match byte {
+            b'"' => return Some((out, rest)),
+            b'\n' => return None,
+            b'\\' => rest = unescape(rest, &mut out)?,
+            byte => out.push(byte),
+        }
+    }
+}
+
+/// What stands behind a backslash.
+fn unescape<'t>(text: &'t [u8], out: &mut Vec<u8>) -> Option<&'t [u8]> {
+    let (&kind, rest) = text.split_first()?;
+    let number = |digits: &[u8], radix| {
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.contains(['+', '-']))?;
+        u32::from_str_radix(digits, radix).ok()
+    };
+    let plain = match kind {
+        b'a' => 0x07,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'v' => 0x0b,
+        b'\\' | b'"' => kind,
+        b'x' => {
+            out.push(u8::try_from(number(rest.get(..2)?, 16)?).ok()?);
+            return Some(&rest[2..]);
+        }
+        b'0'..=b'7' => {
+            out.push(u8::try_from(number(text.get(..3)?, 8)?).ok()?);
+            return Some(&text[3..]);
+        }
+        b'u' | b'U' => {
+            let digits = if kind == b'u' { 4 } else { 8 };
+            let c = char::from_u32(number(rest.get(..digits)?, 16)?)?;
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            return Some(&rest[digits..]);
+        }
+        _ => return None,
+    };
+    out.push(plain);
+    Some(rest)
+}
+
 fn quote_char(c: char, out: &mut String) {
     match c {
         '"' => out.push_str("\\\""),
@@ -193,6 +250,35 @@ mod tests {
             "\"x\\ty\\u00a0z\\u200b\u{301}\\u007f\\\\\""
         );
         assert_eq!(quote(b"it's"), "\"it's\"");
+    }
+
+    #[test]
+    fn strings_in() {
+        for (text, string, behind) in [
+            (r#""""#, &b""[..], ""),
+            (r#""a b") = "c""#, b"a b", r#") = "c""#),
+            (r#""\a\b\f\n\r\t\v\\\"" "#, b"\x07\x08\x0c\n\r\t\x0b\\\"", " "),
+            (r#""\x00\xff\101\u00e9\U0001f600é""#, b"\0\xffA\xc3\xa9\xf0\x9f\x98\x80\xc3\xa9", ""),
+            ("`a\\n\"`x", b"a\\n\"", "x"),
+        ] {
+            assert_eq!(unquote(text.as_bytes()), Some((string.to_vec(), behind.as_bytes())), "{text}");
+        }
+        for bad in [
+            "",
+            "a",
+            "\"",
+            "\"a",
+            "`a",
+            r#""\q""#,
+            r#""\xg0""#,
+            r#""\x+1""#,
+            r#""\777""#,
+            r#""\ud800""#,
+            r#""a\"#,
+            "\"a\nb\"",
+        ] {
+            assert_eq!(unquote(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

@@ -147,6 +147,93 @@ pub fn del(
     }
 }
 
+/// What an operation of a transaction came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// With what was there before, if that was asked for.
+    Put(Option<KeyValue>),
+    Get(RangeResult),
+    Del(u64, Vec<KeyValue>),
+}
+
+impl Done {
+    fn wrote(&self) -> bool {
+        matches!(self, Done::Put(_) | Done::Del(1.., _))
+    }
+
+    fn print(&self, header: &Header, format: Format, hex: bool) -> Result<Vec<u8>, Unsupported> {
+        match self {
+            Done::Put(previous) => put(header, previous.as_ref(), format, hex),
+            Done::Get(range) => get(header, range, format, hex, false),
+            Done::Del(deleted, previous) => del(header, *deleted, previous, format, hex),
+        }
+    }
+}
+
+/// Before a transaction is sent: it is too late when it is done.
+pub fn refuse_txn_format(format: Format) -> Result<(), Unsupported> {
+    match format {
+        Format::Simple | Format::Json | Format::Fields => Ok(()),
+        Format::Table => Err(no_table()),
+        Format::Protobuf => Err(no_protobuf()),
+    }
+}
+
+/// The header of an operation tells the revision that it saw, and nothing else: the one before the transaction until
+/// something is written.
+pub fn txn(
+    header: &Header,
+    succeeded: bool,
+    done: &[Done],
+    format: Format,
+    hex: bool,
+) -> Result<Vec<u8>, Unsupported> {
+    refuse_txn_format(format)?;
+    let begun = header.revision - u64::from(done.iter().any(Done::wrote));
+    let mut inner = Header { revision: begun, ..Header::default() };
+    let mut printed = Vec::new();
+    for one in done {
+        if one.wrote() {
+            inner.revision = header.revision;
+        }
+        printed.push(one.print(&inner, format, hex)?);
+    }
+    Ok(match format {
+        Format::Json => {
+            let names = done.iter().map(|one| match one {
+                Done::Put(_) => "put",
+                Done::Get(_) => "range",
+                Done::Del(..) => "delete_range",
+            });
+            let items: Vec<String> = names
+                .zip(&printed)
+                .map(|(name, json)| {
+                    let json = String::from_utf8_lossy(json);
+                    format!("{{\"Response\":{{\"response_{name}\":{}}}}}", json.trim_end())
+                })
+                .collect();
+            let mut out = format!("{{{}", json_header(header));
+            out.push_str(if succeeded { ",\"succeeded\":true" } else { "" });
+            if !items.is_empty() {
+                let _ = write!(out, ",\"responses\":[{}]", items.join(","));
+            }
+            (out + "}\n").into_bytes()
+        }
+        Format::Fields => {
+            let head = format!("{}\"Succeeded\" : {succeeded}\n", fields_header(header));
+            [head.into_bytes(), printed.concat()].concat()
+        }
+        _ => {
+            let mut out = if succeeded { b"SUCCESS\n".to_vec() } else { b"FAILURE\n".to_vec() };
+            for one in printed {
+                out.push(b'\n');
+                out.extend(one);
+            }
+            out
+        }
+    })
+}
+
 /// etcd's member list speaks of the cluster, not of the store: its header has no revision.
 pub fn members(
     header: &Header,

@@ -21,7 +21,7 @@ pub enum Value {
     Array(Vec<Value>),
 }
 
-/// Arrays within arrays: no reply of ours goes beyond five.
+/// Arrays within arrays: no reply to this client goes beyond six.
 const DEPTH_MAX: usize = 16;
 /// A line of the protocol itself: a length, a number, an error text.
 const LINE_BYTES_MAX: usize = limits::INLINE_BYTES_MAX;

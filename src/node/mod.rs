@@ -289,6 +289,13 @@ impl<D: Disk> Node<D> {
                 self.answer_exists(conn, tag, &keys);
             }
             Request::Exists { keys } => self.wait_to_read(conn, tag, Question::Exists(keys), deadline),
+            Request::Txn(txn) if txn.is_read_only() => {
+                if self.may_read_now(conn, txn.is_serializable(), now) {
+                    self.answer_txn(conn, tag, &txn);
+                } else {
+                    self.wait_to_read(conn, tag, Question::Txn(txn), deadline);
+                }
+            }
             Request::MemberList { serializable: true } => self.answer_members(conn, tag),
             Request::MemberList { serializable: false } => {
                 self.wait_to_read(conn, tag, Question::Members, deadline);
@@ -314,6 +321,14 @@ impl<D: Disk> Node<D> {
             }
             Request::Delete(delete) => {
                 self.write(Asker::Client { conn, tag }, &Command::Delete(delete), deadline);
+            }
+            Request::Txn(txn) => {
+                let full = if txn.may_put() { self.is_full() } else { self.log_is_full() };
+                if full {
+                    self.fail(conn, tag, Fault::no_space());
+                } else {
+                    self.write(Asker::Client { conn, tag }, &Command::Txn(txn), deadline);
+                }
             }
             Request::Compact(compact) => {
                 self.write(Asker::Client { conn, tag }, &Command::Compact(compact), deadline);

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::api::{ConnId, Range, Tag};
+use crate::api::{ConnId, Range, Tag, Txn};
 use crate::base::planted;
 use crate::base::{Index, MemberId, Mono, time::Nanos};
 
@@ -24,12 +24,18 @@ use crate::base::{Index, MemberId, Mono, time::Nanos};
 pub(super) enum Question {
     Range(Range),
     Exists(Vec<Bytes>),
+    /// One that writes nothing.
+    Txn(Txn),
     Members,
 }
 
 impl Question {
     pub(super) fn is_serializable(&self) -> bool {
-        matches!(self, Question::Range(range) if range.serializable)
+        match self {
+            Question::Range(range) => range.serializable,
+            Question::Txn(txn) => txn.is_serializable() || planted::on("node-reading-txn-asks-nobody"),
+            Question::Exists(_) | Question::Members => false,
+        }
     }
 }
 

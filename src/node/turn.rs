@@ -6,7 +6,7 @@ use super::{
     APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
     Output, Question, RETRY, Read,
 };
-use crate::api::{Body, Command, ConnId, Fault, PeerCall, Tag, command};
+use crate::api::{Body, Command, ConnId, Fault, PeerCall, Tag, Txn, command};
 use crate::base::planted;
 use crate::base::time::{MS, SECOND};
 use crate::base::{EntryId, Error, Mono, Result};
@@ -370,6 +370,7 @@ impl<D: Disk> Node<D> {
         match read.question {
             Question::Range(range) => self.answer_range(read.conn, read.tag, &range),
             Question::Exists(keys) => self.answer_exists(read.conn, read.tag, &keys),
+            Question::Txn(txn) => self.answer_txn(read.conn, read.tag, &txn),
             Question::Members => self.answer_members(read.conn, read.tag),
         }
     }
@@ -377,6 +378,14 @@ impl<D: Disk> Node<D> {
     pub(super) fn answer_exists(&mut self, conn: ConnId, tag: Tag, keys: &[Bytes]) {
         match self.store.exists(keys) {
             Ok(found) => self.reply(conn, tag, Body::Exists(found)),
+            Err(damage) => self.fail_for_damage(conn, tag, damage),
+        }
+    }
+
+    pub(super) fn answer_txn(&mut self, conn: ConnId, tag: Tag, txn: &Txn) {
+        match self.store.read_txn(txn) {
+            Ok(Ok(result)) => self.reply(conn, tag, Body::Txn(result)),
+            Ok(Err(fault)) => self.fail(conn, tag, fault),
             Err(damage) => self.fail_for_damage(conn, tag, damage),
         }
     }

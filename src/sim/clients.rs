@@ -9,8 +9,12 @@ use super::operator;
 use super::options::Options;
 use super::plan::Moment;
 use super::stream::{exponential, stream};
+use super::txns;
 use super::world::{Event, World};
-use crate::api::{Body, Call, Compact, ConnId, Delete, Header, Order, Put, Range, Reply, Request, Span, Tag};
+use crate::api::{
+    Body, Call, Compact, ConnId, Delete, Header, KeyValue, Order, Put, Range, Reply, Request, SortBy, Span,
+    Tag, validate,
+};
 use crate::base::time::MS;
 use crate::base::{Mono, Revision, Rng};
 
@@ -22,6 +26,8 @@ pub struct Client {
     waiting: Vec<usize>,
     /// The newest revision that it was told of: what it asks for old states by.
     known: Revision,
+    /// A key as it was read last.
+    seen: Option<KeyValue>,
     /// It has an event on the heap, or waits for answers.
     busy: bool,
 }
@@ -49,6 +55,19 @@ pub struct Clients {
     value_max: u64,
     /// One operation in so many is a compaction; none, if it is 0.
     compact: u64,
+    /// Of a hundred operations, so many are transactions.
+    txns: u64,
+}
+
+/// What a request is made from, beside dice.
+#[derive(Clone, Copy)]
+pub struct Asking {
+    pub keys: u64,
+    pub value_max: u64,
+    /// The newest revision that the client was told of.
+    pub known: Revision,
+    /// Of the operation.
+    pub number: usize,
 }
 
 impl Clients {
@@ -58,6 +77,7 @@ impl Clients {
             connected: None,
             waiting: Vec::new(),
             known: 1,
+            seen: None,
             busy: true,
         };
         Clients {
@@ -71,6 +91,7 @@ impl Clients {
             keys: options.keys,
             value_max: options.value_max,
             compact: options.compact,
+            txns: options.txns,
         }
     }
 
@@ -124,16 +145,24 @@ impl Clients {
     fn request(&mut self, client: usize) -> Request {
         let number = self.history.ops.len();
         let (keys, value_max) = (self.keys, self.value_max);
-        let Client { rng, known, .. } = &mut self.all[client];
+        let Client { rng, known, seen, .. } = &mut self.all[client];
         if self.compact > 0 && rng.one_in(self.compact) {
             return compact(rng, *known);
         }
+        if self.txns > 0 && rng.below(100) < self.txns {
+            let asking = Asking { keys, value_max, known: *known, number };
+            return Request::Txn(txns::txn(rng, &asking, seen.as_ref()));
+        }
         match rng.below(100) {
-            0..=44 => put(rng, keys, value_max, number),
+            0..=44 => {
+                let mut put = put(rng, keys, value_max, &format!("v{number}"));
+                put.ignore_lease = keeps_lease(number);
+                Request::Put(put)
+            }
             45..=51 => Request::Delete(Delete { span: span(rng, keys, 6), prev_kv: rng.one_in(3) }),
             52..=84 => Request::Range(Range::new(Span::Key(key(rng, keys)))),
             85 => Request::Exists { keys: (0..rng.between(1, 5)).map(|_| key(rng, keys)).collect() },
-            _ => Request::Range(range(rng, keys, *known)),
+            _ => Request::Range(range(rng, keys, *known, number)),
         }
     }
 }
@@ -144,7 +173,7 @@ const FEW_KEYS: u64 = 64;
 /// Keys of one span, where there are many.
 const SPAN_KEYS: u64 = 100;
 
-fn key(rng: &mut Rng, keys: u64) -> Bytes {
+pub fn key(rng: &mut Rng, keys: u64) -> Bytes {
     name(rng.below(keys), keys)
 }
 
@@ -164,11 +193,12 @@ fn compact(rng: &mut Rng, known: Revision) -> Request {
     Request::Compact(Compact { revision, physical: rng.one_in(3) })
 }
 
-fn put(rng: &mut Rng, keys: u64, value_max: u64, number: usize) -> Request {
+/// `name` is what the value begins with; nobody else's does.
+pub fn put(rng: &mut Rng, keys: u64, value_max: u64, name: &str) -> Put {
     let key = key(rng, keys);
     let prev_kv = rng.one_in(6);
     if rng.one_in(40) {
-        return Request::Put(Put { key, prev_kv, ignore_value: true, ..Put::default() });
+        return Put { key, prev_kv, ignore_value: true, ..Put::default() };
     }
     // Most are short; some reach over pages.
     let filler = match rng.below(16) {
@@ -176,13 +206,13 @@ fn put(rng: &mut Rng, keys: u64, value_max: u64, number: usize) -> Request {
         1..=3 => rng.below(300.min(value_max) + 1),
         _ => 0,
     };
-    let mut value = format!("v{number}-").into_bytes();
+    let mut value = format!("{name}-").into_bytes();
     value.resize(value.len() + filler as usize, b'x');
-    Request::Put(Put { key, value: value.into(), prev_kv, ..Put::default() })
+    Put { key, value: value.into(), prev_kv, ..Put::default() }
 }
 
 /// A single key but once in `n`.
-fn span(rng: &mut Rng, keys: u64, n: u64) -> Span {
+pub fn span(rng: &mut Rng, keys: u64, n: u64) -> Span {
     if !rng.one_in(n) {
         return Span::Key(key(rng, keys));
     }
@@ -210,8 +240,20 @@ fn span_of_many(rng: &mut Rng, keys: u64) -> Span {
     }
 }
 
-fn range(rng: &mut Rng, keys: u64, known: Revision) -> Range {
+/// Not by the dice: older plans keep their course.
+fn keeps_lease(number: usize) -> bool {
+    number % 37 == 36
+}
+
+/// Not by the dice either.
+fn sort(number: usize) -> SortBy {
+    let fields = [SortBy::Version, SortBy::Create, SortBy::Mod, SortBy::Value];
+    if number.is_multiple_of(3) { fields[number / 3 % fields.len()] } else { SortBy::Key }
+}
+
+pub fn range(rng: &mut Rng, keys: u64, known: Revision, number: usize) -> Range {
     let mut range = Range::new(span(rng, keys, 2));
+    range.sort_by = sort(number);
     range.serializable = rng.one_in(3);
     range.limit = if rng.one_in(4) { rng.between(1, 3) } else { 0 };
     range.order = if rng.one_in(4) { Order::Descending } else { Order::Ascending };
@@ -298,7 +340,14 @@ impl World {
         let request = self.clients.history.ops[op].request.clone();
         let now = self.local(member);
         let process = self.machines[member].process.as_mut().expect("it lives");
-        process.node.on_call(conn, Call::Request { tag: op as u64, request }, now);
+        let tag = op as u64;
+        // The gate, which an adapter asks for every request.
+        if let Err(fault) = validate::check(&request, &txns::limits()) {
+            let header = Header { revision: process.node.revision(), ..Header::default() };
+            return self
+                .reply_leaves(member, Reply { conn, tag, header, body: Body::Fault(fault), more: false });
+        }
+        process.node.on_call(conn, Call::Request { tag, request }, now);
         self.turn_soon(member);
     }
 
@@ -332,9 +381,14 @@ impl World {
             return; // The connection is closed: nobody reads it.
         }
         self.trace.line(self.now, 0, || format!("client {client} op {op}: {:?}", reply.body));
+        let this = &mut self.clients.all[client];
+        this.known = this.known.max(reply.header.revision);
+        if let Body::Range(result) = &reply.body
+            && let Some(kv) = result.kvs.first()
+        {
+            this.seen = Some(kv.clone());
+        }
         self.clients.history.answer(op, &reply.header, reply.body, self.now);
-        let known = &mut self.clients.all[client].known;
-        *known = (*known).max(reply.header.revision);
         self.settle(client, op);
     }
 

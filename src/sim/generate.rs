@@ -56,6 +56,8 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         ops,
         keys: many_keys.unwrap_or(log_uniform(dice, 1, 64)),
         value_max: log_uniform(dice, 64, 20_000),
+        // Of the seed itself, too.
+        txns: [0, 5, 20, 60][((seed ^ (seed / 8)) % 4) as usize],
         think: faults / 2 * clients / ops.max(1),
         faults,
         calm: if dice.one_in(4) || sparse { 60 * SECOND } else { 10 * SECOND },

@@ -9,8 +9,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::api::{Body, Code, Delete, Fault, Header, KeyValue, Order, Put, Range, RangeResult, Request};
-use crate::api::{SortBy, Span};
+use crate::api::{
+    Body, Code, Compare, CompareResult, Delete, Fault, Header, KeyValue, Op as Part, Order, Put, Range,
+    RangeResult, Request, SortBy, Span, Target, Txn,
+};
 use crate::base::{Mono, Revision};
 
 /// An instant that all clients agree on: true time, and the order of events within one instant. Two operations
@@ -51,7 +53,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What an answer told. Transactions and leases will add theirs.
+/// What an answer told. Leases will add theirs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// `previous` as in [`Body::Put`]: Some exactly when it was asked for.
@@ -65,6 +67,12 @@ pub enum Answer {
         previous: Vec<KeyValue>,
     },
     Range(RangeResult),
+    /// One answer for each operation that was done.
+    Txn {
+        revision: Revision,
+        succeeded: bool,
+        responses: Vec<Answer>,
+    },
     Exists {
         revision: Revision,
         found: u64,
@@ -85,6 +93,43 @@ pub enum Answer {
     Compact {
         revision: Revision,
     },
+}
+
+impl Answer {
+    /// None: it tells nothing of the store, or is an error.
+    fn of(header: &Header, body: Body) -> Option<Answer> {
+        Some(match body {
+            Body::Put { revision, previous } => Answer::Put { revision, previous },
+            Body::Delete { revision, deleted, previous } => Answer::Delete { revision, deleted, previous },
+            Body::Range(result) => Answer::Range(result),
+            Body::Txn(txn) => Answer::Txn {
+                revision: txn.revision,
+                succeeded: txn.succeeded,
+                responses: txn
+                    .responses
+                    .into_iter()
+                    .map(|body| Answer::of(header, body))
+                    .collect::<Option<_>>()?,
+            },
+            Body::Compacted { revision } => Answer::Compact { revision },
+            Body::Exists(found) => Answer::Exists { revision: header.revision, found },
+            Body::Fault(_)
+            | Body::RangePart(_)
+            | Body::Status(_)
+            | Body::Members(_)
+            | Body::MemberAdded { .. }
+            | Body::LeaderMoved => return None,
+        })
+    }
+
+    /// Something was written.
+    pub fn wrote(&self) -> bool {
+        match self {
+            Answer::Put { .. } | Answer::Delete { deleted: 1.., .. } => true,
+            Answer::Txn { responses, .. } => responses.iter().any(Answer::wrote),
+            _ => false,
+        }
+    }
 }
 
 /// What one revision did to one key, as the store itself tells afterwards.
@@ -151,22 +196,13 @@ impl Outcome {
     /// What the node's reply means for a history. Replies that tell nothing of the store (status, members) are
     /// answers that promise nothing: unknown.
     pub fn from_reply(at: Moment, header: &Header, body: Body) -> Outcome {
-        let answer = match body {
-            Body::Put { revision, previous } => Answer::Put { revision, previous },
-            Body::Delete { revision, deleted, previous } => Answer::Delete { revision, deleted, previous },
-            Body::Range(result) => Answer::Range(result),
-            Body::Compacted { revision } => Answer::Compact { revision },
-            Body::Exists(found) => Answer::Exists { revision: header.revision, found },
-            Body::Fault(fault) => return Outcome::from_fault(at, Some(header.revision), &fault),
-            Body::RangePart(_)
-            | Body::Status(_)
-            | Body::Members(_)
-            | Body::MemberAdded { .. }
-            | Body::LeaderMoved => {
-                return Outcome::Unknown;
-            }
-        };
-        Outcome::Answered { at, header: Some(header.revision), answer }
+        if let Body::Fault(fault) = &body {
+            return Outcome::from_fault(at, Some(header.revision), fault);
+        }
+        match Answer::of(header, body) {
+            Some(answer) => Outcome::Answered { at, header: Some(header.revision), answer },
+            None => Outcome::Unknown,
+        }
     }
 
     /// What an error line means: by its code alone, except the bound that some codes carry.
@@ -181,6 +217,8 @@ impl Outcome {
             | Code::NoLeader
             | Code::Busy
             | Code::TooLarge
+            | Code::TooManyOps
+            | Code::DupKey
             | Code::NoLease
             | Code::NoMember
             | Code::MemberExists
@@ -235,16 +273,56 @@ impl fmt::Display for Op {
 fn show_request(f: &mut fmt::Formatter<'_>, request: &Request) -> fmt::Result {
     match request {
         Request::Put(put) => show_put(f, put),
-        Request::Delete(Delete { span, prev_kv }) => {
-            write!(f, "delete {}{}", ShownSpan(span), if *prev_kv { " prev" } else { "" })
-        }
+        Request::Delete(delete) => show_delete(f, delete),
         Request::Range(range) => show_range(f, range),
         Request::Compact(compact) => {
             let physical = if compact.physical { " physical" } else { "" };
             write!(f, "compact {}{physical}", compact.revision)
         }
+        Request::Txn(txn) => show_txn(f, txn),
         other => write!(f, "{other:?}"),
     }
+}
+
+fn show_txn(f: &mut fmt::Formatter<'_>, txn: &Txn) -> fmt::Result {
+    f.write_str("txn")?;
+    for (at, compare) in txn.compares.iter().enumerate() {
+        f.write_str(if at == 0 { " if " } else { ", " })?;
+        show_compare(f, compare)?;
+    }
+    for (ops, word) in [(&txn.success, " then "), (&txn.failure, " else ")] {
+        for (at, op) in ops.iter().enumerate() {
+            f.write_str(if at == 0 { word } else { ", " })?;
+            match op {
+                Part::Put(put) => show_put(f, put)?,
+                Part::Delete(delete) => show_delete(f, delete)?,
+                Part::Range(range) => show_range(f, range)?,
+                Part::Txn(txn) => show_txn(f, txn)?,
+            }
+        }
+    }
+    f.write_str(" end")
+}
+
+fn show_compare(f: &mut fmt::Formatter<'_>, compare: &Compare) -> fmt::Result {
+    let result = match compare.result {
+        CompareResult::Equal => "=",
+        CompareResult::NotEqual => "!=",
+        CompareResult::Less => "<",
+        CompareResult::Greater => ">",
+    };
+    let span = ShownSpan(&compare.span);
+    match &compare.target {
+        Target::Value(value) => write!(f, "value {span} {result} {}", Shown(value)),
+        Target::Version(number) => write!(f, "version {span} {result} {number}"),
+        Target::Create(number) => write!(f, "create {span} {result} {number}"),
+        Target::Mod(number) => write!(f, "mod {span} {result} {number}"),
+        Target::Lease(number) => write!(f, "lease {span} {result} {number}"),
+    }
+}
+
+fn show_delete(f: &mut fmt::Formatter<'_>, Delete { span, prev_kv }: &Delete) -> fmt::Result {
+    write!(f, "delete {}{}", ShownSpan(span), if *prev_kv { " prev" } else { "" })
 }
 
 fn show_put(f: &mut fmt::Formatter<'_>, put: &Put) -> fmt::Result {
@@ -351,6 +429,10 @@ impl fmt::Display for Answer {
                 if previous.is_empty() { Ok(()) } else { write!(f, ", before: {}", ShownKvs(previous)) }
             }
             Answer::Range(result) => show_range_result(f, result),
+            Answer::Txn { revision, succeeded, responses } => {
+                write!(f, "revision {revision} {}", if *succeeded { "then" } else { "else" })?;
+                responses.iter().try_for_each(|response| write!(f, " ({response})"))
+            }
             Answer::Exists { revision, found } => write!(f, "{found} of them at {revision}"),
             Answer::Value(None) => f.write_str("null"),
             Answer::Value(Some(value)) => write!(f, "{}", Shown(value)),

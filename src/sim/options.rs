@@ -20,6 +20,8 @@ pub struct Options {
     pub keys: u64,
     /// Bytes of the longest values.
     pub value_max: u64,
+    /// Of a hundred operations, so many are transactions.
+    pub txns: u64,
     /// Mean pause of a client between its operations.
     pub think: Nanos,
     /// How long there are faults.
@@ -71,6 +73,7 @@ impl Default for Options {
             ops: 1_000,
             keys: 8,
             value_max: 3_000,
+            txns: 0,
             think: 2 * MS,
             faults: 4 * SECOND,
             calm: 60 * SECOND,
@@ -114,7 +117,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 30] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 31] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -123,6 +126,7 @@ impl Options {
             ("ops", Field::Number(&mut self.ops)),
             ("keys", Field::Number(&mut self.keys)),
             ("value-max", Field::Number(&mut self.value_max)),
+            ("txns", Field::Number(&mut self.txns)),
             ("think", Field::Span(&mut self.think)),
             ("faults", Field::Span(&mut self.faults)),
             ("calm", Field::Span(&mut self.calm)),

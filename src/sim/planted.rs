@@ -45,6 +45,7 @@ const TREE_CRASH: &str = "btree_crash::";
 const TREE_MODEL: &str = "btree_model::";
 const TREE_UNIT: &str = "btree::";
 const STORE: &str = "store::";
+const API_UNIT: &str = "api::";
 
 /// All of them, by the way that a write takes.
 pub const BUGS: &[Bug] = &[
@@ -111,6 +112,37 @@ pub const BUGS: &[Bug] = &[
         "the applied index is not committed with the data",
         &[STORE, CLUSTER],
     ),
+    // Transactions.
+    bug(
+        "store-failed-txn-leaves-its-first-put",
+        "a transaction that cannot be done leaves its first put behind",
+        &[STORE, CLUSTER],
+    ),
+    bug(
+        "store-txn-without-a-write-is-a-revision",
+        "a transaction that writes nothing makes a revision",
+        &[STORE],
+    ),
+    bug("store-sub-revision-stays", "the changes of one revision are not numbered", &[STORE]),
+    bug("store-txn-reads-what-was-before", "a read does not see the writes before it", &[STORE, CLUSTER]),
+    bug(
+        "store-nested-compare-looks-too-late",
+        "a nested compare sees what was written before it",
+        &[STORE, CLUSTER],
+    ),
+    bug("store-compare-of-nothing-holds", "a compare of a key that is not there holds", &[STORE, CLUSTER]),
+    bug(
+        "store-compare-of-a-span-looks-at-one",
+        "a compare of a span looks at its first key",
+        &[STORE, CLUSTER],
+    ),
+    bug("node-reading-txn-asks-nobody", "a transaction that reads is answered from any state", &[CLUSTER]),
+    bug(
+        "api-nested-puts-are-unseen",
+        "what a nested transaction changes is not looked at",
+        &[API_UNIT, CLUSTER],
+    ),
+    bug("api-txn-needs-no-room", "a transaction may put where there is no room", &[API_UNIT]),
     // Compaction.
     bug("store-compacted-is-answered", "a read before the compact revision is answered", &[STORE, CLUSTER]),
     bug(

@@ -4,13 +4,14 @@
 //! a compaction in the same turn hides has not been read by anybody. At the end what is behind the last bound is
 //! read a second time: it must still be so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::check::txn::{Asked, Course};
 use super::history::Change;
 use super::world::World;
-use crate::api::{Code, Command, Range, RangeResult, Span, command};
+use crate::api::{Code, Command, Compact, Delete, KeyValue, Put, Range, RangeResult, Span, Txn, command};
 use crate::base::{Index, Revision};
 
 /// Why something could not be read.
@@ -27,6 +28,8 @@ pub struct Readback {
     /// The last entry that was looked at, and the revision behind it.
     entry: Index,
     revision: Revision,
+    /// The first revision that could be read there.
+    compacted: Revision,
     /// The entries that made a revision, and what that changed.
     made: Vec<(Index, Revision, Vec<Change>)>,
     hidden: BTreeSet<Revision>,
@@ -34,7 +37,7 @@ pub struct Readback {
 
 impl Readback {
     pub fn new() -> Readback {
-        Readback { entry: 0, revision: 1, made: Vec::new(), hidden: BTreeSet::new() }
+        Readback { entry: 0, revision: 1, compacted: 0, made: Vec::new(), hidden: BTreeSet::new() }
     }
 }
 
@@ -45,9 +48,9 @@ impl World {
         if applied <= self.readback.entry || self.machines[member].tainted {
             return;
         }
-        let last = process.node.revision();
+        let (last, end) = (process.node.revision(), process.node.compact_revision());
         let ask = |span: &Span, revision| self.read_at(member, span, revision);
-        let Readback { entry, revision: mut done, .. } = self.readback;
+        let Readback { entry, revision: mut done, mut compacted, .. } = self.readback;
         let mut made = Vec::new();
         let mut blind = false;
         for index in entry + 1..=applied {
@@ -61,7 +64,13 @@ impl World {
             if committed.payload.is_empty() {
                 continue;
             }
-            match happened(&committed.payload, done + 1, &ask) {
+            if let Ok((_, Command::Compact(Compact { revision, .. }))) =
+                command::decode(committed.payload.clone())
+                && (compacted + 1..=done).contains(&revision)
+            {
+                compacted = revision;
+            }
+            match happened(&committed.payload, compacted, done + 1, &ask) {
                 Ok(changes) if changes.is_empty() => {}
                 Ok(changes) => {
                     done += 1;
@@ -84,7 +93,7 @@ impl World {
         }
         self.readback.made.extend(made);
         self.readback.hidden.extend(done + 1..=last);
-        (self.readback.entry, self.readback.revision) = (applied, last);
+        (self.readback.entry, self.readback.revision, self.readback.compacted) = (applied, last, end);
     }
 
     fn read_at(&self, member: usize, span: &Span, revision: Revision) -> Result<RangeResult, Unreadable> {
@@ -132,7 +141,8 @@ impl World {
             }
             let committed = self.watch.committed[*index as usize - 1].as_ref().expect("it was read back");
             let ask = |span: &Span, revision| self.read_at(member, span, revision);
-            match happened(&committed.payload, *revision, &ask) {
+            // It made a revision, so it was not stopped by a compaction.
+            match happened(&committed.payload, 0, *revision, &ask) {
                 Ok(now) => *changes = now,
                 Err(Unreadable::Hidden) => return Err(format!("member {member} hides revision {revision}")),
                 Err(Unreadable::Wrong(why)) => {
@@ -164,28 +174,66 @@ impl World {
     }
 }
 
-/// What the store says this entry did at a revision; nothing: the revision is another entry's.
-fn happened(payload: &Bytes, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
+/// What the store says this entry did at a revision; nothing: the revision is another entry's. When it was applied, nothing
+/// older than `compacted` could be read.
+fn happened(
+    payload: &Bytes,
+    compacted: Revision,
+    revision: Revision,
+    ask: &Ask,
+) -> Result<Vec<Change>, Unreadable> {
     let (_, decoded) = command::decode(payload.clone()).map_err(|why| Unreadable::Wrong(why.0))?;
     match decoded {
-        Command::Put(put) => {
-            let key = Span::Key(put.key);
-            if put.ignore_value && ask(&key, revision - 1)?.kvs.is_empty() {
-                return Ok(Vec::new()); // It kept the value of a key that was not there.
-            }
-            let found = ask(&key, revision)?;
-            let new = found.kvs.into_iter().filter(|kv| kv.mod_revision == revision);
-            Ok(new.map(|kv| Change { revision, key: kv.key, value: Some(kv.value) }).collect())
-        }
-        Command::Delete(delete) => {
-            let before = ask(&delete.span, revision - 1)?;
-            if before.kvs.is_empty() {
-                return Ok(Vec::new());
-            }
-            let after = ask(&delete.span, revision)?;
-            let gone = before.kvs.into_iter().filter(|kv| after.kvs.iter().all(|left| left.key != kv.key));
-            Ok(gone.map(|kv| Change { revision, key: kv.key, value: None }).collect())
-        }
+        Command::Put(put) => was_put(&put, revision, ask),
+        Command::Delete(delete) => was_deleted(&delete, revision, ask),
+        Command::Txn(txn) => was_done(&txn, compacted, revision, ask),
         Command::Publish { .. } | Command::Members(_) | Command::Compact(_) => Ok(Vec::new()),
     }
+}
+
+fn was_put(put: &Put, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
+    let key = Span::Key(put.key.clone());
+    if put.ignore_value && ask(&key, revision - 1)?.kvs.is_empty() {
+        return Ok(Vec::new()); // It kept the value of a key that was not there.
+    }
+    let found = ask(&key, revision)?;
+    let new = found.kvs.into_iter().filter(|kv| kv.mod_revision == revision);
+    Ok(new.map(|kv| Change { revision, key: kv.key, value: Some(kv.value) }).collect())
+}
+
+fn was_deleted(delete: &Delete, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
+    let before = ask(&delete.span, revision - 1)?;
+    if before.kvs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let after = ask(&delete.span, revision)?;
+    let gone = before.kvs.into_iter().filter(|kv| after.kvs.iter().all(|left| left.key != kv.key));
+    Ok(gone.map(|kv| Change { revision, key: kv.key, value: None }).collect())
+}
+
+fn was_done(
+    txn: &Txn,
+    compacted: Revision,
+    revision: Revision,
+    ask: &Ask,
+) -> Result<Vec<Change>, Unreadable> {
+    let mut unread = None;
+    let mut look = |span: &Span| -> Vec<KeyValue> {
+        ask(span, revision - 1).map_err(|why| unread = Some(why)).map_or(Vec::new(), |found| found.kvs)
+    };
+    let course = Course::new(txn, &mut look);
+    let stop = course.stop(compacted, revision - 1, &mut look);
+    if let Some(why) = unread {
+        return Err(why);
+    }
+    let mut changes = BTreeMap::new();
+    for asked in course.all().into_iter().filter(|_| stop.is_none()) {
+        let done = match asked {
+            Asked::Put(put) => was_put(put, revision, ask)?,
+            Asked::Delete(delete) => was_deleted(delete, revision, ask)?,
+            Asked::Range(_) => Vec::new(),
+        };
+        changes.extend(done.into_iter().map(|change| (change.key.clone(), change)));
+    }
+    Ok(changes.into_values().collect())
 }

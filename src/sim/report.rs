@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::probes::Probes;
 use crate::base::time::{MS, Nanos, SECOND};
 
 /// A broken promise.
@@ -47,6 +48,7 @@ pub struct Tally {
     pub faults: BTreeMap<&'static str, u64>,
     /// Orders of the operator that were carried out.
     pub changes: BTreeMap<&'static str, u64>,
+    pub probes: Probes,
 }
 
 impl Tally {
@@ -78,6 +80,9 @@ impl Tally {
             for (class, count) in counts {
                 *sums.entry(class).or_default() += count;
             }
+        }
+        for (name, count) in &other.probes {
+            *self.probes.entry(name.clone()).or_default() += count;
         }
     }
 }

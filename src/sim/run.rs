@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::plan::Plan;
+use super::probes::probes;
 use super::report::{Failure, Outcome};
 use super::stream::mix;
 use super::trace::{Sink, Trace};
@@ -58,6 +59,7 @@ pub fn run(plan: &Plan, view: View) -> Outcome {
     tally.compactions = clients.compactions() as u64;
     tally.unread = clients.history.unread.len() as u64;
     tally.events = trace.events();
+    tally.probes = probes(&clients.history);
     tally.nanos = now.since(START);
     let hash = mix(trace.hash(), tally.ops);
     Outcome { tally, hash, failure, lines: trace.last_lines() }

@@ -361,7 +361,11 @@ impl World {
             }
             self.commit(member, EntryId::new(term, index));
         }
-        let known = *self.watch.revisions.entry(applied.index).or_insert(revision);
+        // On a wrong state a transaction may take another way.
+        let known = match self.machines[member].tainted {
+            true => revision,
+            false => *self.watch.revisions.entry(applied.index).or_insert(revision),
+        };
         if known != revision {
             let what =
                 format!("behind entry {applied} member {member} is at {revision}, another was at {known}");

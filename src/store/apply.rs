@@ -43,10 +43,12 @@ impl<D: Disk> Store<D> {
         );
         assert!(id.term >= self.state.applied.term, "terms never go back in a log");
         self.broken = true;
+        let mut next = Rev::new(self.state.revision + 1, 0);
         let body = match command {
             None => Body::Members(Vec::new()),
-            Some(Command::Put(put)) => self.put(put)?,
-            Some(Command::Delete(delete)) => self.delete(delete)?,
+            Some(Command::Put(put)) => self.put(put, &mut next)?,
+            Some(Command::Delete(delete)) => self.delete(delete, &mut next)?,
+            Some(Command::Txn(txn)) => self.txn(txn)?,
             Some(Command::Publish { member, name, client_urls }) => {
                 self.publish(*member, name, client_urls)?
             }
@@ -59,11 +61,12 @@ impl<D: Disk> Store<D> {
         Ok(body)
     }
 
-    fn put(&mut self, put: &Put) -> Result<Body> {
+    /// `next` is where the change goes; the one behind it, afterwards.
+    pub(super) fn put(&mut self, put: &Put, next: &mut Rev) -> Result<Body> {
         if put.lease != 0 {
             return Ok(Body::Fault(Fault::no_lease()));
         }
-        let revision = self.state.revision + 1;
+        let revision = next.main;
         let (spot, known) = self.known(&put.key)?;
         let is_live =
             |known: &&Known| !known.header.tombstone || planted::on("store-version-survives-delete");
@@ -77,7 +80,7 @@ impl<D: Disk> Store<D> {
             _ => &put.value,
         };
         let line = known.map(|known| known.line).unwrap_or_default();
-        self.change_key(spot, &put.key, line, Rev::new(revision, 0), &header, value)?;
+        self.change_key(spot, &put.key, line, next, &header, value)?;
         self.state.revision = revision;
         let previous = put.prev_kv.then(|| {
             let (rev, header) = live?;
@@ -115,10 +118,9 @@ impl<D: Disk> Store<D> {
     }
 
     /// All keys of the span go in one revision, sub-revisions in key order; no revision if there are none.
-    fn delete(&mut self, delete: &Delete) -> Result<Body> {
+    pub(super) fn delete(&mut self, delete: &Delete, next: &mut Rev) -> Result<Body> {
         let mut bounds = Bounds::of(&delete.span);
-        let revision = self.state.revision + 1;
-        let mut sub = 0;
+        let mut deleted = 0;
         let mut previous = Vec::new();
         while !bounds.is_empty() {
             let batch = self.collect_live(&bounds, delete.prev_kv)?;
@@ -127,18 +129,17 @@ impl<D: Disk> Store<D> {
             for doomed in batch {
                 let (spot, known) = self.known(&doomed.key)?;
                 let line = known.expect("it was just found").line;
-                let rev = Rev::new(revision, sub);
-                self.change_key(spot, &doomed.key, line, rev, &Header::tombstone(), &[])?;
-                sub = sub.checked_add(1).expect("a store holds fewer than 2^32 keys");
+                self.change_key(spot, &doomed.key, line, next, &Header::tombstone(), &[])?;
+                deleted += 1;
                 if delete.prev_kv {
                     previous.push(doomed);
                 }
             }
         }
-        if sub > 0 || planted::on("store-empty-delete-is-a-revision") {
-            self.state.revision = revision;
+        if deleted > 0 || planted::on("store-empty-delete-is-a-revision") {
+            self.state.revision = next.main;
         }
-        Ok(Body::Delete { revision: self.state.revision, deleted: u64::from(sub), previous })
+        Ok(Body::Delete { revision: self.state.revision, deleted, previous })
     }
 
     /// The first live keys within the bounds.
@@ -185,16 +186,21 @@ impl<D: Disk> Store<D> {
         Ok((spot, (!is_dead).then_some(known)))
     }
 
-    /// Makes `rev` the newest change of a key.
+    /// Makes `next` the newest change of a key, and counts it up.
     fn change_key(
         &mut self,
         spot: Spot,
         key: &[u8],
         mut line: Line,
-        rev: Rev,
+        next: &mut Rev,
         header: &Header,
         value: &[u8],
     ) -> Result<()> {
+        let rev = *next;
+        assert!(
+            line.newest().is_none_or(|newest| newest.main < rev.main),
+            "a key changes once in a revision"
+        );
         let links = line.push(rev);
         let mut record = std::mem::take(&mut self.scratch);
         record.clear();
@@ -206,6 +212,9 @@ impl<D: Disk> Store<D> {
         self.state.hash = chain::change(self.state.hash, &rev.encode(), &record, key, value);
         self.tree.append(CHANGES, &rev.encode(), &[&record, key, value], false)?;
         self.scratch = record;
+        if !planted::on("store-sub-revision-stays") {
+            next.sub = next.sub.checked_add(1).expect("a store holds fewer than 2^32 keys");
+        }
         Ok(())
     }
 }

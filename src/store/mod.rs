@@ -34,7 +34,7 @@
 //! Quotas are not decided here. They are settings of a member and may differ; a decision in apply that rests on
 //! one would split the cluster. The member that proposes a write asks [`Store::bytes_in_use`] before.
 //!
-//! Left out, so far: leases (a put that names one is refused with NOLEASE), transactions and watches. A delete of a span
+//! Left out, so far: leases (a put that names one is refused with NOLEASE) and watches. A delete or compare of a span
 //! and a content hash are done in one go: what they take is bounded by the span, not by a budget. A value is copied
 //! once on its way out.
 
@@ -52,6 +52,7 @@ mod record;
 mod revision;
 mod snapshot;
 mod state;
+mod txn;
 mod varint;
 mod walk;
 

@@ -33,6 +33,9 @@ use bytes::Bytes;
 /// What is gathered to be sorted takes up no more than this.
 const GATHERED_BYTES_MAX: usize = 64 << 20;
 
+/// What a transaction reads takes up no more than this. Every member applies it, so it is no setting.
+pub(super) const TXN_ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// What one part of an answer may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -55,6 +58,7 @@ pub struct Reading {
     /// What this pass has not come to.
     rest: Bounds,
     stage: Stage,
+    gathered_bytes_max: usize,
     /// Keys in the span, and those of them that pass the filters, as far as that matters.
     count: u64,
     passed: u64,
@@ -92,7 +96,16 @@ impl Reading {
     fn new(range: &Range, revision: Revision) -> Reading {
         let rest = Bounds::of(&range.span);
         let stage = Stage::Count { counted: false };
-        Reading { range: range.clone(), revision, rest, stage, count: 0, passed: 0, head: None }
+        Reading {
+            range: range.clone(),
+            revision,
+            rest,
+            stage,
+            gathered_bytes_max: GATHERED_BYTES_MAX,
+            count: 0,
+            passed: 0,
+            head: None,
+        }
     }
 
     /// Whether anything of the answer has been sent.
@@ -121,6 +134,27 @@ impl<D: Disk> Store<D> {
         };
         let part = self.read_part(&mut reading, &mut Budget::WHOLE.clone())?;
         Ok(part.map(|part| part.whole().expect("nothing stops it before the end")))
+    }
+
+    /// Whether the answer takes up no more than `room`, of which its part is taken.
+    pub(super) fn fits(&self, range: &Range, room: &mut usize) -> Result<Result<(), Fault>> {
+        let mut reading = match self.begin_range(range) {
+            Ok(reading) => reading,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let mut budget = Budget { bytes: *room, ..Budget::WHOLE };
+        let part = self.read_part(&mut reading, &mut budget)?;
+        *room = budget.bytes;
+        Ok(part.and_then(|part| if part.last { Ok(()) } else { Err(too_much_in_a_txn()) }))
+    }
+
+    /// As a whole, what is known to be possible, and to be not much larger than what fits.
+    pub(super) fn range_that_fits(&self, range: &Range) -> Result<RangeResult> {
+        let mut reading = self.begin_range(range).expect("its revision was found to be there");
+        reading.gathered_bytes_max = usize::MAX;
+        let part = self.read_part(&mut reading, &mut Budget::WHOLE.clone())?;
+        let whole = part.expect("it fits").whole();
+        Ok(whole.expect("nothing stops it before the end"))
     }
 
     /// The reading of a range as of now.
@@ -261,7 +295,7 @@ impl<D: Disk> Store<D> {
                 sort_and_cut(rows, &range, rows_max);
                 *bytes = rows.iter().map(|row| row.kv.size_bytes()).sum();
             }
-            if *bytes > GATHERED_BYTES_MAX {
+            if *bytes > reading.gathered_bytes_max {
                 return Ok(Err(too_much_to_sort()));
             }
         }
@@ -377,6 +411,13 @@ fn compare(by: SortBy, a: &KeyValue, b: &KeyValue) -> Ordering {
         SortBy::Value => a.value.cmp(&b.value),
     };
     field.then_with(|| a.key.cmp(&b.key))
+}
+
+fn too_much_in_a_txn() -> Fault {
+    let mib = TXN_ANSWER_BYTES_MAX >> 20;
+    let text =
+        format!("what the transaction reads takes up more than {mib} MiB; narrow its ranges, or set limits");
+    Fault::new(Code::TooLarge, text)
 }
 
 fn too_much_to_sort() -> Fault {

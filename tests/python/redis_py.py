@@ -80,6 +80,16 @@ def converse(protocol):
     check((found[b"deleted"], [kv[1] for kv in found[b"prevs"]]), (3, [b"v0", b"v1", b"v2"]), "DEL PREV")
     check(run("DEL", "k", "PREFIX"), 7, "DEL PREFIX")
 
+    # A transaction, and one within it.
+    nested = ["TXN", "IF", "VERSION", "t", "=", "0", "THEN", "GET", "b", "END"]
+    found = fields(run("TXN", "IF", "VALUE", "b", "=", "3", "THEN", "PUT", "t", "1", "RANGE", "t", *nested, "END"))
+    done = found[b"responses"]
+    check(bool(found[b"succeeded"]), True, "TXN")
+    check((done[0], fields(done[1])[b"kvs"][0][1]), (found[b"revision"], b"1"), "what it did")
+    check(fields(done[2])[b"responses"], [b"3"], "what the nested one did")
+    refused(db, "DUPKEY", "TXN", "THEN", "DEL", "t", "PUT", "t", "2", "END")
+    check(run("DEL", "t"), 1, "what it left")
+
     # Any bytes, also such as look like the grammar.
     everything = bytes(range(256))
     for key in (everything, b"\r\n", b"\x00", b"PREFIX", b"TO", b"REV", b"*1\r\n$4\r\nQUIT\r\n", "ключ".encode()):

@@ -6,7 +6,7 @@ use super::*;
 use pawl::api::{Code, Range};
 use pawl::base::Rng;
 
-fn compact(revision: u64) -> Command {
+pub fn compact(revision: u64) -> Command {
     Command::Compact(Compact { revision, physical: false })
 }
 

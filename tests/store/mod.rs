@@ -6,6 +6,7 @@ mod model;
 mod random;
 mod semantics;
 mod snapshot;
+mod txn;
 
 use std::path::Path;
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Code, Command, Delete, Fault, KeyValue, Member, MemberChange, Order, Put, Range, RangeResult,
-    SortBy, Span,
+    Body, Code, Command, Compare, CompareResult, Delete, Fault, KeyValue, Member, MemberChange, Op, Order,
+    Put, Range, RangeResult, SortBy, Span, Target, Txn, TxnResult,
 };
 
 #[derive(Clone)]
@@ -48,6 +48,7 @@ impl Model {
         match command {
             Command::Put(put) => self.put(put),
             Command::Delete(delete) => self.delete(delete),
+            Command::Txn(txn) => self.txn(txn).map_or_else(Body::Fault, Body::Txn),
             Command::Publish { member, name, client_urls } => match self.members.get_mut(member) {
                 None => Body::Fault(Fault::new(Code::NoMember, "etcdserver: member not found")),
                 Some(member) => {
@@ -219,6 +220,89 @@ impl Model {
             deleted: doomed.len() as u64,
             previous: if delete.prev_kv { doomed } else { Vec::new() },
         }
+    }
+
+    /// All or nothing.
+    pub fn txn(&mut self, txn: &Txn) -> Result<TxnResult, Fault> {
+        let before = self.clone();
+        // Of puts that cannot be done the first one is named; only then reads are.
+        let mut unread = None;
+        let result = self.do_txn(txn, &before, &mut unread).and_then(|done| unread.map_or(Ok(done), Err));
+        if result.is_err() {
+            *self = before;
+        }
+        result
+    }
+
+    /// `before` is the state before the whole of it.
+    fn do_txn(&mut self, txn: &Txn, before: &Model, unread: &mut Option<Fault>) -> Result<TxnResult, Fault> {
+        let succeeded = txn.compares.iter().all(|compare| before.holds(compare));
+        let mut responses = Vec::new();
+        for op in if succeeded { &txn.success } else { &txn.failure } {
+            let reached = self.revision;
+            responses.push(match op {
+                Op::Txn(txn) => Body::Txn(self.do_txn(txn, before, unread)?),
+                Op::Range(range) => {
+                    let future = range.revision > before.revision;
+                    let read = if future { Err(Fault::future(before.revision)) } else { self.range(range) };
+                    read.map(Body::Range).unwrap_or_else(|fault| {
+                        unread.get_or_insert(fault.clone());
+                        Body::Fault(fault)
+                    })
+                }
+                Op::Put(put) => {
+                    let keeps = put.ignore_value || put.ignore_lease;
+                    if keeps && before.at(&put.key, before.revision).is_none() {
+                        return Err(Fault::no_key());
+                    }
+                    if put.lease != 0 {
+                        return Err(Fault::no_lease());
+                    }
+                    // No key is written twice, so a write need not see those before it; it shares their revision.
+                    self.revision = before.revision;
+                    self.put(put)
+                }
+                Op::Delete(delete) => {
+                    let gone = self.all_at(&delete.span, reached);
+                    for kv in &gone {
+                        self.revision = before.revision;
+                        self.delete(&Delete { span: Span::Key(kv.key.clone()), prev_kv: false });
+                    }
+                    Body::Delete {
+                        revision: self.revision.max(reached),
+                        deleted: gone.len() as u64,
+                        previous: if delete.prev_kv { gone } else { Vec::new() },
+                    }
+                }
+            });
+            self.revision = self.revision.max(reached);
+        }
+        Ok(TxnResult { revision: self.revision, succeeded, responses })
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let mut there = self.all_at(&compare.span, self.revision);
+        if there.is_empty() {
+            if matches!(compare.target, Target::Value(_)) {
+                return false;
+            }
+            there.push(KeyValue::default());
+        }
+        there.iter().all(|kv| {
+            let order = match &compare.target {
+                Target::Value(value) => kv.value.cmp(value),
+                Target::Version(number) => (kv.version as i64).cmp(number),
+                Target::Create(number) => (kv.create_revision as i64).cmp(number),
+                Target::Mod(number) => (kv.mod_revision as i64).cmp(number),
+                Target::Lease(number) => kv.lease.cmp(number),
+            };
+            match compare.result {
+                CompareResult::Equal => order.is_eq(),
+                CompareResult::NotEqual => order.is_ne(),
+                CompareResult::Less => order.is_lt(),
+                CompareResult::Greater => order.is_gt(),
+            }
+        })
     }
 
     pub fn range(&self, range: &Range) -> Result<RangeResult, Fault> {

@@ -3,6 +3,7 @@
 
 use super::model::Model;
 use super::snapshot::{install, send};
+use super::txn::random_txn;
 use super::*;
 use pawl::api::{Fault, KeyValue, MemberChange, Order, Range, RangeResult, SortBy};
 use pawl::base::Rng;
@@ -94,6 +95,11 @@ impl Rig {
     }
 
     fn read(&mut self) {
+        if self.rng.one_in(8) {
+            let txn = random_txn(&mut self.rng, self.model.revision, false);
+            assert_eq!(self.store.read_txn(&txn).unwrap(), self.model.txn(&txn), "{txn:?}");
+            return;
+        }
         let range = random_range(&mut self.rng, self.model.revision);
         assert_eq!(self.store.range(&range).unwrap(), self.model.range(&range), "{range:?}");
     }
@@ -258,7 +264,7 @@ fn damage_newest_meta_slot(disk: &SimDisk, checkpoint: u64) {
     disk.damage(path(), (checkpoint % 2) * 4096, damage).unwrap();
 }
 
-fn random_key(rng: &mut Rng) -> Bytes {
+pub fn random_key(rng: &mut Rng) -> Bytes {
     if rng.one_in(40) {
         // Longer than a small page can hold.
         let mut key = vec![b'L'; rng.between(100, 900) as usize];
@@ -270,7 +276,7 @@ fn random_key(rng: &mut Rng) -> Bytes {
     (0..length).map(|_| [0, 1, 2, b'a', b'b', 0xff][rng.below(6) as usize]).collect::<Vec<u8>>().into()
 }
 
-fn random_value(rng: &mut Rng) -> Bytes {
+pub fn random_value(rng: &mut Rng) -> Bytes {
     let length = match rng.below(20) {
         0 => rng.between(1_000, 9_000),
         1..4 => 0,
@@ -281,7 +287,7 @@ fn random_value(rng: &mut Rng) -> Bytes {
     value.into()
 }
 
-fn random_span(rng: &mut Rng) -> Span {
+pub fn random_span(rng: &mut Rng) -> Span {
     match rng.below(8) {
         0..3 => Span::Key(random_key(rng)),
         3 | 4 => Span::Between(random_key(rng), random_key(rng)),
@@ -291,25 +297,28 @@ fn random_span(rng: &mut Rng) -> Span {
     }
 }
 
+pub fn random_put(rng: &mut Rng) -> Put {
+    let (ignore_value, ignore_lease) = (rng.one_in(6), rng.one_in(10));
+    Put {
+        key: random_key(rng),
+        value: if ignore_value { Bytes::new() } else { random_value(rng) },
+        lease: if !ignore_lease && rng.one_in(20) { 7 } else { 0 },
+        prev_kv: rng.one_in(2),
+        ignore_value,
+        ignore_lease,
+    }
+}
+
 fn random_command(rng: &mut Rng, revision: u64) -> Command {
-    match rng.below(22) {
+    match rng.below(26) {
         // Mostly a little behind the last one; now and then what is refused.
         21 => {
             let back = if rng.one_in(4) { rng.below(revision + 1) } else { rng.below(20) };
             let revision = (revision + 1).saturating_sub(back);
             Command::Compact(Compact { revision, physical: rng.one_in(2) })
         }
-        0..14 => {
-            let (ignore_value, ignore_lease) = (rng.one_in(6), rng.one_in(10));
-            Command::Put(Put {
-                key: random_key(rng),
-                value: if ignore_value { Bytes::new() } else { random_value(rng) },
-                lease: if !ignore_lease && rng.one_in(20) { 7 } else { 0 },
-                prev_kv: rng.one_in(2),
-                ignore_value,
-                ignore_lease,
-            })
-        }
+        0..14 => Command::Put(random_put(rng)),
+        22.. => Command::Txn(random_txn(rng, revision, true)),
         14..19 => {
             let mut span = random_span(rng);
             if matches!(&span, Span::Prefix(prefix) if prefix.is_empty()) && !rng.one_in(8) {
@@ -353,7 +362,7 @@ fn random_step(rng: &mut Rng) -> MemberChange {
     }
 }
 
-fn random_range(rng: &mut Rng, revision: u64) -> Range {
+pub fn random_range(rng: &mut Rng, revision: u64) -> Range {
     let bound = |rng: &mut Rng| if rng.one_in(6) { rng.between(0, revision) } else { 0 };
     Range {
         limit: if rng.one_in(2) { rng.below(6) } else { 0 },

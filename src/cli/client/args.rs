@@ -99,6 +99,9 @@ pub enum Command {
     Get(Get),
     /// Deletes a key or a range of keys
     Del(Del),
+    /// Does several requests in one transaction; it is read from standard input
+    #[command(long_about = TXN)]
+    Txn(Txn),
     /// Ends the history before a revision: what can only be seen there goes
     Compaction(Compaction),
     /// Reads and changes the cluster's members
@@ -112,6 +115,44 @@ pub enum Command {
     Endpoint(Endpoint),
     /// Prints the version of this client
     Version(Rest),
+}
+
+const TXN: &str = "Does several requests in one transaction.
+
+It is read from standard input: compares, a blank line, the requests that are done if all compares hold, a blank line,
+the requests that are done if not, a blank line.
+
+    mod(\"key\") > \"0\"          mod, create (m, c), version (ver), value (val), lease in hex; = != < >
+
+    put key \"a value\"          put, get and del with their flags
+
+    put key created
+    get other --prefix
+";
+
+#[derive(Debug, Args)]
+pub struct Txn {
+    #[arg(hide = true)]
+    pub words: Vec<OsString>,
+    /// Say what is read next
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub interactive: Option<bool>,
+}
+
+/// One line of a transaction.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, infer_subcommands = true, disable_help_flag = true)]
+#[command(disable_help_subcommand = true)]
+pub enum TxnRequest {
+    Put(Put),
+    Get(Get),
+    Del(Del),
+}
+
+impl TxnRequest {
+    pub fn read(words: Vec<OsString>) -> Option<TxnRequest> {
+        TxnRequest::try_parse_from(words).ok()
+    }
 }
 
 /// Words that etcdctl accepts and passes over.
@@ -298,7 +339,6 @@ const NOT_YET: &[&str] = &[
     "make-mirror",
     "role",
     "snapshot",
-    "txn",
     "user",
     "watch",
 ];

@@ -56,16 +56,22 @@ pub fn put(put: &Put, read_value: impl FnOnce() -> Result<Vec<u8>, Failure>) -> 
 }
 
 pub fn get(get: &Get, format: Format) -> Result<Words, Failure> {
-    let mut words = vec![b"RANGE".to_vec()];
-    words.extend(span("get", &get.keys, usize::MAX)?);
-    if on(get.keys_only) && on(get.count_only) {
-        return bad("`--keys-only` and `--count-only` cannot be set at the same time, choose one");
-    }
+    let words = get_in_txn(get)?;
     if on(get.count_only) && format != Format::Fields {
         return bad("--count-only is only for `--write-out=fields`");
     }
     if on(get.print_value_only) && format != Format::Simple {
         return bad("print-value-only is only for `--write-out=simple`");
+    }
+    Ok(words)
+}
+
+/// In a transaction nobody asks for a format.
+pub fn get_in_txn(get: &Get) -> Result<Words, Failure> {
+    let mut words = vec![b"RANGE".to_vec()];
+    words.extend(span("get", &get.keys, usize::MAX)?);
+    if on(get.keys_only) && on(get.count_only) {
+        return bad("`--keys-only` and `--count-only` cannot be set at the same time, choose one");
     }
     for (number, word) in [(get.limit, "LIMIT"), (get.rev, "REV")] {
         if number > 0 {

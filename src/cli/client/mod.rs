@@ -6,6 +6,7 @@ mod maintenance;
 mod members;
 mod reply;
 mod session;
+mod txn;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -33,6 +34,8 @@ enum Failure {
     BadArguments(String),
     /// Something that exists in etcdctl, or in another combination, but not here.
     Feature(String),
+    /// What was read from standard input makes no sense.
+    Input(String),
     /// Nobody has seen the request.
     NotSent { endpoint: String, why: String },
     /// The request left and no answer came.
@@ -73,6 +76,7 @@ impl Failure {
     fn exit(&self) -> u8 {
         match self {
             Failure::BadArguments(_) => 128,
+            Failure::Input(_) => 3,
             Failure::Feature(_) => 4,
             _ => 1,
         }
@@ -85,6 +89,7 @@ impl fmt::Display for Failure {
             Failure::Usage(text)
             | Failure::BadArguments(text)
             | Failure::Feature(text)
+            | Failure::Input(text)
             | Failure::Fault { text, .. }
             | Failure::Protocol(text) => f.write_str(text),
             Failure::NotSent { .. } | Failure::NoAnswer { .. } => {
@@ -159,6 +164,15 @@ impl Client<'_> {
                 let (header, reply) = self.ask(&Question::write(words))?;
                 let (deleted, previous) = known(reply::delete(&reply), "DEL")?;
                 console.print(&output::del(&header, deleted, &previous, format, hex)?);
+            }
+            Command::Txn(txn) => {
+                output::refuse_txn_format(format)?;
+                let txn = txn::read(txn, &mut std::io::stdin().lock(), console)?;
+                let (header, reply) = self.ask(&txn.question())?;
+                let (revision, succeeded, done) =
+                    known(reply::txn(&reply, &txn.success.kinds, &txn.failure.kinds), "TXN")?;
+                let header = Header { revision, ..header };
+                console.print(&output::txn(&header, succeeded, &done, format, hex)?);
             }
             Command::Member(Member::List(_)) => {
                 let (header, members) = self.members()?;

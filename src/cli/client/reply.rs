@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::api::{KeyValue, Member, RangeResult, Status};
 use crate::base::Revision;
+use crate::cli::output::Done;
 use crate::cli::resp::Value;
 
 /// Ids use all 64 bits, a RESP integer only 63 and a sign: they may come as text or wrapped.
@@ -126,6 +127,38 @@ pub fn delete(reply: &Value) -> Option<(u64, Vec<KeyValue>)> {
         }
         deleted => Some((number(deleted)?, Vec::new())),
     }
+}
+
+/// An operation of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Put,
+    Get,
+    Del,
+}
+
+/// The map `revision, succeeded, responses`; `kinds` are the operations of both branches.
+pub fn txn(reply: &Value, success: &[Kind], failure: &[Kind]) -> Option<(Revision, bool, Vec<Done>)> {
+    let map = Map::new(reply)?;
+    let succeeded = flag(map.value("succeeded")?)?;
+    let Value::Array(responses) = map.value("responses")? else { return None };
+    let kinds = if succeeded { success } else { failure };
+    let done = |(kind, reply): (&Kind, &Value)| {
+        Some(match kind {
+            Kind::Put => Done::Put(put(reply)?.1),
+            Kind::Get => Done::Get(range(reply)?),
+            Kind::Del => {
+                let (deleted, previous) = delete(reply)?;
+                Done::Del(deleted, previous)
+            }
+        })
+    };
+    let all = kinds.iter().zip(responses).map(done).collect::<Option<Vec<Done>>>()?;
+    (all.len() == kinds.len() && all.len() == responses.len()).then_some((
+        map.number("revision")?,
+        succeeded,
+        all,
+    ))
 }
 
 pub fn status(reply: &Value) -> Option<Status> {

@@ -4,7 +4,8 @@
 use super::frame::Words;
 use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
-use crate::api::{Code, Compact, Delete, Fault, MemberChange, Order, Put, Range, Request, SortBy, Span};
+use super::txn;
+use crate::api::{Code, Compact, Delete, Fault, MemberChange, Op, Order, Put, Range, Request, SortBy, Span};
 use crate::base::MemberId;
 
 /// The greatest number that any option takes: etcd's are signed.
@@ -39,7 +40,7 @@ impl Call<'_> {
         Fault::new(Code::Err, format!("{what}; usage: {}", self.spec.usage(self.container)))
     }
 
-    fn fault_at(&self, word: usize, what: &str) -> Fault {
+    pub fn fault_at(&self, word: usize, what: &str) -> Fault {
         self.fault(&format!("word {} {what}", word + 1))
     }
 }
@@ -63,31 +64,29 @@ impl Given {
 
 /// Requests that the node answers with one reply. None: the command is not one of them.
 pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
+    if let Some((op, shape, next)) = operation(call)? {
+        if next < call.words.count() {
+            return Err(call.fault_at(next, "is none of the options"));
+        }
+        let request = match op {
+            Op::Put(put) => Request::Put(put),
+            Op::Delete(delete) => Request::Delete(delete),
+            Op::Range(range) => Request::Range(range),
+            Op::Txn(txn) => Request::Txn(txn),
+        };
+        return Ok(Some((request, shape)));
+    }
     let words = call.words;
     let first = call.first;
     Ok(Some(match call.spec.run {
-        Run::Put => put(call)?,
-        Run::Get => {
-            let given = options(call, first + 1)?;
-            let mut range = Range::new(Span::Key(words.share(first)));
-            range.revision = given.value(Opt::Rev);
-            range.serializable = given.has(Opt::Serializable);
-            (Request::Range(range), Shape::Value)
-        }
+        Run::Txn => txn::request(call)?,
         Run::Set => {
             let put = Put { key: words.share(first), value: words.share(first + 1), ..Put::default() };
             (Request::Put(put), Shape::Ok)
         }
-        Run::Range => range(call)?,
-        Run::Del => {
-            let (span, next) = span(call)?;
-            let prev_kv = options(call, next)?.has(Opt::Prev);
-            let shape = if prev_kv { Shape::DeletedKvs } else { Shape::Deleted };
-            (Request::Delete(Delete { span, prev_kv }), shape)
-        }
         Run::Compact => {
             let revision = number(call, first)?;
-            let physical = options(call, first + 1)?.has(Opt::Physical);
+            let physical = last_options(call, first + 1)?.has(Opt::Physical);
             (Request::Compact(Compact { revision, physical }), Shape::Ok)
         }
         Run::DbSize => {
@@ -97,7 +96,7 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
         }
         Run::Status => (Request::Status, Shape::Status),
         Run::MemberList => {
-            let serializable = options(call, first)?.has(Opt::Serializable);
+            let serializable = last_options(call, first)?.has(Opt::Serializable);
             (Request::MemberList { serializable }, Shape::Members)
         }
         Run::MemberAdd => {
@@ -164,8 +163,32 @@ fn texts(call: Call<'_>, from: usize, to: usize) -> Result<Vec<String>, Fault> {
     (from..to).map(|word| text(word).map_err(|_| call.fault_at(word, "must be a text"))).collect()
 }
 
-fn put(call: Call<'_>) -> Result<(Request, Shape), Fault> {
-    let given = options(call, call.first + 2)?;
+/// A request that may also stand in a transaction, and the first word behind it. None: the command is none of those.
+pub fn operation(call: Call<'_>) -> Result<Option<(Op, Shape, usize)>, Fault> {
+    let words = call.words;
+    Ok(Some(match call.spec.run {
+        Run::Put => put(call)?,
+        Run::Get => {
+            let (given, next) = options(call, call.first + 1)?;
+            let mut range = Range::new(Span::Key(words.share(call.first)));
+            range.revision = given.value(Opt::Rev);
+            range.serializable = given.has(Opt::Serializable);
+            (Op::Range(range), Shape::Value, next)
+        }
+        Run::Range => range(call)?,
+        Run::Del => {
+            let (span, next) = span(call, call.first)?;
+            let (given, next) = options(call, next)?;
+            let prev_kv = given.has(Opt::Prev);
+            let shape = if prev_kv { Shape::DeletedKvs } else { Shape::Deleted };
+            (Op::Delete(Delete { span, prev_kv }), shape, next)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn put(call: Call<'_>) -> Result<(Op, Shape, usize), Fault> {
+    let (given, next) = options(call, call.first + 2)?;
     let put = Put {
         key: call.words.share(call.first),
         value: call.words.share(call.first + 1),
@@ -175,12 +198,12 @@ fn put(call: Call<'_>) -> Result<(Request, Shape), Fault> {
         ignore_lease: given.has(Opt::KeepLease),
     };
     let shape = if put.prev_kv { Shape::PutPrevious } else { Shape::Revision };
-    Ok((Request::Put(put), shape))
+    Ok((Op::Put(put), shape, next))
 }
 
-fn range(call: Call<'_>) -> Result<(Request, Shape), Fault> {
-    let (span, next) = span(call)?;
-    let given = options(call, next)?;
+fn range(call: Call<'_>) -> Result<(Op, Shape, usize), Fault> {
+    let (span, next) = span(call, call.first)?;
+    let (given, next) = options(call, next)?;
     let show = given.has(Opt::Show).then(|| given.value(Opt::Show));
     let range = Range {
         span,
@@ -203,14 +226,14 @@ fn range(call: Call<'_>) -> Result<(Request, Shape), Fault> {
         max_create: given.value(Opt::MaxCreate),
     };
     let shape = Shape::Range { keys_only: range.keys_only };
-    Ok((Request::Range(range), shape))
+    Ok((Op::Range(range), shape, next))
 }
 
-/// The span at the front of the arguments, and the word behind it.
-fn span(call: Call<'_>) -> Result<(Span, usize), Fault> {
+/// The span whose key is this word, and the word behind it.
+pub fn span(call: Call<'_>, word: usize) -> Result<(Span, usize), Fault> {
     let words = call.words;
-    let key = words.share(call.first);
-    let second = call.first + 1;
+    let key = words.share(word);
+    let second = word + 1;
     if second == words.count() {
         return Ok((Span::Key(key), second));
     }
@@ -229,14 +252,12 @@ fn span(call: Call<'_>) -> Result<(Span, usize), Fault> {
     Ok((Span::Key(key), second))
 }
 
-/// Reads all words from `next` on as options of the command.
-fn options(call: Call<'_>, mut next: usize) -> Result<Given, Fault> {
+/// Reads words from `next` on as options of the command, up to the first that is none.
+fn options(call: Call<'_>, mut next: usize) -> Result<(Given, usize), Fault> {
     let mut given = Given { seen: 0, values: [0; OPTIONS] };
     while next < call.words.count() {
         let found = call.spec.arguments.iter().find_map(|argument| matched(call.words, next, argument));
-        let Some((option, value)) = found else {
-            return Err(call.fault_at(next, "is none of the options"));
-        };
+        let Some((option, value)) = found else { break };
         if given.has(option) {
             return Err(call.fault_at(next, "gives an option for the second time"));
         }
@@ -248,6 +269,15 @@ fn options(call: Call<'_>, mut next: usize) -> Result<Given, Fault> {
         given.seen |= 1 << option as u8;
         given.values[option as usize] = value;
         next += used;
+    }
+    Ok((given, next))
+}
+
+/// Options with nothing behind them.
+fn last_options(call: Call<'_>, next: usize) -> Result<Given, Fault> {
+    let (given, next) = options(call, next)?;
+    if next < call.words.count() {
+        return Err(call.fault_at(next, "is none of the options"));
     }
     Ok(given)
 }

@@ -37,6 +37,7 @@ mod reply;
 mod resp;
 mod session;
 mod table;
+mod txn;
 mod typed;
 
 use std::collections::VecDeque;
@@ -71,7 +72,7 @@ const ECHO_BYTES_MAX: usize = 32;
 
 /// Redis's SET can do more, and means something else by it than etcd does.
 const SET_OPTIONS: &str = "SET takes a key and a value and none of Redis's options here: to let a key expire, \
-    PUT key value LEASE id; to set it only if it is or is not there, TXN (not in this version of Pawl yet)";
+    PUT key value LEASE id; to set it only if it is or is not there, TXN";
 
 /// What a connection must know about the server it belongs to. Made once, shared by all adapters.
 #[derive(Clone, Debug)]
@@ -335,7 +336,7 @@ impl LineAdapter {
         let slot = self.slots.front_mut().expect("a reply is owed");
         let mut resp = Resp::new(output, slot.dialect);
         match (&slot.filled, body) {
-            (Filled::Begun, Body::RangePart(part)) => reply::further_part(slot.shape, part, &mut resp),
+            (Filled::Begun, Body::RangePart(part)) => reply::further_part(&slot.shape, part, &mut resp),
             (Filled::Begun, _) => return self.break_off(),
             (_, Body::Fault(fault)) => resp.error(fault),
             (_, body) => {
@@ -343,7 +344,7 @@ impl LineAdapter {
                     resp.array(2);
                     reply::header(&header, &mut resp);
                 }
-                reply::write(slot.shape, body, &self.info, &mut resp);
+                reply::write(&slot.shape, body, &self.info, &mut resp);
             }
         }
         slot.filled = Filled::Begun;

@@ -2,11 +2,12 @@
 
 use super::info;
 use super::resp::Resp;
+use super::txn::TxnShape;
 use super::{ServerInfo, info::Sections};
-use crate::api::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
+use crate::api::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status, TxnResult};
 
 /// What the asker expects to see of a reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// PUT: the revision.
     Revision,
@@ -28,6 +29,8 @@ pub enum Shape {
     Deleted,
     /// DEL PREV: `revision, deleted, prevs`.
     DeletedKvs,
+    /// TXN: `revision, succeeded, responses`.
+    Txn(TxnShape),
     /// STATUS.
     Status,
     /// MEMBER LIST.
@@ -43,13 +46,13 @@ pub enum Shape {
 
 impl Shape {
     /// Bare text is not wrapped by `HEADER ON`.
-    pub fn is_raw(self) -> bool {
+    pub fn is_raw(&self) -> bool {
         matches!(self, Shape::Mntr | Shape::Stat)
     }
 }
 
 /// Writes a body that is no fault. A body that does not fit the shape is a broken promise of the node.
-pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) {
+pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) {
     match (shape, body) {
         (Shape::Revision, Body::Put { revision, .. }) => resp.integer(*revision),
         (Shape::PutPrevious, Body::Put { revision, previous }) => {
@@ -76,11 +79,11 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
         (Shape::Range { keys_only }, Body::Range(result)) => {
             let RangeResult { revision, count, more, ref kvs } = *result;
             range_head(&RangeHead { revision, count, more, kvs: kvs.len() as u64 }, resp);
-            kvs.iter().for_each(|kv| key_value(kv, keys_only, resp));
+            kvs.iter().for_each(|kv| key_value(kv, *keys_only, resp));
         }
         (Shape::Range { keys_only }, Body::RangePart(RangePart { head: Some(head), kvs, .. })) => {
             range_head(head, resp);
-            kvs.iter().for_each(|kv| key_value(kv, keys_only, resp));
+            kvs.iter().for_each(|kv| key_value(kv, *keys_only, resp));
         }
         (Shape::Count, Body::Range(range)) => resp.integer(range.count),
         (Shape::Deleted, Body::Delete { deleted, .. }) => resp.integer(*deleted),
@@ -93,10 +96,11 @@ pub fn write(shape: Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>) 
             resp.text("prevs");
             key_values(previous, resp);
         }
+        (Shape::Txn(shape), Body::Txn(result)) => txn(shape, result, info, resp),
         (Shape::Status, Body::Status(found)) => status(found, resp),
         (Shape::Members, Body::Members(all)) => members(all, resp),
         (Shape::Info(sections), Body::Status(status)) => {
-            resp.text(&info::info(status, info, sections));
+            resp.text(&info::info(status, info, *sections));
         }
         (Shape::Mntr, Body::Status(status)) => resp.raw(info::mntr(status).as_bytes()),
         (Shape::Stat, Body::Status(status)) => resp.raw(info::stat(status).as_bytes()),
@@ -126,10 +130,26 @@ fn range_head(head: &RangeHead, resp: &mut Resp<'_>) {
     resp.array(usize::try_from(head.kvs).expect("a store holds fewer than 2^64 keys"));
 }
 
+/// Each operation is answered as it would be alone.
+fn txn(shape: &TxnShape, result: &TxnResult, info: &ServerInfo, resp: &mut Resp<'_>) {
+    resp.map(3);
+    resp.text("revision");
+    resp.integer(result.revision);
+    resp.text("succeeded");
+    resp.boolean(result.succeeded);
+    resp.text("responses");
+    let shapes = if result.succeeded { &shape.success } else { &shape.failure };
+    assert_eq!(shapes.len(), result.responses.len(), "every operation of the branch has its answer");
+    resp.array(shapes.len());
+    for (shape, body) in shapes.iter().zip(&result.responses) {
+        write(shape, body, info, resp);
+    }
+}
+
 /// What comes behind the first part of a range.
-pub fn further_part(shape: Shape, part: &RangePart, resp: &mut Resp<'_>) {
+pub fn further_part(shape: &Shape, part: &RangePart, resp: &mut Resp<'_>) {
     let Shape::Range { keys_only } = shape else { panic!("{shape:?} is answered in one part") };
-    part.kvs.iter().for_each(|kv| key_value(kv, keys_only, resp));
+    part.kvs.iter().for_each(|kv| key_value(kv, *keys_only, resp));
 }
 
 fn key_values(kvs: &[KeyValue], resp: &mut Resp<'_>) {

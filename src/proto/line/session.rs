@@ -260,6 +260,12 @@ fn write_argument(argument: &Argument, resp: &mut Resp<'_>) {
             describe(&token.to_ascii_lowercase(), "oneof", Some(token), OPTIONAL, tokens.len(), resp);
             write_tokens(tokens, resp);
         }
+        Argument::Section(token, name) => {
+            describe(name, Kind::Text.name(), Some(token), OPTIONAL_MULTIPLE, 0, resp);
+        }
+        Argument::Token(token) => {
+            describe(&token.to_ascii_lowercase(), "pure-token", Some(token), &[], 0, resp);
+        }
         Argument::Texts(token, names) => {
             describe(&token.to_ascii_lowercase(), "block", Some(token), OPTIONAL, names.len(), resp);
             for name in names {

@@ -1,7 +1,9 @@
 //! The one table of commands. It parses options, counts words, writes the usage lines of errors, and answers
 //! `COMMAND DOCS`, from which `redis-cli` takes its hints: what a client is shown is what is accepted.
 
-use self::Argument::{Any, Choice, Either, Flag, Many, Maybe, Number, OneOf, Span, Texts, Word};
+use self::Argument::{
+    Any, Choice, Either, Flag, Many, Maybe, Number, OneOf, Section, Span, Texts, Token, Word,
+};
 use self::Group::{Cluster, Session};
 use self::Kind::{Integer, Key, Pattern, Text};
 
@@ -31,6 +33,7 @@ pub enum Run {
     Range,
     Del,
     Set,
+    Txn,
     Compact,
     Exists,
     DbSize,
@@ -134,6 +137,10 @@ pub enum Argument {
     Choice(Opt, &'static str, &'static [&'static str]),
     /// `[TOKEN name ...]`, texts; read by the command's own code.
     Texts(&'static str, &'static [&'static str]),
+    /// `[TOKEN name ...]`, a list of things that have a grammar of their own.
+    Section(&'static str, &'static str),
+    /// `TOKEN`
+    Token(&'static str),
 }
 
 /// Where keys stand, as `COMMAND` tells it to proxies: first, last (-1: to the end), step.
@@ -393,6 +400,14 @@ pub static COMMANDS: &[Spec] = &[
         "Redis's spelling of PUT; answers OK.",
     ),
     other("STATUS", Run::Status, Cluster, &[], "The state of this member."),
+    data(
+        "TXN",
+        Run::Txn,
+        WRITE,
+        NO_KEY,
+        &[Section("IF", "compare"), Section("THEN", "operation"), Section("ELSE", "operation"), Token("END")],
+        "A transaction: if all compares hold, does the first operations, else the others.",
+    ),
 ];
 
 /// The values of `Opt::Show`, `Opt::Order`, `Opt::By`; a `Given` holds the position.
@@ -418,7 +433,6 @@ pub static ABSENT: &[(&str, &str)] = &[
     ("PUNSUBSCRIBE", NOT_YET),
     ("SNAPSHOT", NOT_YET),
     ("SUBSCRIBE", NOT_YET),
-    ("TXN", NOT_YET),
     ("UNLOCK", NOT_YET),
     ("UNSUBSCRIBE", NOT_YET),
     ("UNWATCH", NOT_YET),
@@ -427,8 +441,7 @@ pub static ABSENT: &[(&str, &str)] = &[
 ];
 
 const NOT_YET: &str = "not in this version of Pawl yet";
-const NO_MULTI: &str =
-    "there is no MULTI: a transaction is one TXN command (not in this version of Pawl yet)";
+const NO_MULTI: &str = "there is no MULTI: a transaction is one TXN command";
 
 /// A name in capitals as one number, so that looking a command up compares integers. None: no command's name
 /// is that long, or has a zero byte (which the number could not tell from the end).
@@ -487,10 +500,10 @@ impl Spec {
         let (mut least, mut most) = (0, Some(0));
         for argument in self.arguments {
             let (fewest, greatest) = match argument {
-                Word(..) | OneOf(..) => (1, Some(1)),
+                Word(..) | OneOf(..) | Token(..) => (1, Some(1)),
                 Maybe(..) | Flag(..) | Either(..) => (0, Some(1)),
                 Many(..) => (1, None),
-                Any(..) => (0, None),
+                Any(..) | Section(..) => (0, None),
                 Span => (1, Some(3)),
                 Number(..) | Choice(..) => (0, Some(2)),
                 Texts(_, names) => (0, Some(1 + names.len())),
@@ -533,6 +546,8 @@ impl Spec {
                 Either(_, tokens) => format!("[{}]", tokens.join("|")),
                 Choice(_, token, tokens) => format!("[{token} {}]", tokens.join("|")),
                 Texts(token, names) => format!("[{token} {}]", names.join(" ")),
+                Section(token, name) => format!("[{token} {name} ...]"),
+                Token(token) => token.to_string(),
             });
         }
         usage

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::history::{Answer, History, Moment, Op, Outcome};
+use super::txn::{self, Asked};
 use super::{Rule, Violation};
 use crate::api::Request;
 use crate::base::Revision;
@@ -69,10 +70,12 @@ impl Ends {
             Request::Range(range) if range.serializable => (on_connection, range.revision),
             Request::Range(range) => (known, range.revision),
             Request::Compact(compact) => (known, compact.revision),
+            Request::Txn(txn) if txn::is_serializable(txn) => (on_connection, oldest_read(op)),
+            Request::Txn(_) => (known, oldest_read(op)),
             _ => return Ok(()),
         };
         let end = match answer {
-            Answer::Range(_) | Answer::Value(_) if asked > 0 && asked < least => {
+            Answer::Range(_) | Answer::Value(_) | Answer::Txn { .. } if asked > 0 && asked < least => {
                 return wrong(format!("the history had ended at {least} before the question"));
             }
             Answer::Compact { revision } if *revision <= least => {
@@ -96,6 +99,15 @@ impl Ends {
         *told = (*told).max(end);
         Ok(())
     }
+}
+
+/// What a transaction read of old revisions; 0: nothing.
+fn oldest_read(op: &Op) -> Revision {
+    let old = txn::answered(op).into_iter().filter_map(|(asked, _)| match asked {
+        Asked::Range(range) if range.revision > 0 => Some(range.revision),
+        _ => None,
+    });
+    old.min().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@
 //! the values that were seen. It finds what the store's own revisions would hide if they lied consistently, and
 //! mistakes of the first judge. Its search is exponential at worst, so it has a budget.
 //!
-//! What is checked of each kind of answer is written at [`Rule`]. Left out: transactions, leases and watches, which the store does not have yet; anything about errors but whether they may have changed something;
+//! What is checked of each kind of answer is written at [`Rule`]. Left out: leases and watches, which the store does not have yet; anything about errors but whether they may have changed something;
 //! the order among equals where a range is sorted by something else than its key, which nobody promises.
 
 mod compaction;
@@ -41,6 +41,10 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 mod timeline;
+pub mod txn;
+mod txn_replay;
+#[cfg(test)]
+mod txn_tests;
 pub mod wgl;
 
 pub use replay::{Summary, check};

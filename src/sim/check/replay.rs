@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::super::history::{Answer, Change, History, Op, Outcome, Shown, ShownKv};
 use super::model::{EMPTY, Model};
-use super::resolve::{Claim, Owners, Readback, Seen, assign};
+use super::resolve::{Claim, Owners, Readback, Seen, assign, puts_all};
 use super::timeline::{self, Floor};
-use super::{Rule, Violation, compaction};
-use crate::api::{KeyValue, Put, Request, Span};
+use super::{Rule, Violation, compaction, txn};
+use crate::api::{Code, Delete, KeyValue, Put, Request, Span};
 use crate::base::Revision;
 
 const CANDIDATES_SHOWN_MAX: usize = 8;
@@ -18,9 +18,9 @@ const CANDIDATES_SHOWN_MAX: usize = 8;
 /// What a clean history held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Acknowledged puts, and deletes that found something.
+    /// Acknowledged puts, deletes that found something, and transactions that did either.
     pub writes: usize,
-    /// Answered reads, and deletes that found nothing.
+    /// Other answers.
     pub reads: usize,
     pub refused: usize,
     pub unknown: usize,
@@ -56,13 +56,14 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
     }
     let mut unchecked = 0;
     for op in ops {
+        check_refusal(op)?;
         unchecked += usize::from(!replay.answer_is_right(op)?);
     }
     let floors = timeline::check(&timeline::Case {
         ops,
         last,
         model: &replay.model,
-        in_doubt: &|key, revision| replay.in_doubt(&Span::Key(key.clone()), revision),
+        in_doubt: &|span, revision| replay.in_doubt(span, revision),
     })?;
     compaction::check(history)?;
     replay.settle(ops, &floors)?;
@@ -75,11 +76,7 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
     };
     for op in ops {
         match &op.outcome {
-            Outcome::Answered {
-                answer: Answer::Put { .. } | Answer::Delete { deleted: 1.., .. }, ..
-            } => {
-                summary.writes += 1;
-            }
+            Outcome::Answered { answer, .. } if answer.wrote() => summary.writes += 1,
             Outcome::Answered { .. } => summary.reads += 1,
             Outcome::Refused { .. } => summary.refused += 1,
             Outcome::Unknown => summary.unknown += 1,
@@ -90,7 +87,12 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
 
 /// The highest revision that anybody named. More revisions than writes is a lie, found before anything counts to it.
 fn last_revision(ops: &[Op], owned: Revision) -> Result<Revision, Violation> {
-    let writes = ops.iter().filter(|op| matches!(op.request, Request::Put(_) | Request::Delete(_))).count();
+    let may_write = |op: &&Op| match &op.request {
+        Request::Put(_) | Request::Delete(_) => true,
+        Request::Txn(txn) => txn::writes(txn),
+        _ => false,
+    };
+    let writes = ops.iter().filter(may_write).count();
     let highest_possible = EMPTY + writes as Revision;
     let mut last = owned;
     for op in ops {
@@ -110,24 +112,33 @@ fn last_revision(ops: &[Op], owned: Revision) -> Result<Revision, Violation> {
 
 fn named_revision(op: &Op) -> Revision {
     let Outcome::Answered { header, answer, .. } = &op.outcome else { return 0 };
-    let named = match answer {
+    named_in(answer).max(header.unwrap_or(0))
+}
+
+fn named_in(answer: &Answer) -> Revision {
+    match answer {
         Answer::Put { revision, .. } | Answer::Delete { revision, .. } => *revision,
         Answer::Range(result) => {
             result.kvs.iter().map(|kv| kv.mod_revision).fold(result.revision, Revision::max)
+        }
+        Answer::Txn { revision, responses, .. } => {
+            responses.iter().map(named_in).fold(*revision, Revision::max)
         }
         Answer::Exists { revision, .. } => *revision,
         Answer::Future { newest } => *newest,
         Answer::Compact { revision } => *revision,
         Answer::Value(_) | Answer::NoKey | Answer::Compacted { .. } => 0,
-    };
-    named.max(header.unwrap_or(0))
+    }
 }
 
-struct Replay<'a> {
+/// The keys that a revision changed, in order, and what they are now; None is deleted.
+pub(super) type Effect = Vec<(Bytes, Option<Bytes>)>;
+
+pub(super) struct Replay<'a> {
     owners: Owners<'a>,
-    seen: BTreeMap<Revision, Seen<'a>>,
+    seen: BTreeMap<Revision, Vec<Seen<'a>>>,
     readback: Readback<'a>,
-    model: Model,
+    pub(super) model: Model,
     /// Revisions whose owners are among the writes of unknown outcome.
     claims: Vec<Claim>,
     gaps: Vec<Revision>,
@@ -140,70 +151,137 @@ impl Replay<'_> {
     fn step(&mut self, revision: Revision) -> Result<(), Violation> {
         let Some(op) = self.owners.of(revision) else { return self.step_unclaimed(revision) };
         let effect = match &op.request {
-            Request::Put(put) => {
-                let before = self.model.at(&put.key, revision).cloned();
-                let doubtful = self.in_doubt(&Span::Key(put.key.clone()), revision);
-                match self.model.put(put, revision).cloned() {
-                    None if doubtful => return Ok(()),
-                    None => return Err(wrong(op, "it keeps what was not there; that is NOKEY")),
-                    Some(after) => {
-                        if !doubtful {
-                            check_put(op, before.as_ref())?;
-                        }
-                        vec![(after.key, Some(after.value))]
-                    }
-                }
-            }
-            Request::Delete(delete) => {
-                let doubtful = self.in_doubt(&delete.span, revision);
-                let gone = self.model.delete(&delete.span, revision);
-                if doubtful {
-                    return Ok(());
-                }
-                check_delete(op, delete.prev_kv, &gone)?;
-                gone.into_iter().map(|kv| (kv.key, None)).collect()
-            }
+            Request::Put(put) => self.step_put(op, put, revision)?,
+            Request::Delete(delete) => self.step_delete(op, delete, revision)?,
+            Request::Txn(txn) => self.step_txn(op, txn, revision)?,
             _ => return Err(wrong(op, "a read was answered like a write")),
         };
-        self.check_read_back(revision, &effect, Rule::NothingLost, &[op])
+        match effect {
+            Some(effect) => self.check_read_back(revision, &effect, Rule::NothingLost, &[op]),
+            None => Ok(()),
+        }
     }
 
-    /// A revision that nobody was told of: what was seen of it says what it did.
-    fn step_unclaimed(&mut self, revision: Revision) -> Result<(), Violation> {
-        if let Some(seen) = self.seen.get(&revision).copied() {
-            let before = self.model.at(seen.key, revision).map(|kv| &kv.value);
-            let kept = before == Some(seen.value) || self.in_doubt(&Span::Key(seen.key.clone()), revision);
-            self.claims.push(self.owners.claim_put(revision, &seen, kept)?);
-            let put = Put { key: seen.key.clone(), value: seen.value.clone(), ..Put::default() };
-            self.model.put(&put, revision);
-            return self.check_read_back(
-                revision,
-                &[(put.key, Some(put.value))],
-                Rule::NothingFromNowhere,
-                &[],
-            );
+    fn step_put(&mut self, op: &Op, put: &Put, revision: Revision) -> Result<Option<Effect>, Violation> {
+        let before = self.model.at(&put.key, revision).cloned();
+        let doubtful = self.in_doubt(&Span::Key(put.key.clone()), revision);
+        let after = self.model.put(put, revision).cloned();
+        if doubtful {
+            return Ok(after.map(|kv| vec![(kv.key, Some(kv.value))]));
         }
-        let Some(told) = self.readback.at(revision) else { return self.gap(revision) };
-        let gone: Vec<Bytes> = told.iter().map(|change| change.key.clone()).collect();
-        let (model, doubt) = (&self.model, self.doubt.as_ref());
-        let fits = |span: &Span| {
-            let there = model.span(span, revision);
-            there.iter().map(|kv| &kv.key).eq(&gone) || touched(doubt, span, revision)
-        };
-        let what = shown_changes(told);
+        let Some(after) = after else { return Err(wrong(op, "it keeps what was not there; that is NOKEY")) };
+        if let Outcome::Answered { answer: Answer::Put { previous, .. }, .. } = &op.outcome {
+            check_put(op, put, previous.as_ref(), before.as_ref())?;
+        }
+        Ok(Some(vec![(after.key, Some(after.value))]))
+    }
+
+    fn step_delete(
+        &mut self,
+        op: &Op,
+        delete: &Delete,
+        revision: Revision,
+    ) -> Result<Option<Effect>, Violation> {
+        let doubtful = self.in_doubt(&delete.span, revision);
+        let gone = self.model.delete(&delete.span, revision);
+        if doubtful {
+            return Ok(None);
+        }
         if gone.is_empty() {
-            let what = format!("revision {revision} changed nothing");
-            return Err(Violation::new(Rule::NothingFromNowhere, what, &[]));
+            return Err(wrong(op, "a delete that finds nothing makes no revision"));
         }
-        let Some(claim) = self.owners.claim_delete(revision, what.clone(), fits) else {
-            let what = format!("revision {revision} is read back as {what}: nobody asked for that");
-            return Err(Violation::new(Rule::NothingFromNowhere, what, &[]));
-        };
-        self.claims.push(claim);
-        for key in gone {
-            self.model.delete(&Span::Key(key), revision);
+        if let Outcome::Answered { answer: Answer::Delete { deleted, previous, .. }, .. } = &op.outcome {
+            check_delete(op, delete, *deleted, previous, &gone)?;
+        }
+        Ok(Some(gone.into_iter().map(|kv| (kv.key, None)).collect()))
+    }
+
+    /// A revision that nobody was told of: what was seen of it, or is read back, says what it did.
+    fn step_unclaimed(&mut self, revision: Revision) -> Result<(), Violation> {
+        let seen = self.seen.get(&revision).cloned().unwrap_or_default();
+        match self.readback.at(revision).map(<[&Change]>::to_vec) {
+            Some(told) => self.step_told(revision, &seen, &told),
+            None if seen.is_empty() => {
+                self.gaps.push(revision);
+                self.begin_doubt(revision);
+                Ok(())
+            }
+            None => self.step_seen(revision, &seen),
+        }
+    }
+
+    /// All that it did is read back.
+    fn step_told(&mut self, revision: Revision, seen: &[Seen], told: &[&Change]) -> Result<(), Violation> {
+        let what = shown_changes(told);
+        let nowhere = |what| Err(Violation::new(Rule::NothingFromNowhere, what, &[]));
+        let is_told = |seen: &&Seen| told.iter().any(|change| change.key == *seen.key);
+        if told.is_empty() && seen.is_empty() {
+            return nowhere(format!("revision {revision} changed nothing"));
+        }
+        let mut candidates = self.owners.claim_txn(|txn| self.may_have_done(txn, revision, told));
+        match told {
+            [Change { value: Some(_), .. }] => candidates.extend(self.putters(revision, &seen[0])),
+            _ if told.iter().all(|change| change.value.is_none()) => {
+                let fits = |span: &Span| {
+                    let there = self.model.span(span, revision);
+                    there.iter().map(|kv| &kv.key).eq(told.iter().map(|change| &change.key))
+                        || self.in_doubt(span, revision)
+                };
+                candidates.extend(self.owners.claim_delete(fits));
+            }
+            _ => {}
+        }
+        match seen {
+            [seen] if candidates.is_empty() => return Err(self.owners.nobody_put(revision, seen)),
+            _ if candidates.is_empty() => {
+                return nowhere(format!("revision {revision} is read back as {what}: nobody asked for that"));
+            }
+            _ => {}
+        }
+        if let Some(seen) = seen.iter().find(|seen| !is_told(seen)) {
+            return nowhere(format!("revision {revision} is read back as {what}, and was seen as {seen}"));
+        }
+        for change in told {
+            let key = change.key.clone();
+            match &change.value {
+                Some(value) => {
+                    self.model.put(&Put { key, value: value.clone(), ..Put::default() }, revision);
+                }
+                None => {
+                    self.model.delete(&Span::Key(key), revision);
+                }
+            }
+        }
+        self.claims.push(Claim { revision, what, candidates });
+        Ok(())
+    }
+
+    /// Some of what it did was seen; a transaction may have done more.
+    fn step_seen(&mut self, revision: Revision, seen: &[Seen]) -> Result<(), Violation> {
+        let mut candidates = self.owners.claim_txn(|txn| puts_all(txn, seen));
+        let by_txn = !candidates.is_empty();
+        if let [seen] = seen {
+            candidates.extend(self.putters(revision, seen));
+        }
+        let [first, ..] = seen else { unreachable!("something was seen") };
+        if candidates.is_empty() {
+            return Err(self.owners.nobody_put(revision, first));
+        }
+        for Seen { key, value, .. } in seen {
+            let put = Put { key: (*key).clone(), value: (*value).clone(), ..Put::default() };
+            self.model.put(&put, revision);
+        }
+        self.claims.push(Claim { revision, what: first.to_string(), candidates });
+        if by_txn {
+            self.begin_doubt(revision);
         }
         Ok(())
+    }
+
+    fn putters(&self, revision: Revision, seen: &Seen) -> Vec<usize> {
+        let before = self.model.at(seen.key, revision).map(|kv| &kv.value);
+        let kept = before == Some(seen.value) || self.in_doubt(&Span::Key(seen.key.clone()), revision);
+        self.owners.putters(seen, kept)
     }
 
     fn check_read_back(
@@ -228,13 +306,10 @@ impl Replay<'_> {
         Err(Violation::new(rule, what, ops))
     }
 
-    /// Nobody was told of this revision, has seen it, or has read it back.
-    fn gap(&mut self, revision: Revision) -> Result<(), Violation> {
-        self.gaps.push(revision);
+    fn begin_doubt(&mut self, revision: Revision) {
         if self.doubt.is_none() {
             self.doubt = Some((revision, self.owners.unknown_spans()));
         }
-        Ok(())
     }
 
     /// Each revision that nobody was told of needs a write of its own whose outcome is unknown, and that was asked
@@ -258,16 +333,21 @@ impl Replay<'_> {
         })
     }
 
-    fn in_doubt(&self, span: &Span, revision: Revision) -> bool {
+    pub(super) fn in_doubt(&self, span: &Span, revision: Revision) -> bool {
         touched(self.doubt.as_ref(), span, revision)
     }
 
     /// Reads, and deletes that found nothing. False where it could not be judged.
-    fn answer_is_right(&self, op: &Op) -> Result<bool, Violation> {
+    fn answer_is_right(&mut self, op: &Op) -> Result<bool, Violation> {
         let Outcome::Answered { header, answer, .. } = &op.outcome else { return Ok(true) };
         match (&op.request, answer) {
             (Request::Put(_), Answer::Put { .. }) => Ok(true),
             (Request::Delete(_), Answer::Delete { deleted: 1.., .. }) => Ok(true),
+            (Request::Txn(_), Answer::Txn { .. }) if answer.wrote() => Ok(true),
+            (
+                Request::Txn(txn),
+                Answer::Txn { .. } | Answer::NoKey | Answer::Future { .. } | Answer::Compacted { .. },
+            ) => self.txn_answer_is_right(op, txn, answer),
             (Request::Delete(delete), Answer::Delete { revision, previous, .. }) => {
                 if !previous.is_empty() {
                     return Err(wrong(op, "it deleted nothing and shows what it deleted"));
@@ -341,22 +421,36 @@ fn unsettled(rule: Rule, ops: &[Op], claim: &Claim, what: &str) -> Violation {
     )
 }
 
+/// What was refused was refused with reason, and what had to be refused was not answered.
+fn check_refusal(op: &Op) -> Result<(), Violation> {
+    let Request::Txn(txn) = &op.request else { return Ok(()) };
+    let twice = txn::changes_twice(txn);
+    match &op.outcome {
+        Outcome::Refused { code: Code::DupKey, .. } if !twice => Err(wrong(op, "it changes no key twice")),
+        Outcome::Answered { .. } if twice => Err(wrong(op, "it could change a key twice; that is DUPKEY")),
+        Outcome::Refused { code: Code::NoLease, .. }
+            if !txn::everything(txn)
+                .iter()
+                .any(|asked| matches!(asked, txn::Asked::Put(put) if put.lease != 0)) =>
+        {
+            Err(wrong(op, "it asks for no lease"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn touched(doubt: Option<&(Revision, Vec<Span>)>, span: &Span, revision: Revision) -> bool {
     let Some((from, spans)) = doubt else { return false };
-    revision >= *from && spans.iter().any(|other| overlap(span, other))
+    revision >= *from && spans.iter().any(|other| txn::overlap(span, other))
 }
 
-fn overlap(a: &Span, b: &Span) -> bool {
-    let ((a_from, a_end), (b_from, b_end)) = (a.bounds(), b.bounds());
-    a_end.is_none_or(|end| b_from < end) && b_end.is_none_or(|end| a_from < end)
-}
-
-fn check_put(op: &Op, before: Option<&KeyValue>) -> Result<(), Violation> {
-    let (Request::Put(put), Outcome::Answered { answer: Answer::Put { previous, .. }, .. }) =
-        (&op.request, &op.outcome)
-    else {
-        return Ok(());
-    };
+/// `previous` is what the answer tells of what was there.
+pub(super) fn check_put(
+    op: &Op,
+    put: &Put,
+    previous: Option<&Option<KeyValue>>,
+    before: Option<&KeyValue>,
+) -> Result<(), Violation> {
     if previous.is_some() != put.prev_kv {
         return Err(wrong(op, "what was there before is told exactly when it is asked for"));
     }
@@ -369,17 +463,17 @@ fn check_put(op: &Op, before: Option<&KeyValue>) -> Result<(), Violation> {
     }
 }
 
-fn check_delete(op: &Op, prev_kv: bool, gone: &[KeyValue]) -> Result<(), Violation> {
-    if gone.is_empty() {
-        return Err(wrong(op, "a delete that finds nothing makes no revision"));
-    }
-    let Outcome::Answered { answer: Answer::Delete { deleted, previous, .. }, .. } = &op.outcome else {
-        return Ok(());
-    };
-    if *deleted != gone.len() as u64 {
+pub(super) fn check_delete(
+    op: &Op,
+    delete: &Delete,
+    deleted: u64,
+    previous: &[KeyValue],
+    gone: &[KeyValue],
+) -> Result<(), Violation> {
+    if deleted != gone.len() as u64 {
         return Err(wrong(op, format!("{} keys were there", gone.len())));
     }
-    if previous[..] == *if prev_kv { gone } else { &[] } {
+    if previous[..] == *if delete.prev_kv { gone } else { &[] } {
         return Ok(());
     }
     let gone: Vec<String> = gone.iter().map(|kv| ShownKv(kv).to_string()).collect();
@@ -396,6 +490,6 @@ fn shown(key: &[u8], value: Option<&Bytes>) -> String {
     value.map_or_else(|| format!("delete {}", Shown(key)), |value| format!("{}={}", Shown(key), Shown(value)))
 }
 
-fn wrong(op: &Op, what: impl Into<String>) -> Violation {
+pub(super) fn wrong(op: &Op, what: impl Into<String>) -> Violation {
     Violation::new(Rule::RightAnswer, what, &[op])
 }

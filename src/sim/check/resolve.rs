@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::super::history::{Answer, Change, History, Op, Outcome, Shown};
 use super::model::EMPTY;
+use super::txn::{self, Asked};
 use super::{Rule, Violation};
-use crate::api::{KeyValue, Request, Span};
+use crate::api::{KeyValue, Request, Span, Txn};
 use crate::base::Revision;
 
 /// What the store told afterwards of its revisions, each in one piece.
@@ -49,6 +50,7 @@ pub(super) struct Owners<'a> {
     puts: BTreeMap<(&'a Bytes, &'a Bytes), Vec<usize>>,
     keeping_puts: BTreeMap<&'a Bytes, Vec<usize>>,
     deletes: Vec<(&'a Span, usize)>,
+    txns: Vec<(&'a Txn, usize)>,
 }
 
 /// A revision that nobody was told of, what it was seen to do, and the writes of unknown outcome that do that.
@@ -68,6 +70,7 @@ impl<'a> Owners<'a> {
             puts: BTreeMap::new(),
             keeping_puts: BTreeMap::new(),
             deletes: Vec::new(),
+            txns: Vec::new(),
         };
         for (at, op) in ops.iter().enumerate() {
             if let Some(revision) = claimed_revision(op) {
@@ -86,6 +89,7 @@ impl<'a> Owners<'a> {
                     }
                     Request::Put(put) => owners.puts.entry((&put.key, &put.value)).or_default().push(at),
                     Request::Delete(delete) => owners.deletes.push((&delete.span, at)),
+                    Request::Txn(txn) if txn::writes(txn) => owners.txns.push((txn, at)),
                     _ => {}
                 }
             }
@@ -101,40 +105,55 @@ impl<'a> Owners<'a> {
         self.by_revision.last_key_value().map_or(EMPTY, |(&last, _)| last)
     }
 
-    /// What was seen of revisions that nobody was told of.
-    pub fn seen_unclaimed(&self, history: &'a History) -> Result<BTreeMap<Revision, Seen<'a>>, Violation> {
-        let mut seen: BTreeMap<Revision, Seen> = BTreeMap::new();
-        let sightings = history.ops.iter().flat_map(|op| kvs_of(op).map(move |kv| Seen::by(op, kv)));
+    /// The puts that were seen of revisions that nobody was told of. Only a transaction puts several keys.
+    pub fn seen_unclaimed(
+        &self,
+        history: &'a History,
+    ) -> Result<BTreeMap<Revision, Vec<Seen<'a>>>, Violation> {
+        let mut seen: BTreeMap<Revision, Vec<Seen>> = BTreeMap::new();
+        let sightings =
+            history.ops.iter().flat_map(|op| kvs_of(op).into_iter().map(move |kv| Seen::by(op, kv)));
         let told = history.changes.iter().filter_map(Seen::told);
         for (revision, sighting) in sightings.chain(told) {
             if self.by_revision.contains_key(&revision) {
                 continue; // Held in full against the replay later.
             }
-            let first = seen.entry(revision).or_insert(sighting);
-            if (first.key, first.value) != (sighting.key, sighting.value) {
-                let what = format!("revision {revision} is seen as {first} and as {sighting}");
-                let ops: Vec<&Op> = [first.op, sighting.op].into_iter().flatten().collect();
-                return Err(Violation::new(Rule::OneWritePerRevision, what, &ops));
+            let seen = seen.entry(revision).or_default();
+            let Some(first) = seen.iter().find(|first| first.key == sighting.key) else {
+                seen.push(sighting);
+                continue;
+            };
+            if first.value != sighting.value {
+                return Err(Violation::two_faces(revision, first, &sighting));
+            }
+        }
+        for (revision, seen) in &seen {
+            if let [first, second, ..] = &seen[..]
+                && !self.txns.iter().any(|(txn, _)| puts_all(txn, seen))
+            {
+                return Err(Violation::two_faces(*revision, first, second));
             }
         }
         Ok(seen)
     }
 
-    /// Who may have put what was seen; `kept`: it may be the value that was there before.
-    pub fn claim_put(&self, revision: Revision, seen: &Seen<'a>, kept: bool) -> Result<Claim, Violation> {
+    /// The transactions that may have made a revision.
+    pub fn claim_txn(&self, fits: impl Fn(&Txn) -> bool) -> Vec<usize> {
+        self.txns.iter().filter(|(txn, _)| fits(txn)).map(|(_, at)| *at).collect()
+    }
+
+    /// The puts that may have put what was seen; `kept`: it may be the value that was there before.
+    pub fn putters(&self, seen: &Seen, kept: bool) -> Vec<usize> {
         let putting = self.puts.get(&(seen.key, seen.value));
         let keeping = self.keeping_puts.get(seen.key).filter(|_| kept);
-        let candidates: Vec<usize> = putting.into_iter().chain(keeping).flatten().copied().collect();
-        if candidates.is_empty() {
-            return Err(self.nobody_put(revision, seen));
-        }
-        Ok(Claim { revision, what: format!("{seen}"), candidates })
+        putting.into_iter().chain(keeping).flatten().copied().collect()
     }
 
     /// Which promise is broken when a value is seen that no write of unknown outcome can have brought.
-    fn nobody_put(&self, revision: Revision, seen: &Seen) -> Violation {
+    pub fn nobody_put(&self, revision: Revision, seen: &Seen) -> Violation {
         let wrote = |op: &&Op| match &op.request {
             Request::Put(put) => (&put.key, &put.value) == (seen.key, seen.value),
+            Request::Txn(txn) => puts_all(txn, std::slice::from_ref(seen)),
             _ => false,
         };
         let writers: Vec<&Op> = self.ops.iter().filter(wrote).collect();
@@ -150,29 +169,26 @@ impl<'a> Owners<'a> {
         Violation::new(rule, format!("revision {revision} is seen as {seen}: {what}"), &shown)
     }
 
-    /// Who may have deleted what a revision was told to have deleted; None where nobody.
-    pub fn claim_delete(
-        &self,
-        revision: Revision,
-        what: String,
-        fits: impl Fn(&Span) -> bool,
-    ) -> Option<Claim> {
-        let fitting = self.deletes.iter().filter(|(span, _)| fits(span));
-        let candidates: Vec<usize> = fitting.map(|(_, at)| *at).collect();
-        (!candidates.is_empty()).then_some(Claim { revision, what, candidates })
+    /// The deletes that may have deleted what a revision was told to have deleted.
+    pub fn claim_delete(&self, fits: impl Fn(&Span) -> bool) -> Vec<usize> {
+        self.deletes.iter().filter(|(span, _)| fits(span)).map(|(_, at)| *at).collect()
     }
 
     /// What the writes of unknown outcome may have touched.
     pub fn unknown_spans(&self) -> Vec<Span> {
         let keys = self.puts.keys().map(|(key, _)| *key).chain(self.keeping_puts.keys().copied());
         let spans = keys.map(|key| Span::Key(key.clone()));
-        spans.chain(self.deletes.iter().map(|(span, _)| (*span).clone())).collect()
+        let deleted = self.deletes.iter().map(|(span, _)| (*span).clone());
+        let by_txns = self.txns.iter().flat_map(|(txn, _)| txn::everything(txn));
+        let by_txns = by_txns.filter(|asked| !matches!(asked, Asked::Range(_))).map(txn::span);
+        spans.chain(deleted).chain(by_txns).collect()
     }
 
     /// All writes of unknown outcome.
     pub fn unknown(&self) -> Vec<usize> {
         let puts = self.puts.values().chain(self.keeping_puts.values()).flatten().copied();
-        puts.chain(self.deletes.iter().map(|(_, at)| *at)).collect()
+        let deletes = self.deletes.iter().map(|(_, at)| *at);
+        puts.chain(deletes).chain(self.txns.iter().map(|(_, at)| *at)).collect()
     }
 }
 
@@ -218,25 +234,39 @@ fn claimed_revision(op: &Op) -> Option<Revision> {
     let Outcome::Answered { answer, .. } = &op.outcome else { return None };
     match answer {
         Answer::Put { revision, .. } => Some(*revision),
-        Answer::Delete { revision, deleted, .. } if *deleted > 0 => Some(*revision),
+        Answer::Delete { revision, .. } | Answer::Txn { revision, .. } if answer.wrote() => Some(*revision),
         _ => None,
     }
 }
 
 /// All whole kvs in an answer.
-fn kvs_of(op: &Op) -> impl Iterator<Item = &KeyValue> {
-    let kvs = match &op.outcome {
-        Outcome::Answered { answer: Answer::Put { previous: Some(Some(kv)), .. }, .. } => {
-            std::slice::from_ref(kv)
-        }
-        Outcome::Answered { answer: Answer::Delete { previous, .. }, .. } => previous,
-        Outcome::Answered { answer: Answer::Range(result), .. } => match &op.request {
-            Request::Range(range) if range.keys_only => &[],
-            _ => &result.kvs[..],
-        },
+fn kvs_of(op: &Op) -> Vec<&KeyValue> {
+    let kvs = txn::answered(op).into_iter().flat_map(|(asked, answer)| match (asked, answer) {
+        (_, Answer::Put { previous: Some(Some(kv)), .. }) => std::slice::from_ref(kv),
+        (_, Answer::Delete { previous, .. }) => previous,
+        (Asked::Range(range), Answer::Range(result)) if !range.keys_only => &result.kvs[..],
         _ => &[],
-    };
-    kvs.iter()
+    });
+    kvs.collect()
+}
+
+/// Whether a transaction puts all of that, on some way.
+pub(super) fn puts_all(txn: &Txn, seen: &[Seen]) -> bool {
+    let all = txn::everything(txn);
+    seen.iter().all(|seen| {
+        all.iter().any(|asked| match asked {
+            Asked::Put(put) => put.key == *seen.key && (put.ignore_value || put.value == *seen.value),
+            _ => false,
+        })
+    })
+}
+
+impl Violation {
+    fn two_faces(revision: Revision, one: &Seen, other: &Seen) -> Violation {
+        let what = format!("revision {revision} is seen as {one} and as {other}");
+        let ops: Vec<&Op> = [one.op, other.op].into_iter().flatten().collect();
+        Violation::new(Rule::OneWritePerRevision, what, &ops)
+    }
 }
 
 /// A put, as somebody saw it.

@@ -5,15 +5,16 @@ use bytes::Bytes;
 
 use super::super::history::{Answer, Change, History, Moment, Op, Outcome};
 use super::generator::correct;
+use super::txn_tests::mutate_txn;
 use super::{Rule, check, wgl};
 use crate::api::{Code, Delete, KeyValue, Order, Put, Range, RangeResult, Request, SortBy, Span};
 use crate::base::{Mono, Revision, Rng};
 
-const STATES_MAX: usize = 200_000;
+pub(super) const STATES_MAX: usize = 200_000;
 
 // A small correct history, told by hand, and lies about it.
 
-fn put(key: &'static str, value: &'static str) -> Request {
+pub(super) fn put(key: &'static str, value: &'static str) -> Request {
     Request::Put(Put { key: key.into(), value: value.into(), ..Put::default() })
 }
 
@@ -21,15 +22,15 @@ fn delete(span: Span) -> Request {
     Request::Delete(Delete { span, prev_kv: false })
 }
 
-fn get(key: &'static str) -> Request {
+pub(super) fn get(key: &'static str) -> Request {
     Request::Range(Range::new(Span::Key(key.into())))
 }
 
-fn everything() -> Range {
+pub(super) fn everything() -> Range {
     Range::new(Span::Prefix(Bytes::new()))
 }
 
-fn kv(
+pub(super) fn kv(
     key: &'static str,
     value: &'static str,
     create: Revision,
@@ -46,22 +47,22 @@ fn kv(
     }
 }
 
-fn op(connection: u64, invoked: u64, at: u64, request: Request, answer: Answer) -> Op {
+pub(super) fn op(connection: u64, invoked: u64, at: u64, request: Request, answer: Answer) -> Op {
     let (invoked, at) = (Moment::new(Mono(invoked)), Moment::new(Mono(at)));
     let outcome = Outcome::Answered { at, header: None, answer };
     Op { number: 0, client: connection, connection, request, invoked, outcome }
 }
 
-fn unanswered(invoked: u64, request: Request) -> Op {
+pub(super) fn unanswered(invoked: u64, request: Request) -> Op {
     Op { outcome: Outcome::Unknown, ..op(9, invoked, 0, request, Answer::NoKey) }
 }
 
-fn refused(invoked: u64, request: Request) -> Op {
+pub(super) fn refused(invoked: u64, request: Request) -> Op {
     let outcome = Outcome::Refused { at: Moment::new(Mono(invoked + 1)), code: Code::NoLeader };
     Op { outcome, ..unanswered(invoked, request) }
 }
 
-fn wrote(revision: Revision) -> Answer {
+pub(super) fn wrote(revision: Revision) -> Answer {
     Answer::Put { revision, previous: None }
 }
 
@@ -69,12 +70,12 @@ fn deleted(revision: Revision, deleted: u64) -> Answer {
     Answer::Delete { revision, deleted, previous: Vec::new() }
 }
 
-fn found(revision: Revision, kvs: &[KeyValue]) -> Answer {
+pub(super) fn found(revision: Revision, kvs: &[KeyValue]) -> Answer {
     Answer::Range(RangeResult { revision, count: kvs.len() as u64, more: false, kvs: kvs.to_vec() })
 }
 
 /// a=1 (2), b=2 (3), a=3 (4), delete b (5), b=4 (6, nobody was told), a=5 (7).
-fn told() -> Vec<Op> {
+pub(super) fn told() -> Vec<Op> {
     vec![
         op(1, 10, 20, put("a", "1"), wrote(2)),
         op(2, 15, 25, put("b", "2"), wrote(3)),
@@ -112,18 +113,18 @@ fn read_back() -> Vec<Change> {
     ]
 }
 
-fn history(ops: Vec<Op>) -> History {
+pub(super) fn history(ops: Vec<Op>) -> History {
     let mut history = History::from_ops(ops);
     history.changes = read_back();
     history
 }
 
-fn broken(history: &History) -> Option<Rule> {
+pub(super) fn broken(history: &History) -> Option<Rule> {
     check(history).err().map(|violation| violation.rule)
 }
 
 /// One more operation at the end.
-fn with(more: Op) -> History {
+pub(super) fn with(more: Op) -> History {
     let mut ops = told();
     ops.push(more);
     history(ops)
@@ -530,7 +531,7 @@ fn mutate(history: &mut History, rng: &mut Rng) -> Option<&'static str> {
     }
 }
 
-fn mutate_answer(request: &Request, answer: &mut Answer, rng: &mut Rng) -> Option<&'static str> {
+pub(super) fn mutate_answer(request: &Request, answer: &mut Answer, rng: &mut Rng) -> Option<&'static str> {
     match (request, answer) {
         (_, Answer::Put { revision, previous }) => match previous {
             Some(Some(kv)) if rng.one_in(2) => Some(mutate_kv(kv, rng)),
@@ -552,6 +553,7 @@ fn mutate_answer(request: &Request, answer: &mut Answer, rng: &mut Rng) -> Optio
             Some(mutate_kv(&mut previous[at], rng))
         }
         (Request::Range(range), Answer::Range(result)) => mutate_range(range, result, rng),
+        (Request::Txn(txn), answer) => mutate_txn(txn, answer, rng),
         (_, Answer::Exists { found, .. }) => {
             *found += 1;
             Some("one more that is there")

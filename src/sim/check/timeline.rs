@@ -8,15 +8,17 @@ use bytes::Bytes;
 
 use super::super::history::{Answer, Moment, Op, Outcome, Shown};
 use super::model::{EMPTY, Model};
+use super::txn::{self, Stop};
+use super::txn_replay::stop_at;
 use super::{Rule, Violation};
-use crate::api::{Request, Span};
+use crate::api::{Request, Span, Txn};
 use crate::base::Revision;
 
 pub(super) struct Case<'a> {
     pub ops: &'a [Op],
     pub last: Revision,
     pub model: &'a Model,
-    pub in_doubt: &'a dyn Fn(&Bytes, Revision) -> bool,
+    pub in_doubt: &'a dyn Fn(&Span, Revision) -> bool,
 }
 
 /// A revision that the store had certainly reached, and who showed it.
@@ -71,17 +73,22 @@ impl Case<'_> {
         let Outcome::Answered { header, answer, .. } = &op.outcome else { return Ok(EMPTY) };
         let (serializable, asked) = match &op.request {
             Request::Range(range) => (range.serializable, range.revision),
+            Request::Txn(txn) => (txn::is_serializable(txn), 0),
             _ => (false, 0),
         };
         let (floor, rule) =
             if serializable { (on_connection, Rule::ConnectionForward) } else { (floor, Rule::RealTime) };
         let header = header.unwrap_or(0);
         let reached = match answer {
-            Answer::Put { revision, .. } | Answer::Delete { revision, deleted: 1.., .. } => {
+            Answer::Put { revision, .. } | Answer::Delete { revision, .. } | Answer::Txn { revision, .. }
+                if answer.wrote() =>
+            {
                 self.above(at, *revision, floor)?;
                 *revision
             }
-            Answer::Delete { revision, .. } => self.not_below(at, *revision, floor, rule)?,
+            Answer::Put { revision, .. } | Answer::Delete { revision, .. } | Answer::Txn { revision, .. } => {
+                self.not_below(at, *revision, floor, rule)?
+            }
             // An old revision was asked for: only the header says when it was read.
             Answer::Range(result) if asked > 0 => {
                 if header > 0 {
@@ -95,7 +102,10 @@ impl Case<'_> {
             Answer::Compacted { .. } => EMPTY,
             Answer::Compact { revision } => *revision,
             Answer::Value(value) => self.lowest_fit(at, asked, value.as_ref(), floor, rule)?,
-            Answer::NoKey => self.lowest_fit(at, 0, None, floor, rule)?,
+            Answer::NoKey => match &op.request {
+                Request::Txn(txn) => self.lowest_stop(at, txn, header, floor)?,
+                _ => self.lowest_fit(at, 0, None, floor, rule)?,
+            },
         };
         if header > 0 {
             self.not_below(at, header, Floor { revision: reached, shown_by: None }, Rule::RightAnswer)?;
@@ -151,7 +161,7 @@ impl Case<'_> {
             },
             _ => return Ok(EMPTY),
         };
-        if (self.in_doubt)(key, if asked > 0 { asked } else { self.last }) {
+        if (self.in_doubt)(&Span::Key(key.clone()), if asked > 0 { asked } else { self.last }) {
             return Ok(EMPTY);
         }
         if asked > 0 {
@@ -173,6 +183,26 @@ impl Case<'_> {
             shown(value)
         );
         Err(self.violation(rule, what, at, floor))
+    }
+
+    /// The lowest revision at which a transaction lacks a key.
+    fn lowest_stop(
+        &self,
+        at: usize,
+        txn: &Txn,
+        header: Revision,
+        floor: Floor,
+    ) -> Result<Revision, Violation> {
+        if txn::spans(txn).iter().any(|span| (self.in_doubt)(span, self.last)) {
+            return Ok(EMPTY);
+        }
+        let upto = if header > 0 { header.min(self.last) } else { self.last };
+        let lacks = |revision: &Revision| stop_at(self.model, txn, *revision) == Some(Stop::NoKey);
+        if let Some(revision) = (floor.revision..=upto).find(lacks) {
+            return Ok(revision);
+        }
+        let what = format!("nowhere from revision {} to {upto} did it lack a key", floor.revision);
+        Err(self.violation(Rule::RealTime, what, at, floor))
     }
 
     fn violation(&self, rule: Rule, what: String, at: usize, floor: Floor) -> Violation {

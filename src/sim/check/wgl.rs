@@ -6,7 +6,8 @@
 //! improvement ("Testing for linearizability", 2017) remembers every pair of what was taken and what the register
 //! then held, and never visits one twice. A store is linearizable if each key is (Herlihy and Wing 1990, theorem 1),
 //! so keys are searched one by one; an operation on several keys becomes one on each, which is weaker than what
-//! it promised. Serializable reads and reads at a revision are not looked at.
+//! it promised. Serializable reads and reads at a revision are not looked at. A transaction becomes one step on each key
+//! that it looked at or changed.
 //!
 //! An operation of unknown outcome never ends: it may be taken last, when it is as if it had not been.
 
@@ -15,8 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::super::history::{Answer, History, Moment, Op, Outcome, Shown};
+use super::txn::{self, Asked};
 use super::{Rule, Violation};
-use crate::api::{Delete, KeyValue, Put, Range, RangeResult, Request, Span};
+use crate::api::{
+    Compare, CompareResult, Delete, KeyValue, Put, Range, RangeResult, Request, Span, Target, Txn,
+};
 
 /// What the search came to, where it found nothing wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,6 +99,8 @@ fn steps_by_key(ops: &[Op]) -> BTreeMap<&Bytes, Vec<Step<'_>>> {
             Request::Put(put) => Span::Key(put.key.clone()).bounds(),
             Request::Delete(delete) => delete.span.bounds(),
             Request::Range(range) => range.span.bounds(),
+            // Which keys, is looked for one by one.
+            Request::Txn(_) => (Bytes::new(), None),
             _ => continue,
         };
         let answered = match &op.outcome {
@@ -106,7 +112,7 @@ fn steps_by_key(ops: &[Op]) -> BTreeMap<&Bytes, Vec<Step<'_>>> {
             if end.as_ref().is_some_and(|end| **key >= *end) {
                 break;
             }
-            if let Some((before, after)) = on_key(op, key) {
+            for (before, after) in on_key(op, key) {
                 steps.push(Step { op: at, invoked: op.invoked, answered, before, after });
             }
         }
@@ -116,39 +122,107 @@ fn steps_by_key(ops: &[Op]) -> BTreeMap<&Bytes, Vec<Step<'_>>> {
 
 /// The keys that an operation or its answer names.
 fn named(op: &Op) -> Vec<&Bytes> {
-    let asked = match &op.request {
-        Request::Put(put) => Some(&put.key),
-        Request::Range(Range { span: Span::Key(key), .. }) => Some(key),
-        Request::Delete(Delete { span: Span::Key(key), .. }) => Some(key),
+    let asked: Vec<Asked> = match &op.request {
+        Request::Put(put) => vec![Asked::Put(put)],
+        Request::Range(range) => vec![Asked::Range(range)],
+        Request::Delete(delete) => vec![Asked::Delete(delete)],
+        Request::Txn(txn) => txn::everything(txn),
+        _ => Vec::new(),
+    };
+    let asked = asked.into_iter().filter_map(|asked| match asked {
+        Asked::Put(put) => Some(&put.key),
+        Asked::Range(Range { span: Span::Key(key), .. }) => Some(key),
+        Asked::Delete(Delete { span: Span::Key(key), .. }) => Some(key),
         _ => None,
-    };
-    let kvs = match &op.outcome {
-        Outcome::Answered { answer: Answer::Range(result), .. } => &result.kvs[..],
-        Outcome::Answered { answer: Answer::Delete { previous, .. }, .. } => previous,
+    });
+    let kvs = txn::answered(op).into_iter().flat_map(|(_, answer)| match answer {
+        Answer::Range(result) => &result.kvs[..],
+        Answer::Delete { previous, .. } => previous,
         _ => &[],
-    };
-    asked.into_iter().chain(kvs.iter().map(|kv| &kv.key)).collect()
+    });
+    asked.chain(kvs.map(|kv| &kv.key)).collect()
 }
 
-/// What an operation tells of one key in its span, and does to it.
-fn on_key<'a>(op: &'a Op, key: &Bytes) -> Option<(Before<'a>, Option<Held<'a>>)> {
+/// What was found, and what was left (None: what was found).
+type Seen<'a> = (Before<'a>, Option<Held<'a>>);
+
+/// What an operation tells of one key in its span, and does to it: one step; or, of a transaction of which nobody knows
+/// which way it went, one for each thing that it may have done.
+fn on_key<'a>(op: &'a Op, key: &Bytes) -> Vec<Seen<'a>> {
     let answer = match &op.outcome {
         Outcome::Answered { answer, .. } => Some(answer),
         _ => None,
     };
-    match (&op.request, answer) {
+    let one = match (&op.request, answer) {
         (Request::Put(put), answer) => on_put(put, answer),
         (Request::Delete(_), None) => Some((Before::Any, Some(None))),
         (Request::Delete(delete), Some(Answer::Delete { deleted, previous, .. })) => {
             Some(on_delete(delete, *deleted, previous, key))
         }
         (Request::Range(range), Some(answer)) if !range.serializable && range.revision == 0 => match answer {
-            Answer::Range(result) => Some((on_range(range, result, key)?, None)),
+            Answer::Range(result) => on_range(range, result, key).map(|before| (before, None)),
             Answer::Value(value) => Some((Before::Is(value.as_ref()), None)),
             _ => None,
         },
+        (Request::Txn(txn), Some(Answer::Txn { succeeded, .. })) if !txn::is_serializable(txn) => {
+            on_txn(op, txn, *succeeded, key)
+        }
+        (Request::Txn(txn), None) => {
+            let done = txn::everything(txn).into_iter().filter_map(|asked| match asked {
+                Asked::Put(put) if put.key == *key => on_put(put, None),
+                Asked::Delete(delete) if contains(&delete.span, key) => Some((Before::Any, Some(None))),
+                _ => None,
+            });
+            return done.collect();
+        }
+        _ => None,
+    };
+    one.into_iter().collect()
+}
+
+/// The first thing that is told of the key before anything is done to it, and the last thing that is done.
+fn on_txn<'a>(op: &'a Op, txn: &'a Txn, succeeded: bool, key: &Bytes) -> Option<Seen<'a>> {
+    let mut before = txn.compares.iter().find_map(|compare| on_compare(compare, key)).filter(|_| succeeded);
+    let mut after = None;
+    for (asked, answer) in txn::answered(op) {
+        let seen = match (asked, answer) {
+            (Asked::Put(put), answer) if put.key == *key => on_put(put, Some(answer)),
+            (Asked::Delete(delete), Answer::Delete { deleted, previous, .. })
+                if contains(&delete.span, key) =>
+            {
+                Some(on_delete(delete, *deleted, previous, key))
+            }
+            (Asked::Range(range), Answer::Range(result))
+                if range.revision == 0 && contains(&range.span, key) =>
+            {
+                on_range(range, result, key).map(|before| (before, None))
+            }
+            _ => None,
+        };
+        let Some((found, left)) = seen else { continue };
+        if after.is_none() && before.is_none() {
+            before = Some(found).filter(|found| !matches!(found, Before::Any));
+        }
+        after = left.or(after);
+    }
+    (before.is_some() || after.is_some()).then(|| (before.unwrap_or(Before::Any), after))
+}
+
+/// What a compare that held tells of a key.
+fn on_compare<'a>(compare: &'a Compare, key: &Bytes) -> Option<Before<'a>> {
+    match (&compare.span, &compare.target, compare.result) {
+        (Span::Key(one), _, _) if one != key => None,
+        (Span::Key(_), Target::Value(value), CompareResult::Equal) => Some(Before::Is(Some(value))),
+        (Span::Key(_), Target::Version(0) | Target::Create(0) | Target::Mod(0), CompareResult::Equal) => {
+            Some(Before::Is(None))
+        }
         _ => None,
     }
+}
+
+fn contains(span: &Span, key: &Bytes) -> bool {
+    let (from, end) = span.bounds();
+    from <= *key && end.is_none_or(|end| *key < end)
 }
 
 fn on_put<'a>(put: &'a Put, answer: Option<&'a Answer>) -> Option<(Before<'a>, Option<Held<'a>>)> {

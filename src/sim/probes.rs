@@ -1,0 +1,150 @@
+//! Probes: how often each kind of request got each kind of answer. A cell that stays empty is a place where nobody has
+//! looked; `tests/cluster_sim.rs` says which must not.
+
+use std::collections::BTreeMap;
+
+use super::check::txn::{Asked, answered};
+use super::history::{Answer, History, Outcome};
+use crate::api::{CompareResult, Delete, Op, Order, Put, Range, Request, SortBy, Span, Target, Txn};
+
+/// Counts by name: `put ok`, `txn NOKEY`, `then: delete`, `version < fails`, `range by mod desc`.
+pub type Probes = BTreeMap<String, u64>;
+
+pub fn probes(history: &History) -> Probes {
+    let mut probes = Probes::new();
+    for op in &history.ops {
+        let name = match &op.request {
+            Request::Put(_) => "put",
+            Request::Delete(_) => "delete",
+            Request::Range(_) => "range",
+            Request::Txn(txn) if txn.is_read_only() => "reading txn",
+            Request::Txn(_) => "txn",
+            Request::Compact(_) => "compact",
+            _ => "exists",
+        };
+        let came_of_it = match &op.outcome {
+            Outcome::Unknown => "unknown",
+            Outcome::Refused { code, .. } => code.word(),
+            Outcome::Answered { answer, .. } => match answer {
+                Answer::NoKey => "NOKEY",
+                Answer::Future { .. } => "FUTURE",
+                Answer::Compacted { .. } => "COMPACTED",
+                Answer::Put { .. }
+                | Answer::Delete { .. }
+                | Answer::Range(_)
+                | Answer::Txn { .. }
+                | Answer::Compact { .. }
+                | Answer::Exists { .. }
+                | Answer::Value(_) => "ok",
+            },
+        };
+        hit(&mut probes, format!("{name} {came_of_it}"));
+        if let (Request::Txn(txn), Outcome::Answered { answer, .. }) = (&op.request, &op.outcome) {
+            look_into(txn, answer, &mut probes);
+        }
+        for (asked, answer) in answered(op) {
+            options(asked, answer).into_iter().for_each(|name| hit(&mut probes, name));
+        }
+    }
+    probes
+}
+
+/// The options of an operation, alone or in a transaction, that was answered.
+fn options(asked: Asked, answer: &Answer) -> Vec<String> {
+    let chosen = |names: &[(bool, &str)]| -> Vec<String> {
+        names.iter().filter(|(chosen, _)| *chosen).map(|(_, name)| name.to_string()).collect()
+    };
+    match (asked, answer) {
+        (Asked::Put(put), Answer::Put { previous, .. }) => {
+            let Put { ignore_value, ignore_lease, .. } = *put;
+            chosen(&[
+                (matches!(previous, Some(Some(_))), "put over something"),
+                (matches!(previous, Some(None)), "put over nothing"),
+                (ignore_value, "put keeps the value"),
+                (ignore_lease, "put keeps the lease"),
+            ])
+        }
+        (Asked::Delete(Delete { span, .. }), Answer::Delete { deleted, previous, .. }) => {
+            let mut names = chosen(&[
+                (*deleted == 0, "delete of none"),
+                (*deleted == 1, "delete of one"),
+                (*deleted > 1, "delete of several"),
+                (!previous.is_empty(), "delete shows what was there"),
+            ]);
+            names.push(format!("delete {}", kind(span)));
+            names
+        }
+        (Asked::Range(range), Answer::Range(result)) => {
+            let Range { limit, keys_only, count_only, serializable, revision, .. } = *range;
+            let filtered = (range.min_mod | range.max_mod | range.min_create | range.max_create) > 0;
+            let mut names = chosen(&[
+                (result.more, "range cut off by its limit"),
+                (limit > 0 && !result.more, "range within its limit"),
+                (keys_only, "range of keys alone"),
+                (count_only, "range counts alone"),
+                (serializable, "range serializable"),
+                (revision > 0, "range of an old revision"),
+                (filtered && result.kvs.is_empty(), "range filters all"),
+                (filtered && !result.kvs.is_empty(), "range filters"),
+            ]);
+            let by = match range.sort_by {
+                SortBy::Key => "key",
+                SortBy::Version => "version",
+                SortBy::Create => "create",
+                SortBy::Mod => "mod",
+                SortBy::Value => "value",
+            };
+            let order = if range.order == Order::Descending { "desc" } else { "asc" };
+            names.extend([format!("range by {by} {order}"), format!("range {}", kind(&range.span))]);
+            names
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn kind(span: &Span) -> &'static str {
+    match span {
+        Span::Key(_) => "of a key",
+        Span::Between(..) => "between keys",
+        Span::Prefix(_) => "of a prefix",
+        Span::From(_) => "from a key",
+    }
+}
+
+fn hit(probes: &mut Probes, name: String) {
+    *probes.entry(name).or_default() += 1;
+}
+
+fn look_into(txn: &Txn, answer: &Answer, probes: &mut Probes) {
+    let Answer::Txn { succeeded, responses, .. } = answer else { return };
+    // Of several it is not known which.
+    if let [compare] = &txn.compares[..] {
+        let target = match compare.target {
+            Target::Value(_) => "value",
+            Target::Version(_) => "version",
+            Target::Create(_) => "create",
+            Target::Mod(_) => "mod",
+            Target::Lease(_) => "lease",
+        };
+        let result = match compare.result {
+            CompareResult::Equal => "=",
+            CompareResult::NotEqual => "!=",
+            CompareResult::Less => "<",
+            CompareResult::Greater => ">",
+        };
+        hit(probes, format!("{target} {result} {}", if *succeeded { "holds" } else { "fails" }));
+    }
+    let branch = if *succeeded { "then" } else { "else" };
+    for (op, response) in txn.branch(*succeeded).iter().zip(responses) {
+        let name = match op {
+            Op::Put(_) => "put",
+            Op::Delete(_) => "delete",
+            Op::Range(_) => "range",
+            Op::Txn(_) => "txn",
+        };
+        hit(probes, format!("{branch}: {name}"));
+        if let Op::Txn(txn) = op {
+            look_into(txn, response, probes);
+        }
+    }
+}

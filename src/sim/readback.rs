@@ -193,8 +193,8 @@ fn happened(
 
 fn was_put(put: &Put, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
     let key = Span::Key(put.key.clone());
-    if put.ignore_value && ask(&key, revision - 1)?.kvs.is_empty() {
-        return Ok(Vec::new()); // It kept the value of a key that was not there.
+    if (put.ignore_value || put.ignore_lease) && ask(&key, revision - 1)?.kvs.is_empty() {
+        return Ok(Vec::new()); // It kept something of a key that was not there.
     }
     let found = ask(&key, revision)?;
     let new = found.kvs.into_iter().filter(|kv| kv.mod_revision == revision);

@@ -19,13 +19,13 @@ fn command(program: impl AsRef<Path>) -> Command {
     command
 }
 
-fn run(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the binary runs");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (status.code().expect("an exit code"), text(&stdout), text(&stderr))
 }
 
-fn pawlctl(words: &[&str]) -> Command {
+pub(crate) fn pawlctl(words: &[&str]) -> Command {
     let mut ctl = command(PAWLD);
     ctl.arg("ctl").args(words);
     ctl
@@ -104,14 +104,14 @@ fn words(bytes: &mut &[u8]) -> Option<Vec<String>> {
 }
 
 /// A reply behind the header of the recorded cluster.
-fn with_header(revision: u64, reply: &str) -> String {
+pub(crate) fn with_header(revision: u64, reply: &str) -> String {
     format!("*2\r\n*4\r\n{}{}:{revision}\r\n:2\r\n{reply}", bulk(CLUSTER), bulk(MEMBER))
 }
 
 const CLUSTER: &str = "324952591200643719";
 const MEMBER: &str = "3319814642761637952";
 
-fn bulk(text: impl AsRef<[u8]>) -> String {
+pub(crate) fn bulk(text: impl AsRef<[u8]>) -> String {
     // The fixed replies hold no bytes that are not UTF-8 but in `BINARY`, which is spelled by hand.
     let text = text.as_ref();
     format!("${}\r\n{}\r\n", text.len(), std::str::from_utf8(text).expect("text"))
@@ -167,17 +167,18 @@ fn members() -> String {
 }
 
 /// One command line against one reply.
-fn ask(words: &[&str], reply: String) -> (i32, String, String, String) {
+pub(crate) fn ask(words: &[&str], reply: String) -> (i32, String, String, String) {
     let server = FakeServer::start(vec![reply]);
-    let (exit, out, err) = run(pawlctl(words).args(["--endpoints", &server.endpoint]));
+    let (exit, out, err) = run(pawlctl(&["--endpoints", &server.endpoint]).args(words));
     let out = out.replace(&server.endpoint, "127.0.0.1:23790");
     let request = server.requests().remove(0);
     (exit, out, err, request)
 }
 
 /// Recorded from etcdctl 3.5.1 against etcd 3.5.1: the section of a command line.
-fn golden(line: &str) -> String {
-    let text = include_str!("golden/etcdctl-3.5.1.txt");
+pub(crate) fn golden(line: &str) -> String {
+    let text =
+        concat!(include_str!("golden/etcdctl-3.5.1.txt"), include_str!("golden/etcdctl-3.5.1-leases.txt"));
     let mut sections = text.split("$ ").filter_map(|section| section.split_once('\n'));
     let (_, body) =
         sections.find(|(title, _)| *title == line).unwrap_or_else(|| panic!("no golden for {line:?}"));

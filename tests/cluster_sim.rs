@@ -85,6 +85,45 @@ fn every_kind_of_answer_is_met() {
     assert!(missing.is_empty(), "nobody met {missing:?}; there were {:?}", met.probes);
 }
 
+/// The same of leases, whose time is over sooner or later: as many seeds as it takes. (But what the gate refuses, which
+/// `tests/golden/line/leases.txt` has, and NOLEADER and TIMEOUT: these clients give up earlier.)
+#[test]
+fn every_kind_of_answer_about_leases_is_met() {
+    let mut missing: Vec<String> = Vec::new();
+    let mut want = |names: &str| missing.extend(names.split(", ").map(str::to_string));
+    for write in ["grant", "revoke", "attaching put"] {
+        want(&format!("{write} unknown, {write} NOSPACE, {write} LOADING"));
+    }
+    for read in ["keepalive", "ttl", "list"] {
+        want(&format!("{read} unknown, {read} LOADING"));
+    }
+    want(
+        "grant ok, grant of no time ok, grant of an id ok, grant of an id LEASEEXISTS, grant of an id unknown",
+    );
+    want("revoke with keys, revoke without keys, revoke NOLEASE, keepalive kept, keepalive gone");
+    want("keepalive of several kept, keepalive of several gone, keepalive of several kept in part");
+    want("ttl there, ttl gone, ttl and keys there, ttl and keys with keys, ttl and keys gone");
+    want("list none, list some, attaching put ok, attaching put NOLEASE");
+    want("attaching put with prev ok, attaching put with prev NOLEASE, keeping put ok, keeping put NOKEY");
+    want("attaching put of no value ok, attaching put of no value NOKEY, attaching put of no value NOLEASE");
+    want("txn NOLEASE, then: attaching put, else: attaching put, then: keeping put, else: keeping put");
+    want("lease = holds, lease = fails, lease != holds, lease != fails");
+    want("entry ends a lease, entry ends several leases, entry notes what is left");
+    let mut met = Tally::default();
+    for seed in 1..=60 {
+        let mut plan = generate(seed, Load::Dense);
+        plan.options.leases = 1 + seed % 6;
+        plan.options.ttl_max = [2, 3, 5, 30][(seed % 4) as usize];
+        plan.options.txns = plan.options.txns.min(20);
+        met.add(&assert_sound(&format!("leases, seed {seed}"), &plan).tally);
+        missing.retain(|name| !met.probes.contains_key(name));
+        if missing.is_empty() {
+            return;
+        }
+    }
+    panic!("nobody met {missing:?}; there were {:?}", met.probes);
+}
+
 /// A state that is wrong in one value, with every checksum right: noticed within a second and 1,024 entries, under
 /// load and without, by a follower and by a leader.
 #[test]

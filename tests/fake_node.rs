@@ -1,12 +1,13 @@
 //! A node for adapters to talk to: one member, one map, answers at once. Too simple to be wrong about what it
-//! stores; it knows nothing of old revisions and leases, and says so as the real one would.
+//! stores; it knows nothing of old revisions, and says so as the real one would. Its leases stand still.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Fault, Header, KeyValue, Member,
-    MemberChange, Op, Order, Put, Range, RangeResult, Reply, Request, Span, Status, Target, Txn, TxnResult,
+    Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Fault, Header, KeyValue, LeaseAnswer,
+    LeaseRequest, LeaseTime, Member, MemberChange, Op, Order, Put, Range, RangeResult, Reply, Request, Span,
+    Status, Target, Txn, TxnResult,
 };
 use pawl::base::Revision;
 
@@ -16,11 +17,13 @@ pub const MEMBER: u64 = 0x8e9e_05c5_2164_694d;
 pub struct FakeNode {
     revision: Revision,
     keys: BTreeMap<Bytes, KeyValue>,
+    /// With the seconds that were granted.
+    leases: BTreeMap<i64, u64>,
 }
 
 impl Default for FakeNode {
     fn default() -> FakeNode {
-        FakeNode { revision: 1, keys: BTreeMap::new() }
+        FakeNode { revision: 1, keys: BTreeMap::new(), leases: BTreeMap::new() }
     }
 }
 
@@ -52,6 +55,7 @@ impl FakeNode {
             Request::Exists { keys } => {
                 Ok(Body::Exists(keys.iter().filter(|key| self.keys.contains_key(*key)).count() as u64))
             }
+            Request::Lease(request) => self.lease(request).map(Body::Lease),
             Request::Status => Ok(Body::Status(Box::new(self.status()))),
             Request::MemberList { .. } => Ok(Body::Members(vec![Member {
                 id: MEMBER,
@@ -84,7 +88,7 @@ impl FakeNode {
 
     fn put(&mut self, put: Put) -> Result<Body, Fault> {
         let before = self.keys.get(&put.key).cloned();
-        if put.lease != 0 {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err(Fault::no_lease());
         }
         if before.is_none() && (put.ignore_value || put.ignore_lease) {
@@ -98,7 +102,7 @@ impl FakeNode {
             create_revision: if before.is_some() { old.create_revision } else { self.revision },
             mod_revision: self.revision,
             version: old.version + 1,
-            lease: 0,
+            lease: if put.ignore_lease { old.lease } else { put.lease },
         };
         self.keys.insert(put.key, kv);
         Ok(Body::Put { revision: self.revision, previous: put.prev_kv.then_some(before) })
@@ -204,6 +208,40 @@ impl FakeNode {
             revision: self.revision,
             deleted: gone.len() as u64,
             previous: if delete.prev_kv { gone } else { Vec::new() },
+        }
+    }
+
+    fn lease(&mut self, request: LeaseRequest) -> Result<LeaseAnswer, Fault> {
+        match request {
+            LeaseRequest::Grant { id, ttl_s } => {
+                let id = if id == 0 { 1_234_567_890_123_456_789 } else { id };
+                let ttl_s = u64::try_from(ttl_s).unwrap_or(0).max(2);
+                if self.leases.contains_key(&id) {
+                    return Err(Fault::lease_exists());
+                }
+                self.leases.insert(id, ttl_s);
+                Ok(LeaseAnswer::Granted { id, ttl_s })
+            }
+            LeaseRequest::Revoke { id } => {
+                self.leases.remove(&id).ok_or_else(Fault::no_lease)?;
+                let before = self.keys.len();
+                self.keys.retain(|_, kv| kv.lease != id);
+                let deleted = (before - self.keys.len()) as u64;
+                self.revision += u64::from(deleted > 0);
+                Ok(LeaseAnswer::Revoked { revision: self.revision, deleted })
+            }
+            LeaseRequest::KeepAlive { ids } => {
+                let ttl = |id| self.leases.get(id).copied().unwrap_or(0);
+                Ok(LeaseAnswer::Kept(ids.iter().map(ttl).collect()))
+            }
+            LeaseRequest::TimeToLive { id, keys } => {
+                let granted = self.leases.get(&id).copied();
+                let attached = self.keys.values().filter(|kv| keys && kv.lease == id);
+                let keys = attached.map(|kv| kv.key.clone()).collect();
+                let time = granted.map(|granted_s| LeaseTime { granted_s, remaining_s: granted_s - 1 });
+                Ok(LeaseAnswer::TimeToLive { id, time, keys })
+            }
+            LeaseRequest::List => Ok(LeaseAnswer::List(self.leases.keys().copied().collect())),
         }
     }
 

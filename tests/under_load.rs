@@ -303,7 +303,7 @@ fn read_back(client: &mut Client, last: Revision) -> Vec<Change> {
             for kv in &put {
                 there.insert(kv.key.clone());
                 let value = Some(Bytes::from(kv.value.clone()));
-                changes.push(Change { revision, key: kv.key.clone().into(), value });
+                changes.push(Change { revision, key: kv.key.clone().into(), value, lease: 0 });
             }
             if put.is_empty() {
                 let ask = words(&format!("RANGE '' PREFIX REV {revision} KEYS SERIALIZABLE"));
@@ -311,7 +311,7 @@ fn read_back(client: &mut Client, last: Revision) -> Vec<Change> {
                 let left: BTreeSet<Vec<u8>> = left.into_iter().map(|kv| kv.key).collect();
                 assert!(left.is_subset(&there), "revision {revision} made keys appear");
                 let gone = there.difference(&left).map(|key| Bytes::from(key.clone()));
-                changes.extend(gone.map(|key| Change { revision, key, value: None }));
+                changes.extend(gone.map(|key| Change { revision, key, value: None, lease: 0 }));
                 there = left;
             }
         }

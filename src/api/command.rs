@@ -4,10 +4,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Compact, Delete, Put, Span, Txn, txn};
-use crate::base::MemberId;
+use super::{Compact, Delete, LeaseRef, Put, Span, Txn, txn};
 use crate::base::codec::{SharedReader, Short, Writer};
 use crate::base::planted;
+use crate::base::{LeaseId, MemberId, Term};
 
 /// Who asked, so that the asking member knows its request again when it applies the entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,22 @@ pub enum Command {
     /// A change of the membership: the context of a membership entry.
     Members(MemberChange),
     Compact(Compact),
+    LeaseGrant {
+        id: LeaseId,
+        ttl_s: u64,
+    },
+    /// These leases end. `term` 0: a client wants it, of one lease, whatever its generation. Else the leader of that
+    /// term found their time to be over.
+    LeaseRevoke {
+        term: Term,
+        leases: Vec<LeaseRef>,
+    },
+    /// What the leader of a term says that these leases have left, for those who lead later.
+    LeaseCheckpoint {
+        term: Term,
+        /// Each with the seconds that it has left.
+        leases: Vec<(LeaseRef, u64)>,
+    },
 }
 
 /// Why an entry could not be decoded.
@@ -96,6 +112,9 @@ const KIND_MEMBER_ALONE: u8 = 8;
 const KIND_TXN: u8 = 9;
 const KIND_COMPACT: u8 = 10;
 const KIND_MEMBER_SEVERAL: u8 = 32;
+const KIND_LEASE_GRANT: u8 = 16;
+const KIND_LEASE_REVOKE: u8 = 17;
+const KIND_LEASE_CHECKPOINT: u8 = 18;
 
 /// Where the body begins.
 const HEAD_BYTES: usize = 18;
@@ -117,6 +136,9 @@ const SPAN_FROM: u8 = 3;
 /// txn:     as `api::txn` says
 /// compact: revision u64 | physical u8
 /// several: count u32 | (kind u8 | body)*
+/// lease grant:      lease i64 | ttl u64
+/// lease revoke:     term u64 | count u32 | (lease i64 | generation u64)*
+/// lease checkpoint: term u64 | count u32 | (lease i64 | generation u64 | remaining u64)*
 /// ```
 /// A blob is a u32 length and the bytes; all integers are little-endian.
 pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
@@ -159,6 +181,26 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
             out.put_u64_le(compact.revision);
             out.put_u8(u8::from(compact.physical));
         }
+        Command::LeaseGrant { id, ttl_s } => {
+            put_head(out, KIND_LEASE_GRANT);
+            out.put_i64_le(*id);
+            out.put_u64_le(*ttl_s);
+        }
+        Command::LeaseRevoke { term, leases } => {
+            put_head(out, KIND_LEASE_REVOKE);
+            out.put_u64_le(*term);
+            put_count(leases.len(), out);
+            leases.iter().for_each(|lease| put_lease(lease, out));
+        }
+        Command::LeaseCheckpoint { term, leases } => {
+            put_head(out, KIND_LEASE_CHECKPOINT);
+            out.put_u64_le(*term);
+            put_count(leases.len(), out);
+            for (lease, remaining_s) in leases {
+                put_lease(lease, out);
+                out.put_u64_le(*remaining_s);
+            }
+        }
         Command::Members(change) => {
             put_head(out, kind_of(change));
             put_change(change, out);
@@ -197,6 +239,15 @@ fn put_change(change: &MemberChange, out: &mut BytesMut) {
     }
 }
 
+fn put_count(count: usize, out: &mut BytesMut) {
+    out.put_u32_le(u32::try_from(count).expect("whoever makes a command bounds its lists"));
+}
+
+fn put_lease(lease: &LeaseRef, out: &mut BytesMut) {
+    out.put_i64_le(lease.id);
+    out.put_u64_le(lease.generation);
+}
+
 pub(super) fn put_put(put: &Put, out: &mut BytesMut) {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
     out.put_u8(
@@ -227,7 +278,7 @@ pub(super) fn put_span(span: &Span, out: &mut BytesMut) {
 }
 
 fn put_texts(texts: &[String], out: &mut BytesMut) {
-    out.put_u32_le(u32::try_from(texts.len()).expect("a few URLs"));
+    put_count(texts.len(), out);
     for text in texts {
         out.put_blob(text.as_bytes());
     }
@@ -242,10 +293,10 @@ fn is_member_kind(kind: u8) -> bool {
     matches!(kind, KIND_MEMBER_ADD..=KIND_MEMBER_ALONE | KIND_MEMBER_SEVERAL)
 }
 
-/// Whether an encoded command may put: those are refused where there is no room.
-pub fn may_put(payload: &[u8]) -> bool {
+/// Whether an encoded command may take up room: such are refused where there is none.
+pub fn takes_room(payload: &[u8]) -> bool {
     match payload.get(1) {
-        Some(&KIND_PUT) => true,
+        Some(&(KIND_PUT | KIND_LEASE_GRANT)) => true,
         Some(&KIND_TXN) if planted::on("api-txn-needs-no-room") => false,
         Some(&KIND_TXN) => payload.get(HEAD_BYTES..).is_some_and(txn::may_put),
         _ => false,
@@ -291,6 +342,14 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
         KIND_COMPACT => {
             let revision = reader.u64()?;
             Command::Compact(Compact { revision, physical: reader.u8()? != 0 })
+        }
+        KIND_LEASE_GRANT => Command::LeaseGrant { id: reader.u64()?.cast_signed(), ttl_s: reader.u64()? },
+        KIND_LEASE_REVOKE => {
+            Command::LeaseRevoke { term: reader.u64()?, leases: list(&mut reader, decode_lease)? }
+        }
+        KIND_LEASE_CHECKPOINT => {
+            let left = |reader: &mut SharedReader| Ok((decode_lease(reader)?, reader.u64()?));
+            Command::LeaseCheckpoint { term: reader.u64()?, leases: list(&mut reader, left)? }
         }
         other => {
             return Err(Undecodable(format!(
@@ -378,12 +437,24 @@ fn text(bytes: Bytes) -> Result<String, Undecodable> {
 }
 
 fn texts(reader: &mut SharedReader) -> Result<Vec<String>, Undecodable> {
+    list(reader, |reader| text(reader.blob()?))
+}
+
+fn decode_lease(reader: &mut SharedReader) -> Result<LeaseRef, Undecodable> {
+    Ok(LeaseRef { id: reader.u64()?.cast_signed(), generation: reader.u64()? })
+}
+
+/// Grows as it reads: a count is not believed.
+fn list<T>(
+    reader: &mut SharedReader,
+    mut item: impl FnMut(&mut SharedReader) -> Result<T, Undecodable>,
+) -> Result<Vec<T>, Undecodable> {
     let count = reader.u32()?;
-    let mut texts = Vec::new();
+    let mut items = Vec::new();
     for _ in 0..count {
-        texts.push(text(reader.blob()?)?);
+        items.push(item(reader)?);
     }
-    Ok(texts)
+    Ok(items)
 }
 
 #[cfg(test)]
@@ -425,6 +496,11 @@ mod tests {
             client_urls: vec!["http://127.0.0.1:2379".into(), "http://[::1]:2379".into()],
         });
         round_trip(Command::Compact(Compact { revision: 1 << 40, physical: true }));
+        let leases = [(i64::MIN, 0), (7, 1 << 60)].map(|(id, generation)| LeaseRef { id, generation });
+        round_trip(Command::LeaseGrant { id: -1, ttl_s: 60 });
+        round_trip(Command::LeaseRevoke { term: 0, leases: leases[..1].to_vec() });
+        round_trip(Command::LeaseRevoke { term: 3, leases: leases.to_vec() });
+        round_trip(Command::LeaseCheckpoint { term: 3, leases: leases.map(|lease| (lease, 5)).to_vec() });
     }
 
     /// Logs that were written before there were transactions are replayed by those who know them.

@@ -26,6 +26,7 @@ pub enum Code {
     DupKey,
     NoKey,
     NoLease,
+    LeaseExists,
     NoMember,
     /// An id or a URL belongs to another member.
     MemberExists,
@@ -57,6 +58,7 @@ impl Code {
             Code::DupKey => "DUPKEY",
             Code::NoKey => "NOKEY",
             Code::NoLease => "NOLEASE",
+            Code::LeaseExists => "LEASEEXISTS",
             Code::NoMember => "NOMEMBER",
             Code::MemberExists => "MEMBEREXISTS",
             Code::Learner => "LEARNER",
@@ -124,6 +126,14 @@ impl Fault {
 
     pub fn no_lease() -> Fault {
         Fault::new(Code::NoLease, "etcdserver: requested lease not found")
+    }
+
+    pub fn lease_exists() -> Fault {
+        Fault::new(Code::LeaseExists, "etcdserver: lease already exists")
+    }
+
+    pub fn lease_ttl_too_large() -> Fault {
+        Fault::new(Code::Err, "etcdserver: too large lease TTL")
     }
 
     pub fn no_member() -> Fault {

@@ -7,6 +7,7 @@
 pub mod call;
 pub mod command;
 pub mod fault;
+pub mod lease;
 pub mod peer;
 pub mod reply;
 pub mod request;
@@ -19,6 +20,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub use call::{Call, ConnId, Reply, Tag};
 pub use command::{Command, MemberChange, Origin};
 pub use fault::{Code, Fault};
+pub use lease::{LeaseAnswer, LeaseRef, LeaseRequest, LeaseTime, LeaseWant};
 pub use peer::PeerCall;
 pub use reply::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
 pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span, successor};

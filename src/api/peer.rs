@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Fault, Member};
+use super::{Fault, LeaseTime, LeaseWant, Member};
 use crate::base::{EntryId, Index, Term};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,11 @@ pub enum PeerCall {
     ReadIndex { id: u64 },
     /// None: not the leader, or leadership could not be confirmed; ask again with a new id.
     ReadIndexReply { id: u64, index: Option<Index> },
+    /// To the leader: begin the time of these leases anew, or tell it. `id` as in [`PeerCall::ReadIndex`].
+    LeaseAsk { id: u64, wants: Vec<LeaseWant> },
+    /// What became of each, in the same order (None: there is no such lease), and up to which index that was known. None:
+    /// as in [`PeerCall::ReadIndexReply`].
+    LeaseAnswer { id: u64, answer: Option<(Index, Vec<Option<LeaseTime>>)> },
     /// Behind entry `index` the sender's state has this hash: equal at all members, or one of them is wrong.
     /// `wrong`: the sender knows that it is the one.
     StateHash { index: Index, hash: u64, wrong: bool },

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Fault, Reply, TxnResult};
-use crate::base::{ClusterId, Index, MemberId, Revision, Term};
+use super::{Fault, LeaseAnswer, Reply, TxnResult};
+use crate::base::{ClusterId, Index, LeaseId, MemberId, Revision, Term};
 
 /// Who answered, and when in the store's and the cluster's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,7 @@ pub enum Body {
     Compacted {
         revision: Revision,
     },
+    Lease(LeaseAnswer),
     Status(Box<Status>),
     Members(Vec<Member>),
     /// Who was added, and everybody.
@@ -61,6 +62,7 @@ impl Body {
             Body::RangePart(part) => &part.kvs,
             Body::Delete { previous, .. } => previous,
             Body::Put { previous: Some(Some(previous)), .. } => std::slice::from_ref(previous),
+            Body::Lease(answer) => return size_of::<Reply>() + answer.size_bytes(),
             _ => &[],
         };
         size_of::<Reply>() + kvs.iter().map(KeyValue::size_bytes).sum::<usize>()
@@ -78,7 +80,7 @@ pub struct KeyValue {
     /// Puts since the key was created; 1 for a new key.
     pub version: u64,
     /// 0 = none.
-    pub lease: i64,
+    pub lease: LeaseId,
 }
 
 impl KeyValue {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{MemberChange, Txn};
-use crate::base::{MemberId, Revision};
+use super::{LeaseRequest, MemberChange, Txn};
+use crate::base::{LeaseId, MemberId, Revision};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -17,6 +17,7 @@ pub enum Request {
     Exists {
         keys: Vec<Bytes>,
     },
+    Lease(LeaseRequest),
     /// This member's state; always answered locally and at once.
     Status,
     /// The cluster's members. Linearizable unless `serializable`.
@@ -57,7 +58,7 @@ pub struct Put {
     pub key: Bytes,
     pub value: Bytes,
     /// 0 = none.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// Answer with what was there before.
     pub prev_kv: bool,
     /// Keep the value that is there; the key must exist, and `value` must be empty.

@@ -412,10 +412,10 @@ mod tests {
     #[test]
     fn whatever_may_put_needs_room() {
         let txn = everything();
-        assert!(txn.may_put() && command::may_put(&encoded(&txn)));
+        assert!(txn.may_put() && command::takes_room(&encoded(&txn)));
         let deletes = Txn { failure: txn.failure[1..].to_vec(), ..txn };
-        assert!(!deletes.may_put() && !command::may_put(&encoded(&deletes)));
-        assert!(!command::may_put(&encoded(&deletes)[..18]));
+        assert!(!deletes.may_put() && !command::takes_room(&encoded(&deletes)));
+        assert!(!command::takes_room(&encoded(&deletes)[..18]));
     }
 
     #[test]

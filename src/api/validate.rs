@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::lease::LEASE_TTL_S_MAX;
 use super::txn::PART_BYTES_MAX;
-use super::{Code, Fault, MemberChange, Op, Put, Request, Span, Target, Txn};
+use super::{Code, Fault, LeaseRequest, MemberChange, Op, Put, Request, Span, Target, Txn};
 use crate::base::{limits, planted};
 
 /// The settings that requests are measured against.
@@ -42,6 +43,7 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
             }
             keys.iter().try_for_each(|key| check_key(key, limits))
         }
+        Request::Lease(lease) => check_lease(lease),
         Request::Compact(_)
         | Request::Status
         | Request::MemberList { .. }
@@ -207,6 +209,19 @@ fn check_changes(changes: &[MemberChange]) -> Result<(), Fault> {
         return Err(Fault::new(Code::Err, "each change is of another member, and there is one at least"));
     }
     Ok(())
+}
+
+/// A millisecond of work.
+const KEEPALIVE_IDS_MAX: usize = 1024;
+
+fn check_lease(request: &LeaseRequest) -> Result<(), Fault> {
+    match request {
+        LeaseRequest::Grant { ttl_s, .. } if *ttl_s > LEASE_TTL_S_MAX => Err(Fault::lease_ttl_too_large()),
+        LeaseRequest::KeepAlive { ids } if ids.len() > KEEPALIVE_IDS_MAX => {
+            Err(Fault::new(Code::Err, format!("KEEPALIVE takes {KEEPALIVE_IDS_MAX} leases at most")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_put(put: &Put, limits: &Limits) -> Result<(), Fault> {

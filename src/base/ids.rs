@@ -18,6 +18,9 @@ pub type Index = u64;
 /// A revision of the whole store (etcd's main revision). A new store is at revision 1, like etcd's.
 pub type Revision = u64;
 
+/// A lease. Chosen by a client or by the member that it asks; any number but 0, which means "none". etcd's are signed.
+pub type LeaseId = i64;
+
 /// Identity of a log entry: two entries with the same term and index are the same entry, and so are
 /// all entries before them (Raft paper, §5.3, the log matching property).
 ///

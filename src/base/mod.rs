@@ -11,6 +11,6 @@ pub mod time;
 
 pub use codec::{Reader, Writer};
 pub use error::{Corruption, Error, Result};
-pub use ids::{ClusterId, EntryId, Index, MemberId, Revision, Term};
+pub use ids::{ClusterId, EntryId, Index, LeaseId, MemberId, Revision, Term};
 pub use rng::Rng;
 pub use time::Mono;

@@ -12,6 +12,16 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// As `strconv.ParseInt` reads a number of 64 bits, and complains.
+pub fn parse_int(text: &str, radix: u32) -> Result<i64, String> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let fault = |what: &str| Err(format!("strconv.ParseInt: parsing {}: {what}", quote(text.as_bytes())));
+    if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
+        return fault("invalid syntax");
+    }
+    i64::from_str_radix(text, radix).or_else(|_| fault("value out of range"))
+}
+
 /// A sum of decimal numbers with units, such as `1h15m30.918s`; only `0` may lack one. Not negative here:
 /// no flag of ours means anything by that.
 pub fn parse_duration(text: &str) -> Option<Nanos> {

@@ -32,11 +32,11 @@ impl Format {
 /// The format exists but not for this command: the sentence that says so.
 pub type Unsupported = String;
 
-fn no_table() -> Unsupported {
+pub fn no_table() -> Unsupported {
     "table not supported as output format".into()
 }
 
-fn no_protobuf() -> Unsupported {
+pub fn no_protobuf() -> Unsupported {
     "protobuf not supported as output format".into()
 }
 
@@ -544,7 +544,7 @@ fn quote(text: &str) -> String {
     go::quote(text.as_bytes())
 }
 
-fn fields_header(header: &Header) -> String {
+pub fn fields_header(header: &Header) -> String {
     let Header { cluster, member, revision, term } = header;
     format!(
         "\"ClusterID\" : {cluster}\n\"MemberID\" : {member}\n\"Revision\" : {revision}\n\"RaftTerm\" : {term}\n"
@@ -573,12 +573,16 @@ fn json_number(name: &str, number: u64, out: &mut String) {
 }
 
 fn json_header(header: &Header) -> String {
+    format!("\"header\":{{{}}}", json_header_fields(header))
+}
+
+pub fn json_header_fields(header: &Header) -> String {
     let mut fields = String::new();
     json_number("cluster_id", header.cluster, &mut fields);
     json_number("member_id", header.member, &mut fields);
     json_number("revision", header.revision, &mut fields);
     json_number("raft_term", header.term, &mut fields);
-    format!("\"header\":{{{}}}", fields.trim_start_matches(','))
+    fields.trim_start_matches(',').to_owned()
 }
 
 fn json_kvs(name: &str, kvs: &[KeyValue], out: &mut String) {
@@ -603,7 +607,7 @@ fn json_kv(kv: &KeyValue) -> String {
 }
 
 /// RFC 4648 §4, with padding.
-fn base64(bytes: &[u8]) -> String {
+pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

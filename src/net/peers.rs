@@ -311,6 +311,7 @@ fn refusal(call: &PeerCall) -> Option<PeerCall> {
             Some(PeerCall::ProposeRefused { number: *number, request_ids, busy: false })
         }
         PeerCall::ReadIndex { id } => Some(PeerCall::ReadIndexReply { id: *id, index: None }),
+        PeerCall::LeaseAsk { id, .. } => Some(PeerCall::LeaseAnswer { id: *id, answer: None }),
         PeerCall::SnapshotBegin { stream, .. } | PeerCall::SnapshotChunk { stream, .. } => {
             Some(PeerCall::SnapshotAbort { stream: *stream })
         }

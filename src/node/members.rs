@@ -180,7 +180,7 @@ impl<D: Disk> Node<D> {
     pub(super) fn propose_forwarded(&mut self, mut payloads: Vec<Bytes>) -> Vec<NotProposed> {
         let mut refused = Vec::new();
         if self.is_full() {
-            let puts = payloads.extract_if(.., |payload| command::may_put(payload));
+            let puts = payloads.extract_if(.., |payload| command::takes_room(payload));
             refused.extend(puts.filter_map(|put| command::origin(&put)).map(|o| no_space(o.request_id)));
         }
         refused.extend(self.propose_here(payloads));

@@ -14,6 +14,10 @@
 
 mod agreement;
 mod compaction;
+mod lease_clock;
+#[cfg(test)]
+mod lease_tests;
+mod leases;
 mod members;
 #[cfg(feature = "sim")]
 mod misapply;
@@ -46,6 +50,7 @@ use crate::wal::{Chore, ChoreDone, Log};
 
 use agreement::{Agreement, Trust};
 use compaction::Sweeper;
+use leases::Leases;
 use members::NotProposed;
 use reads::{Question, Read, Reads};
 use repair::Repair;
@@ -196,6 +201,7 @@ pub struct Node<D: Disk> {
     writes: Writes,
     reads: Reads,
     streams: Streams,
+    leases: Leases,
     /// The number of the last proposal sent, and the last one taken from each member's connection.
     proposal_number: u64,
     proposed_by: BTreeMap<MemberId, u64>,
@@ -289,6 +295,7 @@ impl<D: Disk> Node<D> {
                 self.answer_exists(conn, tag, &keys);
             }
             Request::Exists { keys } => self.wait_to_read(conn, tag, Question::Exists(keys), deadline),
+            Request::Lease(request) => self.on_lease_request(conn, tag, request, deadline, now),
             Request::Txn(txn) if txn.is_read_only() => {
                 if self.may_read_now(conn, txn.is_serializable(), now) {
                     self.answer_txn(conn, tag, &txn);
@@ -445,6 +452,8 @@ impl<D: Disk> Node<D> {
             PeerCall::ReadIndexReply { id, index } => {
                 self.reads.answered(id, index, now + RETRY);
             }
+            PeerCall::LeaseAsk { id, wants } => self.on_lease_ask(from, id, wants, now),
+            PeerCall::LeaseAnswer { id, answer } => self.on_lease_answer(id, answer, now),
             PeerCall::Introduce { members } => self.on_introduction(members),
             PeerCall::StateHash { index, hash, wrong } => self.on_state_hash(from, index, hash, wrong),
             PeerCall::SnapshotBegin { .. }

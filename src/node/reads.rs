@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
-use crate::api::{ConnId, Range, Tag, Txn};
+use crate::api::{ConnId, LeaseRequest, LeaseTime, LeaseWant, Range, Tag, Txn};
 use crate::base::planted;
 use crate::base::{Index, MemberId, Mono, time::Nanos};
 
@@ -27,6 +27,34 @@ pub(super) enum Question {
     /// One that writes nothing.
     Txn(Txn),
     Members,
+    Lease(LeaseQuestion),
+}
+
+/// A request about leases that does not go through the log.
+#[derive(Clone, Debug)]
+pub(super) struct LeaseQuestion {
+    pub(super) asked: LeaseRequest,
+    /// What the leader said of each that it had to be asked about; empty until then.
+    pub(super) told: Vec<Option<LeaseTime>>,
+}
+
+impl LeaseQuestion {
+    pub(super) fn new(asked: LeaseRequest) -> LeaseQuestion {
+        LeaseQuestion { asked, told: Vec::new() }
+    }
+
+    fn asks_leader(&self) -> bool {
+        matches!(self.asked, LeaseRequest::KeepAlive { .. } | LeaseRequest::TimeToLive { .. })
+    }
+
+    /// What only the leader knows.
+    pub(super) fn wants(&self) -> Vec<LeaseWant> {
+        match &self.asked {
+            LeaseRequest::KeepAlive { ids } => ids.iter().map(|&id| LeaseWant { id, renew: true }).collect(),
+            LeaseRequest::TimeToLive { id, .. } => vec![LeaseWant { id: *id, renew: false }],
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Question {
@@ -34,8 +62,18 @@ impl Question {
         match self {
             Question::Range(range) => range.serializable,
             Question::Txn(txn) => txn.is_serializable() || planted::on("node-reading-txn-asks-nobody"),
-            Question::Exists(_) | Question::Members => false,
+            Question::Exists(_) | Question::Members | Question::Lease(_) => false,
         }
+    }
+
+    /// Nothing that this member has can answer it before the leader has spoken.
+    fn needs_leader(&self) -> bool {
+        matches!(self, Question::Lease(question) if question.told.is_empty() && question.asks_leader())
+    }
+
+    /// Given up, it may have had an effect.
+    pub(super) fn may_have_happened(&self) -> bool {
+        matches!(self, Question::Lease(LeaseQuestion { asked: LeaseRequest::KeepAlive { .. }, .. }))
     }
 }
 
@@ -59,6 +97,8 @@ struct Asked {
     id: u64,
     at: Mono,
     reads: Vec<Number>,
+    /// About leases: of how many each read must be told.
+    told: Option<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -71,6 +111,8 @@ pub(super) struct Reads {
     // Reads that no longer wait may still be named in the lists below.
     /// No index asked for yet (or no longer).
     fresh: Vec<Number>,
+    /// The same, of those that the leader must be asked more about.
+    fresh_leases: Vec<Number>,
     asked: VecDeque<Asked>,
     /// The index is known.
     indexed: VecDeque<(Index, Vec<Number>)>,
@@ -92,6 +134,9 @@ pub(super) struct Reads {
 /// How many attempts may be under way. More would only split what can share one.
 const ATTEMPTS_MAX: usize = 4;
 
+/// Leases that one attempt asks about; one request more is always taken.
+const WANTS_MAX: usize = 4_096;
+
 /// Answers to other members that may be pending; beyond it they are told to ask again.
 const REMOTE_MAX: usize = 4_096;
 
@@ -106,6 +151,7 @@ impl Reads {
             next_number: 0,
             waiting_of: BTreeMap::new(),
             fresh: Vec::new(),
+            fresh_leases: Vec::new(),
             asked: VecDeque::new(),
             indexed: VecDeque::new(),
             ready: BTreeSet::new(),
@@ -124,6 +170,8 @@ impl Reads {
         self.next_number += 1;
         if read.question.is_serializable() && !self.waits(read.conn) {
             self.indexed.push_back((0, vec![number]));
+        } else if read.question.needs_leader() {
+            self.fresh_leases.push(number);
         } else {
             self.fresh.push(number);
         }
@@ -154,12 +202,51 @@ impl Reads {
 
     /// The id of a new attempt if one should be made now. The caller asks the leader for it.
     pub(super) fn ask(&mut self, now: Mono) -> Option<u64> {
-        if self.fresh.is_empty() || self.asked.len() >= ATTEMPTS_MAX || now < self.retry_at {
+        if self.fresh.is_empty() || !self.may_attempt(false) || now < self.retry_at {
             return None;
         }
         let id = self.take_id();
-        self.asked.push_back(Asked { id, at: now, reads: std::mem::take(&mut self.fresh) });
+        self.asked.push_back(Asked { id, at: now, reads: std::mem::take(&mut self.fresh), told: None });
         Some(id)
+    }
+
+    /// The same for what the leader must be told of leases. It happens there, when the leader hears of it: so a write of
+    /// the same connection that came before must be over.
+    pub(super) fn ask_about_leases(
+        &mut self,
+        now: Mono,
+        is_open: impl Fn(u64) -> bool,
+    ) -> Option<(u64, Vec<LeaseWant>)> {
+        if self.fresh_leases.is_empty() || !self.may_attempt(true) || now < self.retry_at {
+            return None;
+        }
+        let (mut reads, mut told, mut wants) = (Vec::new(), Vec::new(), Vec::new());
+        let waiting = &self.waiting;
+        self.fresh_leases.retain(|number| {
+            let Some(read) = waiting.get(number) else { return false };
+            if wants.len() >= WANTS_MAX || read.after.is_some_and(&is_open) {
+                return true;
+            }
+            if let Question::Lease(question) = &read.question {
+                let of_it = question.wants();
+                reads.push(*number);
+                told.push(of_it.len());
+                wants.extend(of_it);
+            }
+            false
+        });
+        if reads.is_empty() {
+            return None;
+        }
+        let id = self.take_id();
+        self.asked.push_back(Asked { id, at: now, reads, told: Some(told) });
+        Some((id, wants))
+    }
+
+    /// Attempts about leases may wait for the log, and others need not wait for them.
+    fn may_attempt(&self, about_leases: bool) -> bool {
+        let under_way = self.asked.iter().filter(|asked| asked.told.is_some() == about_leases).count();
+        under_way < ATTEMPTS_MAX
     }
 
     /// An id for an attempt that `from` asks this member for; None = too many are pending.
@@ -187,6 +274,9 @@ impl Reads {
         if self.fresh.len() > 2 * self.waiting.len() + FRESH_OVER_MAX {
             self.fresh.retain(|number| self.waiting.contains_key(number));
         }
+        if self.fresh_leases.len() > 2 * self.waiting.len() + FRESH_OVER_MAX {
+            self.fresh_leases.retain(|number| self.waiting.contains_key(number));
+        }
     }
 
     /// The connection sends this write now. Writes below `first_open` are over.
@@ -206,6 +296,8 @@ impl Reads {
         // Those that came before the write are the first of the connection.
         let before = numbers.iter().map_while(|number| match self.waiting.get(number) {
             Some(read) if read.next_write > write => None,
+            // The leader need not be waited for: what it says is no older than the request, and true all the same.
+            Some(read) if read.question.needs_leader() => Some(None),
             read => Some(read.filter(|read| !read.after.is_some_and(&is_open)).map(|_| *number)),
         });
         let before: Vec<Number> = before.flatten().collect();
@@ -231,7 +323,7 @@ impl Reads {
         self.remote.remove(&id)
     }
 
-    fn take_id(&mut self) -> u64 {
+    pub(super) fn take_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
     }
@@ -247,19 +339,42 @@ impl Reads {
         };
         let asked = self.asked.remove(position).expect("the position was just found");
         match index {
-            Some(index) => self.indexed.push_back((index, asked.reads)),
-            None => {
-                self.fresh.extend(asked.reads);
+            Some(index) if asked.told.is_none() => self.indexed.push_back((index, asked.reads)),
+            _ => {
+                self.ask_again(asked);
                 self.retry_at = retry_at;
             }
         }
+    }
+
+    /// The leader's answer to an attempt about leases.
+    pub(super) fn told(&mut self, id: u64, index: Index, mut told: Vec<Option<LeaseTime>>, retry_at: Mono) {
+        let Some(position) = self.asked.iter().position(|asked| asked.id == id) else { return };
+        match &self.asked[position].told {
+            Some(counts) if counts.iter().sum::<usize>() == told.len() => {}
+            _ => return self.answered(id, None, retry_at),
+        }
+        let asked = self.asked.remove(position).expect("the position was just found");
+        for (number, count) in asked.reads.iter().zip(asked.told.unwrap_or_default()) {
+            let rest = told.split_off(count);
+            let of_it = std::mem::replace(&mut told, rest);
+            if let Some(Read { question: Question::Lease(question), .. }) = self.waiting.get_mut(number) {
+                question.told = of_it;
+            }
+        }
+        self.indexed.push_back((index, asked.reads));
+    }
+
+    fn ask_again(&mut self, asked: Asked) {
+        let fresh = if asked.told.is_some() { &mut self.fresh_leases } else { &mut self.fresh };
+        fresh.extend(asked.reads);
     }
 
     /// Attempts that nobody answered are made again under a new id.
     pub(super) fn give_up_attempts(&mut self, asked_before: Mono) {
         while self.asked.front().is_some_and(|asked| asked.at <= asked_before) {
             let asked = self.asked.pop_front().expect("the front was just seen");
-            self.fresh.extend(asked.reads);
+            self.ask_again(asked);
         }
     }
 
@@ -312,11 +427,14 @@ impl Reads {
 
     /// When [`give_up_attempts`](Self::give_up_attempts), [`ask`](Self::ask) or [`expired`](Self::expired)
     /// should be called again. `may_ask`: somebody is known who could answer.
-    pub(super) fn deadline(&self, patience: Nanos, may_ask: bool) -> Mono {
+    pub(super) fn deadline(&self, patience: Nanos, may_ask: bool, is_open: impl Fn(u64) -> bool) -> Mono {
         let Some((_, oldest)) = self.waiting.first_key_value() else { return Mono::NEVER };
         let attempt = self.asked.front().map_or(Mono::NEVER, |asked| asked.at + patience);
-        let asks = !self.fresh.is_empty() && may_ask && self.asked.len() < ATTEMPTS_MAX;
-        let retry = if asks { self.retry_at } else { Mono::NEVER };
+        let may_be_asked =
+            |number| self.waiting.get(number).is_some_and(|read| !read.after.is_some_and(&is_open));
+        let asks = (!self.fresh.is_empty() && self.may_attempt(false))
+            || (self.may_attempt(true) && self.fresh_leases.iter().any(may_be_asked));
+        let retry = if asks && may_ask { self.retry_at } else { Mono::NEVER };
         attempt.min(retry).min(oldest.deadline)
     }
 }
@@ -452,13 +570,13 @@ mod tests {
     fn nothing_is_due_while_nobody_can_be_asked() {
         let mut reads = Reads::new(10);
         reads.push(read(1, None));
-        assert_eq!(reads.deadline(50, true), Mono(0));
-        assert_eq!(reads.deadline(50, false), Mono(1_000), "the read gives up then");
+        assert_eq!(reads.deadline(50, true, |_| false), Mono(0));
+        assert_eq!(reads.deadline(50, false, |_| false), Mono(1_000), "the read gives up then");
         for tag in 0..ATTEMPTS_MAX as u64 {
             assert!(reads.ask(Mono(20)).is_some());
             reads.push(read(tag, None));
         }
-        assert_eq!(reads.deadline(50, true), Mono(70), "the first attempt is given up then");
+        assert_eq!(reads.deadline(50, true, |_| false), Mono(70), "the first attempt is given up then");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 
+use super::leases::Leases;
 use super::reads::Reads;
 use super::repair::{self, Mark, Repair, Stage};
 use super::snapshots::Snapshots;
@@ -124,6 +125,7 @@ impl<D: Disk> Node<D> {
             proposal_number: 0,
             proposed_by: BTreeMap::new(),
             snapshots: Snapshots::new(disk.clone(), first_id()),
+            leases: Leases::new(Rng::new(first_id())),
             hard_state,
             waiting_batches: Vec::new(),
             log_writer_busy: false,

@@ -39,9 +39,11 @@ impl<D: Disk> Node<D> {
         self.publish();
         self.send_writes();
         self.ask_for_read_index();
+        self.ask_leader_about_leases();
         self.take_readies()?;
         self.apply()?;
         self.compare_states();
+        self.keep_leases()?;
         // What was applied may settle writes that a former leader lost, and let Raft go on.
         self.send_writes();
         self.take_readies()?;
@@ -88,7 +90,8 @@ impl<D: Disk> Node<D> {
             self.raft.deadline(),
             self.writes.deadline().unwrap_or(Mono::NEVER),
             self.writes.held_until(),
-            self.reads.deadline(self.read_patience(), is_led),
+            self.reads.deadline(self.read_patience(), is_led, |write| self.writes.is_open(write)),
+            self.leases_deadline(),
             self.snapshots.deadline(),
             self.movers_deadline(),
             self.report_deadline(),
@@ -140,6 +143,8 @@ impl<D: Disk> Node<D> {
         for read in self.reads.expired(now) {
             if read.question.is_serializable() {
                 self.answer_read(read);
+            } else if read.question.may_have_happened() {
+                self.fail(read.conn, read.tag, Fault::timeout());
             } else {
                 self.fail(read.conn, read.tag, Fault::no_leader());
             }
@@ -258,6 +263,7 @@ impl<D: Disk> Node<D> {
                     let call = PeerCall::ReadIndexReply { id, index: read.index };
                     self.output.messages.push(Outbound::Call { to, call });
                 }
+                None if self.lease_question_confirmed(read.id, read.index) => {}
                 None => self.reads.answered(read.id, read.index, self.now + RETRY),
             }
         }
@@ -328,6 +334,7 @@ impl<D: Disk> Node<D> {
                 self.answer_before(origin.request_id);
             }
             let body = self.store.apply(id, Some(&command))?;
+            self.note_lease_command(&command, &body)?;
             if origin.member == self.id {
                 match (&command, body) {
                     (Command::Compact(compact), Body::Compacted { revision }) if compact.physical => {
@@ -372,6 +379,7 @@ impl<D: Disk> Node<D> {
             Question::Exists(keys) => self.answer_exists(read.conn, read.tag, &keys),
             Question::Txn(txn) => self.answer_txn(read.conn, read.tag, &txn),
             Question::Members => self.answer_members(read.conn, read.tag),
+            Question::Lease(question) => self.answer_lease(read.conn, read.tag, &question),
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::history::{Answer, History, Outcome};
+use super::lease_load::{Asks, Pool};
 use super::operator;
 use super::options::Options;
 use super::plan::Moment;
@@ -12,8 +13,8 @@ use super::stream::{exponential, stream};
 use super::txns;
 use super::world::{Event, World};
 use crate::api::{
-    Body, Call, Compact, ConnId, Delete, Header, KeyValue, Order, Put, Range, Reply, Request, SortBy, Span,
-    Tag, validate,
+    Body, Call, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer, Order, Put, Range, Reply, Request,
+    SortBy, Span, Tag, validate,
 };
 use crate::base::time::MS;
 use crate::base::{Mono, Revision, Rng};
@@ -55,19 +56,21 @@ pub struct Clients {
     value_max: u64,
     /// One operation in so many is a compaction; none, if it is 0.
     compact: u64,
+    leases: Pool,
     /// Of a hundred operations, so many are transactions.
     txns: u64,
 }
 
 /// What a request is made from, beside dice.
 #[derive(Clone, Copy)]
-pub struct Asking {
+pub struct Asking<'a> {
     pub keys: u64,
     pub value_max: u64,
     /// The newest revision that the client was told of.
     pub known: Revision,
     /// Of the operation.
     pub number: usize,
+    pub leases: &'a Pool,
 }
 
 impl Clients {
@@ -91,6 +94,7 @@ impl Clients {
             keys: options.keys,
             value_max: options.value_max,
             compact: options.compact,
+            leases: Pool::new(options.leases, options.ttl_max),
             txns: options.txns,
         }
     }
@@ -150,8 +154,15 @@ impl Clients {
             return compact(rng, *known);
         }
         if self.txns > 0 && rng.below(100) < self.txns {
-            let asking = Asking { keys, value_max, known: *known, number };
+            let asking = Asking { keys, value_max, known: *known, number, leases: &self.leases };
             return Request::Txn(txns::txn(rng, &asking, seen.as_ref()));
+        }
+        let one = |rng: &mut Rng| put(rng, keys, value_max, &format!("v{number}"));
+        match self.leases.next(rng) {
+            None => {}
+            Some(Asks::Of(request)) => return request,
+            Some(Asks::PutWith(lease)) => return Request::Put(Put { lease, ..one(rng) }),
+            Some(Asks::PutKeeping) => return Request::Put(Put { ignore_lease: true, ..one(rng) }),
         }
         match rng.below(100) {
             0..=44 => {
@@ -319,6 +330,7 @@ impl World {
     fn ask(&mut self, client: usize, connected: Connected) {
         let Connected { member, life, conn } = connected;
         let request = self.clients.request(client);
+        self.lease_is_asked_for(&request);
         self.clients.budget -= 1;
         let op = self.clients.history.invoke(client as u64, conn, request, self.now);
         self.clients.asked.push((client, conn));
@@ -364,6 +376,9 @@ impl World {
             arrives = if passes { before.map_or(arrives, |before| before.max(arrives)) } else { Mono::NEVER };
             self.clients.parts_sent.insert(reply.tag, arrives);
         }
+        if believed && reply.tag < operator::TAGS && self.options.leases > 0 {
+            self.check_lease_answer(&reply);
+        }
         if passes && arrives != Mono::NEVER {
             self.at(arrives, Event::Answered { reply: Box::new(reply) });
         }
@@ -381,6 +396,9 @@ impl World {
             return; // The connection is closed: nobody reads it.
         }
         self.trace.line(self.now, 0, || format!("client {client} op {op}: {:?}", reply.body));
+        if let Body::Lease(LeaseAnswer::Granted { id, .. }) = reply.body {
+            self.clients.leases.granted(id);
+        }
         let this = &mut self.clients.all[client];
         this.known = this.known.max(reply.header.revision);
         if let Body::Range(result) = &reply.body

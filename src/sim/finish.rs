@@ -19,6 +19,9 @@ impl World {
             self.check_content();
         }
         if self.sound() {
+            self.check_lease_tables();
+        }
+        if self.sound() {
             self.check_orders();
         }
         if self.sound() {
@@ -62,7 +65,10 @@ impl World {
                 return self.fail(&id, what);
             }
         }
-        if let Err(violation) = check::wgl::check(history, STATES_MAX) {
+        let sure = |ttl_s| self.leases.sure(ttl_s);
+        let second = check::wgl::check(history, STATES_MAX).err();
+        let third = || check::leases::check(history, sure, STATES_MAX).err();
+        if let Some(violation) = second.or_else(third) {
             let (id, what) = (format!("history/{}", violation.rule.name()), violation.to_string());
             self.fail(&id, what);
         }

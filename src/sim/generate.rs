@@ -45,6 +45,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     let uneven = seed % 4 == 3;
     let mut compactions = stream(seed, "compactions", 0);
     let (many_keys, page_bytes) = many_keys(seed);
+    let leases = if sparse || seed % 3 == 1 { 2 + seed % 7 } else { 0 };
     let mut rate = |low, high| if dice.one_in(2) { 0 } else { log_uniform(dice, low, high) };
     let (loss, repeat, overtake, recut) =
         (rate(1_000, 200_000), rate(1_000, 200_000), rate(1_000, 100_000), rate(20_000, 500_000));
@@ -55,6 +56,8 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         clients,
         ops,
         keys: many_keys.unwrap_or(log_uniform(dice, 1, 64)),
+        leases,
+        ttl_max: if sparse { 20 + seed % 11 * 20 } else { 2 + seed % 5 },
         value_max: log_uniform(dice, 64, 20_000),
         // Of the seed itself, too.
         txns: [0, 5, 20, 60][((seed ^ (seed / 8)) % 4) as usize],

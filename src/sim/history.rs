@@ -10,10 +10,10 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::api::{
-    Body, Code, Compare, CompareResult, Delete, Fault, Header, KeyValue, Op as Part, Order, Put, Range,
-    RangeResult, Request, SortBy, Span, Target, Txn,
+    Body, Code, Compare, CompareResult, Delete, Fault, Header, KeyValue, LeaseAnswer, LeaseRequest,
+    Op as Part, Order, Put, Range, RangeResult, Request, SortBy, Span, Target, Txn,
 };
-use crate::base::{Mono, Revision};
+use crate::base::{LeaseId, Mono, Revision};
 
 /// An instant that all clients agree on: true time, and the order of events within one instant. Two operations
 /// are concurrent unless the answer to one lies strictly before the question of the other.
@@ -53,7 +53,7 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What an answer told. Leases will add theirs.
+/// What an answer told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// `previous` as in [`Body::Put`]: Some exactly when it was asked for.
@@ -81,6 +81,11 @@ pub enum Answer {
     Value(Option<Bytes>),
     /// A put that keeps the value or the lease, of a key that was not there.
     NoKey,
+    Lease(LeaseAnswer),
+    /// The lease that was named was not there.
+    NoLease,
+    /// The lease that was to be granted was there.
+    LeaseExists,
     /// The revision asked for was not there yet; `newest` was the store's.
     Future {
         newest: Revision,
@@ -113,6 +118,7 @@ impl Answer {
             },
             Body::Compacted { revision } => Answer::Compact { revision },
             Body::Exists(found) => Answer::Exists { revision: header.revision, found },
+            Body::Lease(answer) => Answer::Lease(answer),
             Body::Fault(_)
             | Body::RangePart(_)
             | Body::Status(_)
@@ -126,6 +132,7 @@ impl Answer {
     pub fn wrote(&self) -> bool {
         match self {
             Answer::Put { .. } | Answer::Delete { deleted: 1.., .. } => true,
+            Answer::Lease(LeaseAnswer::Revoked { deleted: 1.., .. }) => true,
             Answer::Txn { responses, .. } => responses.iter().any(Answer::wrote),
             _ => false,
         }
@@ -139,6 +146,8 @@ pub struct Change {
     pub key: Bytes,
     /// None: deleted.
     pub value: Option<Bytes>,
+    /// What it is attached to; 0 = nothing.
+    pub lease: LeaseId,
 }
 
 /// Everything that one run showed.
@@ -211,6 +220,8 @@ impl Outcome {
         let answer = match fault.code {
             Code::Timeout | Code::Shutdown | Code::Corrupt => return Outcome::Unknown,
             Code::NoKey => Answer::NoKey,
+            Code::NoLease => Answer::NoLease,
+            Code::LeaseExists => Answer::LeaseExists,
             Code::Future => Answer::Future { newest: bound() },
             Code::Compacted => Answer::Compacted { first: bound() },
             Code::Err
@@ -219,7 +230,6 @@ impl Outcome {
             | Code::TooLarge
             | Code::TooManyOps
             | Code::DupKey
-            | Code::NoLease
             | Code::NoMember
             | Code::MemberExists
             | Code::Learner
@@ -279,8 +289,21 @@ fn show_request(f: &mut fmt::Formatter<'_>, request: &Request) -> fmt::Result {
             let physical = if compact.physical { " physical" } else { "" };
             write!(f, "compact {}{physical}", compact.revision)
         }
+        Request::Lease(lease) => show_lease_request(f, lease),
         Request::Txn(txn) => show_txn(f, txn),
         other => write!(f, "{other:?}"),
+    }
+}
+
+fn show_lease_request(f: &mut fmt::Formatter<'_>, request: &LeaseRequest) -> fmt::Result {
+    match request {
+        LeaseRequest::Grant { id, ttl_s } => write!(f, "grant lease {id} ttl {ttl_s}"),
+        LeaseRequest::Revoke { id } => write!(f, "revoke lease {id}"),
+        LeaseRequest::KeepAlive { ids } => write!(f, "keep leases {ids:?}"),
+        LeaseRequest::TimeToLive { id, keys } => {
+            write!(f, "ttl of lease {id}{}", if *keys { " keys" } else { "" })
+        }
+        LeaseRequest::List => f.write_str("list leases"),
     }
 }
 
@@ -437,6 +460,9 @@ impl fmt::Display for Answer {
             Answer::Value(None) => f.write_str("null"),
             Answer::Value(Some(value)) => write!(f, "{}", Shown(value)),
             Answer::NoKey => f.write_str("NOKEY"),
+            Answer::Lease(answer) => write!(f, "{answer:?}"),
+            Answer::NoLease => f.write_str("NOLEASE"),
+            Answer::LeaseExists => f.write_str("LEASEEXISTS"),
             Answer::Future { newest } => write!(f, "FUTURE {newest}"),
             Answer::Compacted { first } => write!(f, "COMPACTED {first}"),
             Answer::Compact { revision } => write!(f, "compacted {revision}"),

@@ -8,6 +8,7 @@
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
 //! - L9: and have swept all that compactions left.
+//! - L10: leases go when their time is over; `lease_watch` has the details.
 //! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over. So a
 //!   joint membership was left by then.
 //! - L8: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong
@@ -34,6 +35,7 @@ impl World {
     /// Faults end here. What was unreliable is reliable, or gone.
     fn heal(&mut self) {
         self.calm = true;
+        self.leases.healed_at = self.now;
         self.dismiss_operator();
         self.net.calm();
         let members: Vec<usize> = self.members().collect();
@@ -208,6 +210,9 @@ impl World {
         if self.sound() && self.watch.elections > elections {
             let more = self.watch.elections - elections;
             self.fail("L4", format!("{more} elections though nothing happened"));
+        }
+        if self.sound() {
+            self.check_leases_gone();
         }
         self.clients.budget = 0;
         let due = self.now + 10 * election + stream;

@@ -10,7 +10,7 @@
 //!                                           +--> clients: ask, wait, give up; write down what they saw
 //!                                           +--> faults: what the plan's lines do
 //!                                           +--> operator: who belongs to the cluster, and who leads it
-//!                                           +--> watch, roster, forks: what must hold at every event
+//!                                           +--> watch, roster, forks, lease_watch: what must hold at every event
 //! ```
 //!
 //! # How to think about it
@@ -44,8 +44,8 @@
 //!
 //! # What is checked
 //!
-//! During the run, at every turn, message and answer: [`watch`], [`states`] and [`forks`] have the list (V01 to V24, S1,
-//! L6). At the end: what the clients and the operator were told ([`check`], two judges; [`operator`], V22 and V23), equal
+//! During the run, at every turn, message and answer: [`watch`], [`states`], [`forks`] and [`lease_watch`] have the list (V01 to V24, V30 to V33,
+//! S1, L6). At the end: what the clients and the operator were told ([`check`], three judges; [`operator`], V22 and V23), equal
 //! content everywhere, every byte of every file (V13, V15).
 //! An assertion of the node that fails is caught and is a failure with its place as a name.
 //!
@@ -72,6 +72,8 @@ mod faults;
 mod finish;
 mod forks;
 pub mod generate;
+mod lease_load;
+mod lease_watch;
 mod liveness;
 mod machine;
 mod net;

@@ -18,6 +18,10 @@ pub struct Options {
     pub ops: u64,
     /// Different keys. Few make contention.
     pub keys: u64,
+    /// Leases that clients keep alive at a time; 0: they ask for none.
+    pub leases: u64,
+    /// Seconds of the longest TTL.
+    pub ttl_max: u64,
     /// Bytes of the longest values.
     pub value_max: u64,
     /// Of a hundred operations, so many are transactions.
@@ -72,6 +76,8 @@ impl Default for Options {
             clients: 6,
             ops: 1_000,
             keys: 8,
+            leases: 0,
+            ttl_max: 4,
             value_max: 3_000,
             txns: 0,
             think: 2 * MS,
@@ -117,7 +123,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 31] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 33] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -125,6 +131,8 @@ impl Options {
             ("clients", Field::Number(&mut self.clients)),
             ("ops", Field::Number(&mut self.ops)),
             ("keys", Field::Number(&mut self.keys)),
+            ("leases", Field::Number(&mut self.leases)),
+            ("ttl-max", Field::Number(&mut self.ttl_max)),
             ("value-max", Field::Number(&mut self.value_max)),
             ("txns", Field::Number(&mut self.txns)),
             ("think", Field::Span(&mut self.think)),
@@ -185,6 +193,9 @@ impl Options {
         let at_least_one = [self.keys, self.forks, self.catchup, self.checkpoint, self.sweep];
         if at_least_one.contains(&0) {
             return wrong("keys, forks, catchup, checkpoint and sweep begin at 1");
+        }
+        if self.ttl_max == 0 || self.ttl_max > 1_000_000 {
+            return wrong("a TTL is one second to a million");
         }
         if self.heartbeat == 0 || self.election < 5 * self.heartbeat {
             return wrong("an election timeout is at least five heartbeats");

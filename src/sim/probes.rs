@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 
 use super::check::txn::{Asked, answered};
 use super::history::{Answer, History, Outcome};
-use crate::api::{CompareResult, Delete, Op, Order, Put, Range, Request, SortBy, Span, Target, Txn};
+use crate::api::{
+    CompareResult, Delete, LeaseAnswer, LeaseRequest, Op, Order, Put, Range, Request, SortBy, Span, Target,
+    Txn,
+};
 
-/// Counts by name: `put ok`, `txn NOKEY`, `then: delete`, `version < fails`, `range by mod desc`.
+/// Counts by name: `put ok`, `txn NOKEY`, `then: delete`, `version < fails`, `range by mod desc`, `revoke with keys`. What
+/// entries did about leases is counted by `lease_watch`: `entry ends a lease`.
 pub type Probes = BTreeMap<String, u64>;
 
 pub fn probes(history: &History) -> Probes {
@@ -20,6 +24,7 @@ pub fn probes(history: &History) -> Probes {
             Request::Txn(txn) if txn.is_read_only() => "reading txn",
             Request::Txn(_) => "txn",
             Request::Compact(_) => "compact",
+            Request::Lease(lease) => of_leases(lease),
             _ => "exists",
         };
         let came_of_it = match &op.outcome {
@@ -27,6 +32,9 @@ pub fn probes(history: &History) -> Probes {
             Outcome::Refused { code, .. } => code.word(),
             Outcome::Answered { answer, .. } => match answer {
                 Answer::NoKey => "NOKEY",
+                Answer::NoLease => "NOLEASE",
+                Answer::LeaseExists => "LEASEEXISTS",
+                Answer::Lease(told) => told_of_leases(told),
                 Answer::Future { .. } => "FUTURE",
                 Answer::Compacted { .. } => "COMPACTED",
                 Answer::Put { .. }
@@ -39,6 +47,11 @@ pub fn probes(history: &History) -> Probes {
             },
         };
         hit(&mut probes, format!("{name} {came_of_it}"));
+        if let Request::Put(put) = &op.request
+            && let Some(name) = with_a_lease(put)
+        {
+            hit(&mut probes, format!("{name} {came_of_it}"));
+        }
         if let (Request::Txn(txn), Outcome::Answered { answer, .. }) = (&op.request, &op.outcome) {
             look_into(txn, answer, &mut probes);
         }
@@ -56,12 +69,13 @@ fn options(asked: Asked, answer: &Answer) -> Vec<String> {
     };
     match (asked, answer) {
         (Asked::Put(put), Answer::Put { previous, .. }) => {
-            let Put { ignore_value, ignore_lease, .. } = *put;
+            let Put { lease, ignore_value, ignore_lease, .. } = *put;
             chosen(&[
                 (matches!(previous, Some(Some(_))), "put over something"),
                 (matches!(previous, Some(None)), "put over nothing"),
                 (ignore_value, "put keeps the value"),
                 (ignore_lease, "put keeps the lease"),
+                (lease != 0, "put attaches"),
             ])
         }
         (Asked::Delete(Delete { span, .. }), Answer::Delete { deleted, previous, .. }) => {
@@ -99,6 +113,46 @@ fn options(asked: Asked, answer: &Answer) -> Vec<String> {
             names
         }
         _ => Vec::new(),
+    }
+}
+
+fn of_leases(asked: &LeaseRequest) -> &'static str {
+    match asked {
+        LeaseRequest::Grant { id, .. } if *id != 0 => "grant of an id",
+        LeaseRequest::Grant { ttl_s: ..=0, .. } => "grant of no time",
+        LeaseRequest::Grant { .. } => "grant",
+        LeaseRequest::Revoke { .. } => "revoke",
+        LeaseRequest::KeepAlive { ids } if ids.len() > 1 => "keepalive of several",
+        LeaseRequest::KeepAlive { .. } => "keepalive",
+        LeaseRequest::TimeToLive { keys: true, .. } => "ttl and keys",
+        LeaseRequest::TimeToLive { .. } => "ttl",
+        LeaseRequest::List => "list",
+    }
+}
+
+fn told_of_leases(told: &LeaseAnswer) -> &'static str {
+    match told {
+        LeaseAnswer::Granted { .. } => "ok",
+        LeaseAnswer::Revoked { deleted: 1.., .. } => "with keys",
+        LeaseAnswer::Revoked { .. } => "without keys",
+        LeaseAnswer::Kept(ttls) if ttls.iter().all(|ttl_s| *ttl_s > 0) => "kept",
+        LeaseAnswer::Kept(ttls) if ttls.iter().all(|ttl_s| *ttl_s == 0) => "gone",
+        LeaseAnswer::Kept(_) => "kept in part",
+        LeaseAnswer::TimeToLive { time: None, .. } => "gone",
+        LeaseAnswer::TimeToLive { keys, .. } if keys.is_empty() => "there",
+        LeaseAnswer::TimeToLive { .. } => "with keys",
+        LeaseAnswer::List(ids) if ids.is_empty() => "none",
+        LeaseAnswer::List(_) => "some",
+    }
+}
+
+/// A put that is asked for with something of leases, once more by that.
+fn with_a_lease(put: &Put) -> Option<&'static str> {
+    match (put.lease, put.ignore_value, put.prev_kv) {
+        (0, ..) => put.ignore_lease.then_some("keeping put"),
+        (_, true, _) => Some("attaching put of no value"),
+        (_, _, true) => Some("attaching put with prev"),
+        _ => Some("attaching put"),
     }
 }
 
@@ -143,6 +197,11 @@ fn look_into(txn: &Txn, answer: &Answer, probes: &mut Probes) {
             Op::Txn(_) => "txn",
         };
         hit(probes, format!("{branch}: {name}"));
+        if let Op::Put(Put { lease, ignore_lease, .. }) = op {
+            let name =
+                if *ignore_lease { Some("keeping put") } else { (*lease != 0).then_some("attaching put") };
+            name.into_iter().for_each(|name| hit(probes, format!("{branch}: {name}")));
+        }
         if let Op::Txn(txn) = op {
             look_into(txn, response, probes);
         }

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use super::check::txn::{Asked, Course};
 use super::history::Change;
 use super::world::World;
-use crate::api::{Code, Command, Compact, Delete, KeyValue, Put, Range, RangeResult, Span, Txn, command};
-use crate::base::{Index, Revision};
+use crate::api::{
+    Code, Command, Compact, Delete, KeyValue, LeaseRef, Put, Range, RangeResult, Span, Txn, command,
+};
+use crate::base::{Index, LeaseId, Revision};
 
 /// Why something could not be read.
 enum Unreadable {
@@ -70,11 +72,14 @@ impl World {
             {
                 compacted = revision;
             }
-            match happened(&committed.payload, compacted, done + 1, &ask) {
-                Ok(changes) if changes.is_empty() => {}
-                Ok(changes) => {
-                    done += 1;
-                    made.push((index, done, changes));
+            let (lease, ended) = (|id| self.leases.was_there(id, index), |id| self.leases.ended(id, index));
+            let when = When { compacted, last, lease: &lease, ended: &ended };
+            match happened(&committed.payload, done + 1, &when, &ask) {
+                Ok(revisions) => {
+                    for changes in revisions {
+                        done += 1;
+                        made.push((index, done, changes));
+                    }
                 }
                 Err(Unreadable::Hidden) => {
                     blind = true;
@@ -141,9 +146,10 @@ impl World {
             }
             let committed = self.watch.committed[*index as usize - 1].as_ref().expect("it was read back");
             let ask = |span: &Span, revision| self.read_at(member, span, revision);
-            // It made a revision, so it was not stopped by a compaction.
-            match happened(&committed.payload, 0, *revision, &ask) {
-                Ok(now) => *changes = now,
+            // It made a revision, so neither a compaction nor the want of a lease stopped it.
+            let when = When { compacted: 0, last, lease: &|_| Some(true), ended: &|_| Some(true) };
+            match happened(&committed.payload, *revision, &when, &ask) {
+                Ok(now) => *changes = now.into_iter().next().unwrap_or_default(),
                 Err(Unreadable::Hidden) => return Err(format!("member {member} hides revision {revision}")),
                 Err(Unreadable::Wrong(why)) => {
                     return Err(format!("member {member} cannot be read at revision {revision}: {why}"));
@@ -174,21 +180,49 @@ impl World {
     }
 }
 
-/// What the store says this entry did at a revision; nothing: the revision is another entry's. When it was applied, nothing
-/// older than `compacted` could be read.
+/// When an entry was applied.
+struct When<'a> {
+    /// Nothing older could be read.
+    compacted: Revision,
+    /// The store's afterwards.
+    last: Revision,
+    /// Whether this lease was there, if that is known.
+    lease: &'a dyn Fn(LeaseId) -> Option<bool>,
+    /// Whether it ended this lease.
+    ended: &'a dyn Fn(LeaseId) -> Option<bool>,
+}
+
+impl When<'_> {
+    /// Of a lease that is known from a snapshot alone nobody says whether it was there.
+    fn lease_was_there(&self, id: LeaseId) -> Result<bool, Unreadable> {
+        (self.lease)(id).ok_or(Unreadable::Hidden)
+    }
+}
+
+/// What the store says this entry did at a revision, and at those behind it if it made several; nothing: the revision is
+/// another entry's.
 fn happened(
     payload: &Bytes,
-    compacted: Revision,
     revision: Revision,
+    when: &When,
     ask: &Ask,
-) -> Result<Vec<Change>, Unreadable> {
+) -> Result<Vec<Vec<Change>>, Unreadable> {
     let (_, decoded) = command::decode(payload.clone()).map_err(|why| Unreadable::Wrong(why.0))?;
-    match decoded {
-        Command::Put(put) => was_put(&put, revision, ask),
-        Command::Delete(delete) => was_deleted(&delete, revision, ask),
-        Command::Txn(txn) => was_done(&txn, compacted, revision, ask),
-        Command::Publish { .. } | Command::Members(_) | Command::Compact(_) => Ok(Vec::new()),
-    }
+    let changes = match decoded {
+        Command::Put(put) => match put.lease == 0 || when.lease_was_there(put.lease)? {
+            true => was_put(&put, revision, ask)?,
+            false => Vec::new(), // What is there may be of a transaction that put this key and others.
+        },
+        Command::Delete(delete) => was_deleted(&delete, revision, ask)?,
+        Command::Txn(txn) => was_done(&txn, revision, when, ask)?,
+        Command::LeaseRevoke { leases, .. } => return ends(&leases, revision, when, ask),
+        Command::Publish { .. }
+        | Command::Members(_)
+        | Command::Compact(_)
+        | Command::LeaseGrant { .. }
+        | Command::LeaseCheckpoint { .. } => Vec::new(),
+    };
+    Ok(if changes.is_empty() { Vec::new() } else { vec![changes] })
 }
 
 fn was_put(put: &Put, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
@@ -198,32 +232,63 @@ fn was_put(put: &Put, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unre
     }
     let found = ask(&key, revision)?;
     let new = found.kvs.into_iter().filter(|kv| kv.mod_revision == revision);
-    Ok(new.map(|kv| Change { revision, key: kv.key, value: Some(kv.value) }).collect())
+    Ok(new.map(|kv| Change { revision, key: kv.key, value: Some(kv.value), lease: kv.lease }).collect())
 }
 
 fn was_deleted(delete: &Delete, revision: Revision, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
-    let before = ask(&delete.span, revision - 1)?;
-    if before.kvs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let after = ask(&delete.span, revision)?;
-    let gone = before.kvs.into_iter().filter(|kv| after.kvs.iter().all(|left| left.key != kv.key));
-    Ok(gone.map(|kv| Change { revision, key: kv.key, value: None }).collect())
+    gone(&delete.span, revision, 0, ask)
 }
 
-fn was_done(
-    txn: &Txn,
-    compacted: Revision,
-    revision: Revision,
+/// What of a span was there before a revision and is not any more; nothing, unless something of it was attached to `lease`.
+fn gone(span: &Span, revision: Revision, lease: LeaseId, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
+    let before = ask(span, revision - 1)?.kvs;
+    if before.is_empty() || (lease != 0 && before.iter().all(|kv| kv.lease != lease)) {
+        return Ok(Vec::new());
+    }
+    let after = ask(span, revision)?.kvs;
+    let gone = before.into_iter().filter(|kv| after.iter().all(|left| left.key != kv.key));
+    let gone: Vec<KeyValue> = gone.collect();
+    if lease != 0 && gone.iter().all(|kv| kv.lease != lease) {
+        return Ok(Vec::new());
+    }
+    Ok(gone.into_iter().map(|kv| Change { revision, key: kv.key, value: None, lease: 0 }).collect())
+}
+
+/// Each lease that had keys made a revision.
+fn ends(
+    leases: &[LeaseRef],
+    mut revision: Revision,
+    when: &When,
     ask: &Ask,
-) -> Result<Vec<Change>, Unreadable> {
+) -> Result<Vec<Vec<Change>>, Unreadable> {
+    let everything = Span::Prefix(Bytes::new());
+    let mut revisions = Vec::new();
+    for lease in leases {
+        if revision > when.last {
+            break;
+        }
+        if !(when.ended)(lease.id).ok_or(Unreadable::Hidden)? {
+            continue;
+        }
+        let changes = gone(&everything, revision, lease.id, ask)?;
+        if !changes.is_empty() {
+            revisions.push(changes);
+            revision += 1;
+        }
+    }
+    Ok(revisions)
+}
+
+fn was_done(txn: &Txn, revision: Revision, when: &When, ask: &Ask) -> Result<Vec<Change>, Unreadable> {
     let mut unread = None;
     let mut look = |span: &Span| -> Vec<KeyValue> {
         ask(span, revision - 1).map_err(|why| unread = Some(why)).map_or(Vec::new(), |found| found.kvs)
     };
     let course = Course::new(txn, &mut look);
-    let stop = course.stop(compacted, revision - 1, &mut look);
-    if let Some(why) = unread {
+    let mut unknown = None;
+    let mut leases = |id| when.lease_was_there(id).map_err(|why| unknown = Some(why)).unwrap_or(true);
+    let stop = course.stop(when.compacted, revision - 1, &mut look, &mut leases);
+    if let Some(why) = unread.or(unknown) {
         return Err(why);
     }
     let mut changes = BTreeMap::new();

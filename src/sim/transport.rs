@@ -185,6 +185,7 @@ impl World {
                 PeerCall::ProposeRefused { number: *number, request_ids, busy: false }
             }
             PeerCall::ReadIndex { id } => PeerCall::ReadIndexReply { id: *id, index: None },
+            PeerCall::LeaseAsk { id, .. } => PeerCall::LeaseAnswer { id: *id, answer: None },
             PeerCall::SnapshotBegin { stream, .. } | PeerCall::SnapshotChunk { stream, .. } => {
                 PeerCall::SnapshotAbort { stream: *stream }
             }

@@ -31,7 +31,7 @@ pub fn txn(rng: &mut Rng, asking: &Asking, seen: Option<&KeyValue>) -> Txn {
 
 struct Maker<'m> {
     rng: &'m mut Rng,
-    asking: &'m Asking,
+    asking: &'m Asking<'m>,
     seen: Option<&'m KeyValue>,
     writes: bool,
     /// All its reads are, if it writes nothing.
@@ -49,7 +49,7 @@ impl Maker<'_> {
     }
 
     fn op(&mut self, depth: u64) -> Op {
-        let Asking { keys, value_max, known, number } = *self.asking;
+        let Asking { keys, value_max, known, number, leases } = *self.asking;
         match self.rng.below(if self.writes { 16 } else { 6 }) {
             0 if depth < 3 => Op::Txn(self.txn(depth + 1)),
             0..=5 => {
@@ -66,6 +66,8 @@ impl Maker<'_> {
                 let mut put = put(self.rng, keys, value_max, &format!("v{number}.{}", self.puts));
                 if self.rng.one_in(60) {
                     put.lease = 7;
+                } else {
+                    leases.attach(self.rng, &mut put);
                 }
                 Op::Put(put)
             }
@@ -74,7 +76,7 @@ impl Maker<'_> {
 
     /// One that may hold.
     fn compare(&mut self) -> Compare {
-        let Asking { keys, known, .. } = *self.asking;
+        let Asking { keys, known, leases, .. } = *self.asking;
         let rng = &mut *self.rng;
         let result = match rng.below(6) {
             0..=2 => CompareResult::Equal,
@@ -86,11 +88,12 @@ impl Maker<'_> {
         if let Some(seen) = self.seen
             && rng.one_in(3)
         {
-            let target = match rng.below(4) {
+            let target = match rng.below(if leases.is_empty() { 4 } else { 5 }) {
                 0 => Target::Value(seen.value.clone()),
                 1 => Target::Version(seen.version.cast_signed()),
                 2 => Target::Create(seen.create_revision.cast_signed()),
-                _ => Target::Mod(seen.mod_revision.cast_signed()),
+                3 => Target::Mod(seen.mod_revision.cast_signed()),
+                _ => Target::Lease(seen.lease),
             };
             return Compare { span: Span::Key(seen.key.clone()), target, result };
         }

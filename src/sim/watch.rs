@@ -235,6 +235,7 @@ impl World {
             };
             self.trace.line(self.now, member as u64, || format!("{what} in term {}", standing.term));
             self.watch.elections += u64::from(leads);
+            self.leases.last_election = self.now;
             if leads {
                 self.check_leases(member, standing.term);
             }
@@ -372,6 +373,7 @@ impl World {
             self.fail("V06", what);
         }
         self.observe_state(member, before, applied.index);
+        self.watch_leases();
         self.read_back(member, applied.index);
         let seen = &mut self.watch.seen[member];
         (seen.applied, seen.revision) = (applied.index, revision);

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::clients::Clients;
+use super::lease_watch::LeaseWatch;
 use super::machine::Machine;
 use super::net::{Answer, ConnNo, Net, Piece};
 use super::operator::Operator;
@@ -155,6 +156,7 @@ pub struct World {
     pub(super) operator: Operator,
     pub(super) watch: Watch,
     pub(super) readback: Readback,
+    pub(super) leases: LeaseWatch,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
     /// No more faults.
@@ -181,6 +183,7 @@ impl World {
             operator: Operator::new(options.seed),
             watch: Watch::new(&options),
             readback: Readback::new(),
+            leases: LeaseWatch::new(plan.entries.iter().map(|entry| entry.action.clone())),
             trace,
             tally: Tally::default(),
             calm: false,

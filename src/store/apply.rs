@@ -54,6 +54,9 @@ impl<D: Disk> Store<D> {
             }
             Some(Command::Members(change)) => self.change_members(change)?,
             Some(Command::Compact(compact)) => self.compact(compact),
+            Some(Command::LeaseGrant { id: lease, ttl_s }) => self.grant_lease(id, *lease, *ttl_s)?,
+            Some(Command::LeaseRevoke { term, leases }) => self.revoke_leases(id, *term, leases)?,
+            Some(Command::LeaseCheckpoint { term, leases }) => self.checkpoint_leases(id, *term, leases)?,
         };
         self.state.applied = id;
         self.state.hash = chain::entry(self.state.hash, id.term, self.state.revision);
@@ -63,7 +66,7 @@ impl<D: Disk> Store<D> {
 
     /// `next` is where the change goes; the one behind it, afterwards.
     pub(super) fn put(&mut self, put: &Put, next: &mut Rev) -> Result<Body> {
-        if put.lease != 0 {
+        if put.lease != 0 && self.lease(put.lease)?.is_none() {
             return Ok(Body::Fault(Fault::no_lease()));
         }
         let revision = next.main;
@@ -79,8 +82,7 @@ impl<D: Disk> Store<D> {
             Some(kept) if put.ignore_value && !planted::on("store-kept-value-is-lost") => kept,
             _ => &put.value,
         };
-        let line = known.map(|known| known.line).unwrap_or_default();
-        self.change_key(spot, &put.key, line, next, &header, value)?;
+        self.change_key(spot, &put.key, known, next, &header, value)?;
         self.state.revision = revision;
         let previous = put.prev_kv.then(|| {
             let (rev, header) = live?;
@@ -98,13 +100,13 @@ impl<D: Disk> Store<D> {
         live: Option<(Rev, Header)>,
     ) -> Result<Option<(Header, Option<Bytes>)>> {
         let Some((rev, old)) = live else {
-            let header = Header { create: revision, version: 1, ..Header::default() };
+            let header = Header { tombstone: false, create: revision, version: 1, lease: put.lease };
             return Ok((!put.ignore_value && !put.ignore_lease).then_some((header, None)));
         };
         let header = Header {
             create: old.create,
             version: old.version + 1 + u64::from(self.misapplies()),
-            lease: if put.ignore_lease { old.lease } else { 0 },
+            lease: if put.ignore_lease { old.lease } else { put.lease },
             tombstone: false,
         };
         let value =
@@ -128,8 +130,8 @@ impl<D: Disk> Store<D> {
             bounds.from = successor(&last.key);
             for doomed in batch {
                 let (spot, known) = self.known(&doomed.key)?;
-                let line = known.expect("it was just found").line;
-                self.change_key(spot, &doomed.key, line, next, &Header::tombstone(), &[])?;
+                assert!(known.is_some(), "it was just found");
+                self.change_key(spot, &doomed.key, known, next, &Header::tombstone(), &[])?;
                 deleted += 1;
                 if delete.prev_kv {
                     previous.push(doomed);
@@ -186,16 +188,18 @@ impl<D: Disk> Store<D> {
         Ok((spot, (!is_dead).then_some(known)))
     }
 
-    /// Makes `next` the newest change of a key, and counts it up.
-    fn change_key(
+    /// Makes `next` the newest change of a key, of which `known` is what the store held before, and counts it up. Whatever
+    /// changes a key goes through here: this is also what attaches it to a lease, and detaches it.
+    pub(super) fn change_key(
         &mut self,
         spot: Spot,
         key: &[u8],
-        mut line: Line,
+        known: Option<Known>,
         next: &mut Rev,
         header: &Header,
         value: &[u8],
     ) -> Result<()> {
+        let (old_lease, mut line) = known.map(|known| (known.header.lease, known.line)).unwrap_or_default();
         let rev = *next;
         assert!(
             line.newest().is_none_or(|newest| newest.main < rev.main),
@@ -215,6 +219,6 @@ impl<D: Disk> Store<D> {
         if !planted::on("store-sub-revision-stays") {
             next.sub = next.sub.checked_add(1).expect("a store holds fewer than 2^32 keys");
         }
-        Ok(())
+        self.attach(key, old_lease, header.lease)
     }
 }

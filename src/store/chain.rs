@@ -19,6 +19,7 @@
 //! chains that differ meet again in one of 2^64 cases per step. Both are odds against accidents, not against
 //! somebody who chooses values: such a one gains that a divergence that already happened stays unnoticed.
 
+use super::LEASES;
 use super::digest::Digest;
 use crate::base::crc::crc32;
 use crate::base::{Revision, Term};
@@ -49,6 +50,15 @@ pub fn compaction(hash: u64, revision: Revision) -> u64 {
     let mut digest = Digest::resume(hash);
     digest.string(b"compact");
     digest.number(revision);
+    digest.value()
+}
+
+/// Mixes in the record of a lease; an empty one says that it is gone. Its keys follow from the changes of keys.
+pub fn lease(hash: u64, key: &[u8], record: &[u8]) -> u64 {
+    let mut digest = Digest::resume(hash);
+    digest.number(LEASES as u64);
+    digest.string(key);
+    digest.string(record);
     digest.value()
 }
 
@@ -88,6 +98,7 @@ mod tests {
             change(START, b"rev", b"headk", b"ey", b"value"),
             member(START, b"key", b"value"),
             compaction(START, 1),
+            lease(START, b"key", b"value"),
             entry(base, 1, 1),
         ] {
             assert_ne!(base, other);

@@ -7,8 +7,8 @@ use super::line::{Line, Links};
 use super::record::{self, CHANGE_HEAD_BYTES_MAX, Change, Header};
 use super::revision::Rev;
 use super::state::{Phase, State};
-use super::{CHANGES, KEYS, MEMBERS, damaged, member_record};
-use crate::base::{Result, Revision};
+use super::{CHANGES, KEYS, LEASE_KEYS, LEASES, MEMBERS, damaged, lease, member_record};
+use crate::base::{LeaseId, Result, Revision};
 use crate::btree::{self, Tree, View};
 use crate::io::Disk;
 
@@ -36,7 +36,7 @@ pub fn check<D: Disk>(disk: &D, path: &Path) -> Result<Report> {
     let tree = Tree::open(disk, path)?;
     let state = State::decode(path, tree.user())?;
     let report = Report { revision: state.revision, applied_index: state.applied.index, ..Report::default() };
-    let mut check = Check { tree: &tree, path, state, report };
+    let mut check = Check { tree: &tree, path, state, report, leased_keys: 0 };
     match state.phase {
         Phase::Complete => {}
         Phase::Filling => check.find("the file was still being filled".into()),
@@ -47,6 +47,8 @@ pub fn check<D: Disk>(disk: &D, path: &Path) -> Result<Report> {
     check.keys()?;
     check.changes()?;
     check.members()?;
+    check.leases()?;
+    check.attached_keys()?;
     Ok(check.report)
 }
 
@@ -55,6 +57,8 @@ struct Check<'s, D: Disk> {
     path: &'s Path,
     state: State,
     report: Report,
+    /// Keys that name a lease.
+    leased_keys: u64,
 }
 
 /// A change as the line of a key leads to it.
@@ -93,6 +97,7 @@ impl<D: Disk> Check<'_, D> {
             self.find(format!("{}: counted is {counted}, deleted is {}", name(key), header.tombstone));
         }
         self.report.keys += u64::from(counted);
+        self.leased_keys += u64::from(header.lease != 0);
         let (changes, missing) = self.line_of(line)?;
         self.report.changes += changes.len() as u64;
         let mut findings = Vec::new();
@@ -228,6 +233,62 @@ impl<D: Disk> Check<'_, D> {
                 self.find(damaged(self.path, "a member", bad).to_string());
             }
             there = cursor.next()?;
+        }
+        Ok(())
+    }
+}
+
+impl<D: Disk> Check<'_, D> {
+    fn leases(&mut self) -> Result<()> {
+        let mut cursor = self.tree.cursor(View::Now, LEASES);
+        let mut there = cursor.first()?;
+        while there {
+            let record = cursor.value().to_vec()?;
+            match lease::decode_id(&cursor.key()?).and_then(|id| Ok((id, lease::decode(&record)?))) {
+                Ok((id, lease)) if lease.generation > self.state.applied.index => {
+                    self.find(format!("lease {id} of entry {}: that is not applied", lease.generation));
+                }
+                Ok(_) => {}
+                Err(bad) => self.find(format!("a lease: {}", bad.0)),
+            }
+            there = cursor.next()?;
+        }
+        Ok(())
+    }
+
+    /// What is attached says so itself, and all that says so is attached.
+    fn attached_keys(&mut self) -> Result<()> {
+        let mut cursor = self.tree.cursor(View::Now, LEASE_KEYS);
+        let mut count = 0;
+        let mut there = cursor.first()?;
+        while there {
+            let cell = cursor.key()?;
+            match lease::decode_attached(&cell) {
+                Ok((id, key)) => self.attached_key(id, key)?,
+                Err(bad) => self.find(format!("an attached key: {}", bad.0)),
+            }
+            if !cursor.value().is_empty() || cursor.counted() {
+                self.find("an attached key with a value, or counted".into());
+            }
+            count += 1;
+            there = cursor.next()?;
+        }
+        if count != self.leased_keys {
+            self.find(format!("{count} keys are attached to leases, and {} say so", self.leased_keys));
+        }
+        Ok(())
+    }
+
+    fn attached_key(&mut self, id: LeaseId, key: &[u8]) -> Result<()> {
+        if self.tree.get(View::Now, LEASES, &lease::encode_id(id))?.is_none() {
+            self.find(format!("{}: attached to lease {id}, which is not there", name(key)));
+        }
+        let of = match self.tree.get(View::Now, KEYS, key)? {
+            None => 0,
+            Some(cell) => record::decode_key(&cell.to_vec()?).map_or(0, |(_, header, _)| header.lease),
+        };
+        if of != id {
+            self.find(format!("{}: attached to lease {id}, and says {of}", name(key)));
         }
         Ok(())
     }

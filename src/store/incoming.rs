@@ -25,7 +25,7 @@ use super::snapshot::{
     CHUNK_HEAD_BYTES, Cell, HEAD_BYTES, Head, Item, bad_stream, digest_cell, digest_of_head,
 };
 use super::state::{Identity, Phase, State};
-use super::{CHANGES, KEYS, MEMBERS, REPLICATED, Store};
+use super::{CHANGES, KEYS, LEASE_KEYS, LEASES, MEMBERS, REPLICATED, Store, lease};
 use crate::api::Member;
 use crate::base::crc::crc32_from;
 use crate::base::planted;
@@ -352,6 +352,16 @@ impl<D: Disk> Incoming<D> {
                 record::take_key(&mut rest)?;
             }
             MEMBERS => drop(member_record::decode_member(cell.key, cell.value)?),
+            LEASES => {
+                lease::decode_id(cell.key)?;
+                lease::decode(cell.value)?;
+            }
+            LEASE_KEYS => {
+                lease::decode_attached(cell.key)?;
+                if !cell.value.is_empty() {
+                    return Err(Malformed(format!("{} bytes at an attached key", cell.value.len())));
+                }
+            }
             other => unreachable!("root {other} is not among {REPLICATED:?}"),
         }
         Ok(())

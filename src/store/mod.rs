@@ -34,9 +34,10 @@
 //! Quotas are not decided here. They are settings of a member and may differ; a decision in apply that rests on
 //! one would split the cluster. The member that proposes a write asks [`Store::bytes_in_use`] before.
 //!
-//! Left out, so far: leases (a put that names one is refused with NOLEASE) and watches. A delete or compare of a span
-//! and a content hash are done in one go: what they take is bounded by the span, not by a budget. A value is copied
-//! once on its way out.
+//! Leases are two more roots: which there are, and which keys are attached to each ([`lease`](mod@lease)).
+//!
+//! Left out, so far: watches. A delete or compare of a span, a delete of what is attached to a lease, and a content hash
+//! are done in one go: what they take is bounded by the span, not by a budget. A value is copied once on its way out.
 
 mod apply;
 mod chain;
@@ -44,6 +45,7 @@ mod check;
 mod compact;
 mod digest;
 mod incoming;
+mod lease;
 mod line;
 mod member_record;
 mod members;
@@ -67,6 +69,7 @@ use crate::io::Disk;
 pub use crate::btree::{Checkpoint, CheckpointDone, Options};
 pub use check::{Report, check};
 pub use incoming::{Incoming, Job, JobDone};
+pub use lease::Lease;
 pub use members::Joint;
 pub use range::{Budget, Reading};
 pub use snapshot::Snapshot;
@@ -80,8 +83,10 @@ use state::{Phase, State};
 const KEYS: usize = 0;
 const CHANGES: usize = 1;
 const MEMBERS: usize = 2;
+const LEASES: usize = 3;
+const LEASE_KEYS: usize = 4;
 /// Those that are part of the replicated content: all in use.
-const REPLICATED: [usize; 3] = [KEYS, CHANGES, MEMBERS];
+const REPLICATED: [usize; 5] = [KEYS, CHANGES, MEMBERS, LEASES, LEASE_KEYS];
 
 /// One member's copy of the replicated state.
 pub struct Store<D: Disk> {

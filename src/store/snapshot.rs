@@ -66,7 +66,8 @@ pub enum Item<'a> {
     End { cells: u64, digest: u64 },
 }
 
-const CELL_KEY_BYTES_MAX: usize = KEY_BYTES_MAX;
+// A key that is attached to a lease stands behind the lease.
+const CELL_KEY_BYTES_MAX: usize = super::lease::ID_BYTES + KEY_BYTES_MAX;
 // The record of a change holds what the entry held, key and value, and a head that is shorter than the entry's rest.
 const CELL_VALUE_BYTES_MAX: usize = ENTRY_BYTES_MAX + CHANGE_HEAD_BYTES_MAX;
 const _: () = assert!(CELL_KEY_BYTES_MAX < u32::MAX as usize);

@@ -101,7 +101,8 @@ impl<D: Disk> Store<D> {
         if keeps && self.tree.counted(View::Now, KEYS, &put.key)? != Some(true) {
             return Ok(Err(Fault::no_key()));
         }
-        Ok(if put.lease == 0 { Ok(()) } else { Err(Fault::no_lease()) })
+        let is_there = put.lease == 0 || self.lease(put.lease)?.is_some();
+        Ok(if is_there { Ok(()) } else { Err(Fault::no_lease()) })
     }
 
     fn carry_out(&mut self, txn: &Txn, path: &mut vec::IntoIter<bool>, next: &mut Rev) -> Result<TxnResult> {

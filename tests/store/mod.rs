@@ -2,6 +2,7 @@
 
 mod compact;
 mod crash;
+mod lease;
 mod model;
 mod random;
 mod semantics;

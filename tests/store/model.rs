@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Code, Command, Compare, CompareResult, Delete, Fault, KeyValue, Member, MemberChange, Op, Order,
-    Put, Range, RangeResult, SortBy, Span, Target, Txn, TxnResult,
+    Body, Code, Command, Compare, CompareResult, Delete, Fault, KeyValue, LeaseAnswer, LeaseRef, Member,
+    MemberChange, Op, Order, Put, Range, RangeResult, SortBy, Span, Target, Txn, TxnResult,
 };
+use pawl::base::EntryId;
 
 #[derive(Clone)]
 struct Version {
@@ -15,6 +16,14 @@ struct Version {
     version: u64,
     /// None: deleted.
     value: Option<Bytes>,
+    lease: i64,
+}
+
+#[derive(Clone)]
+pub struct Lease {
+    pub granted_by: u64,
+    pub ttl_s: u64,
+    pub remaining_s: u64,
 }
 
 #[derive(Clone)]
@@ -28,6 +37,7 @@ pub struct Model {
     /// Voters of one half only, while the membership is joint.
     pub coming: BTreeSet<u64>,
     pub leaving: BTreeSet<u64>,
+    pub leases: BTreeMap<i64, Lease>,
 }
 
 impl Model {
@@ -41,11 +51,25 @@ impl Model {
             removed: BTreeSet::new(),
             coming: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            leases: BTreeMap::new(),
         }
     }
 
-    pub fn apply(&mut self, command: &Command) -> Body {
+    pub fn apply(&mut self, entry: EntryId, command: &Command) -> Body {
         match command {
+            Command::LeaseGrant { id, ttl_s } => self.grant(entry, *id, *ttl_s),
+            Command::LeaseRevoke { term, leases } => self.revoke(entry, *term, leases),
+            Command::LeaseCheckpoint { term, leases } => {
+                for (lease, left_s) in leases {
+                    if *term == entry.term
+                        && let Some(known) = self.leases.get_mut(&lease.id)
+                        && known.granted_by == lease.generation
+                    {
+                        known.remaining_s = (*left_s).clamp(1, known.ttl_s);
+                    }
+                }
+                Body::Members(Vec::new())
+            }
             Command::Put(put) => self.put(put),
             Command::Delete(delete) => self.delete(delete),
             Command::Txn(txn) => self.txn(txn).map_or_else(Body::Fault, Body::Txn),
@@ -184,8 +208,53 @@ impl Model {
         self.members.values().filter(|member| !member.learner).map(|member| member.id).collect()
     }
 
+    fn grant(&mut self, entry: EntryId, id: i64, ttl_s: u64) -> Body {
+        if id == 0 {
+            return Body::Fault(Fault::no_lease());
+        }
+        if self.leases.contains_key(&id) {
+            return Body::Fault(Fault::lease_exists());
+        }
+        let ttl_s = ttl_s.max(1);
+        self.leases.insert(id, Lease { granted_by: entry.index, ttl_s, remaining_s: ttl_s });
+        Body::Lease(LeaseAnswer::Granted { id, ttl_s })
+    }
+
+    fn revoke(&mut self, entry: EntryId, term: u64, leases: &[LeaseRef]) -> Body {
+        let (mut ended, mut deleted) = (false, 0);
+        for lease in leases {
+            let is_it =
+                |known: &Lease| term == 0 || (term == entry.term && known.granted_by == lease.generation);
+            if !self.leases.get(&lease.id).is_some_and(is_it) {
+                continue;
+            }
+            ended = true;
+            self.leases.remove(&lease.id);
+            let doomed = self.attached(lease.id);
+            self.revision += u64::from(!doomed.is_empty());
+            deleted += doomed.len() as u64;
+            for key in doomed {
+                self.tombstone(&key);
+            }
+        }
+        if !ended {
+            return Body::Fault(Fault::no_lease());
+        }
+        Body::Lease(LeaseAnswer::Revoked { revision: self.revision, deleted })
+    }
+
+    pub fn attached(&self, id: i64) -> Vec<Bytes> {
+        let now = |key: &&Bytes| id != 0 && self.at(key, self.revision).is_some_and(|kv| kv.lease == id);
+        self.keys.keys().filter(now).cloned().collect()
+    }
+
+    fn tombstone(&mut self, key: &Bytes) {
+        let versions = self.keys.get_mut(key).expect("it is there");
+        versions.push(Version { modified: self.revision, created: 0, version: 0, value: None, lease: 0 });
+    }
+
     fn put(&mut self, put: &Put) -> Body {
-        if put.lease != 0 {
+        if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Body::Fault(Fault::no_lease());
         }
         let previous = self.at(&put.key, self.revision);
@@ -202,6 +271,10 @@ impl Model {
             created: previous.as_ref().map_or(self.revision, |kv| kv.create_revision),
             version: previous.as_ref().map_or(1, |kv| kv.version + 1),
             value: Some(value),
+            lease: match &previous {
+                Some(previous) if put.ignore_lease => previous.lease,
+                _ => put.lease,
+            },
         });
         Body::Put { revision: self.revision, previous: put.prev_kv.then_some(previous) }
     }
@@ -212,8 +285,7 @@ impl Model {
             self.revision += 1;
         }
         for kv in &doomed {
-            let versions = self.keys.get_mut(&kv.key).expect("it is there");
-            versions.push(Version { modified: self.revision, created: 0, version: 0, value: None });
+            self.tombstone(&kv.key);
         }
         Body::Delete {
             revision: self.revision,
@@ -255,7 +327,7 @@ impl Model {
                     if keeps && before.at(&put.key, before.revision).is_none() {
                         return Err(Fault::no_key());
                     }
-                    if put.lease != 0 {
+                    if put.lease != 0 && !before.leases.contains_key(&put.lease) {
                         return Err(Fault::no_lease());
                     }
                     // No key is written twice, so a write need not see those before it; it shares their revision.
@@ -373,7 +445,7 @@ impl Model {
             create_revision: version.created,
             mod_revision: version.modified,
             version: version.version,
-            lease: 0,
+            lease: version.lease,
         })
     }
 }

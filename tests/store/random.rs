@@ -5,11 +5,11 @@ use super::model::Model;
 use super::snapshot::{install, send};
 use super::txn::random_txn;
 use super::*;
-use pawl::api::{Fault, KeyValue, MemberChange, Order, Range, RangeResult, SortBy};
+use pawl::api::{Fault, KeyValue, LeaseRef, MemberChange, Order, Range, RangeResult, SortBy};
 use pawl::base::Rng;
 use pawl::btree::Checkpoint;
 use pawl::io::sim::Damage;
-use pawl::store::{Budget, Reading};
+use pawl::store::{Budget, Lease, Reading};
 
 struct Rig {
     rng: Rng,
@@ -83,15 +83,40 @@ impl Rig {
     }
 
     fn apply(&mut self) {
-        let revision = self.model.revision;
-        let command = (!self.rng.one_in(20)).then(|| random_command(&mut self.rng, revision));
+        let command = (!self.rng.one_in(20)).then(|| self.random_command());
         let id = EntryId::new(1 + self.log.len() as u64 / 50, self.log.len() as u64 + 1);
         let body = self.store.apply(id, command.as_ref()).unwrap();
         if let Some(command) = &command {
-            assert_eq!(body, self.model.apply(command), "{command:?}");
+            assert_eq!(body, self.model.apply(id, command), "{command:?}");
         }
         assert_eq!(self.store.revision(), self.model.revision);
         self.log.push(command);
+    }
+
+    /// Of leases once in five, mostly of those that there are.
+    fn random_command(&mut self) -> Command {
+        let Rig { rng, model, log, .. } = self;
+        if !rng.one_in(5) {
+            return random_command(rng, model.revision);
+        }
+        let mut term = 1 + log.len() as u64 / 50;
+        if rng.one_in(5) {
+            term -= 1; // Of a client, or of a leader that is none any more.
+        }
+        let refer = |rng: &mut Rng| {
+            let id = random_lease(rng);
+            let granted_by = model.leases.get(&id).map_or(1, |lease| lease.granted_by);
+            LeaseRef { id, generation: granted_by - u64::from(rng.one_in(8)) }
+        };
+        match rng.below(6) {
+            0..3 => Command::LeaseGrant { id: random_lease(rng), ttl_s: rng.below(100) },
+            3 => Command::LeaseRevoke { term: 0, leases: vec![refer(rng)] },
+            4 => Command::LeaseRevoke { term, leases: (0..rng.below(3)).map(|_| refer(rng)).collect() },
+            _ => {
+                let left = |rng: &mut Rng| (refer(rng), rng.below(100));
+                Command::LeaseCheckpoint { term, leases: (0..rng.below(4)).map(|_| left(rng)).collect() }
+            }
+        }
     }
 
     fn read(&mut self) {
@@ -102,6 +127,32 @@ impl Rig {
         }
         let range = random_range(&mut self.rng, self.model.revision);
         assert_eq!(self.store.range(&range).unwrap(), self.model.range(&range), "{range:?}");
+        let id = random_lease(&mut self.rng);
+        let count_max = self.rng.between(1, 4) as usize;
+        let mut attached = self.model.attached(id);
+        assert_eq!(self.store.lease_key_count(id, count_max).unwrap(), attached.len().min(count_max));
+        attached.truncate(count_max);
+        assert_eq!(self.store.lease_keys(id, count_max).unwrap(), attached, "lease {id}");
+        self.assert_leases();
+    }
+
+    /// Asked for a few at a time.
+    fn assert_leases(&self) {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let some = self.store.leases(after, 2).unwrap();
+            after = some.last().map(|(id, _)| *id);
+            found.extend(some);
+            if after.is_none() {
+                break;
+            }
+        }
+        found.sort_by_key(|(id, _)| *id);
+        let expected = self.model.leases.iter().map(|(id, lease)| {
+            let (generation, ttl_s, remaining_s) = (lease.granted_by, lease.ttl_s, lease.remaining_s);
+            (*id, Lease { generation, ttl_s, remaining_s })
+        });
+        assert_eq!(found, expected.collect::<Vec<_>>());
     }
 
     /// Begins a range, or reads on. Restarts and snapshots in between do not matter.
@@ -239,6 +290,7 @@ impl Rig {
         assert!(self.store.removed_members().iter().eq(&self.model.removed));
         assert!(self.store.joint().coming.iter().eq(&self.model.coming));
         assert!(self.store.joint().leaving.iter().eq(&self.model.leaving));
+        self.assert_leases();
 
         // Determinism: the same log, other pages, another disk, and no checkpoint and no sweep at all.
         let other = disk();
@@ -276,6 +328,11 @@ pub fn random_key(rng: &mut Rng) -> Bytes {
     (0..length).map(|_| [0, 1, 2, b'a', b'b', 0xff][rng.below(6) as usize]).collect::<Vec<u8>>().into()
 }
 
+/// Few, of both signs, so that ids come back.
+pub fn random_lease(rng: &mut Rng) -> i64 {
+    [7, 8, -8, i64::MAX, i64::MIN, 0][rng.below(6) as usize]
+}
+
 pub fn random_value(rng: &mut Rng) -> Bytes {
     let length = match rng.below(20) {
         0 => rng.between(1_000, 9_000),
@@ -302,7 +359,7 @@ pub fn random_put(rng: &mut Rng) -> Put {
     Put {
         key: random_key(rng),
         value: if ignore_value { Bytes::new() } else { random_value(rng) },
-        lease: if !ignore_lease && rng.one_in(20) { 7 } else { 0 },
+        lease: if !ignore_lease && rng.one_in(2) { random_lease(rng) } else { 0 },
         prev_kv: rng.one_in(2),
         ignore_value,
         ignore_lease,

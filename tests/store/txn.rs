@@ -1,11 +1,12 @@
 //! Transactions: each rule by name, and random ones for the model.
 
 use super::compact::compact;
-use super::random::{random_put, random_range, random_span, random_value};
+use super::random::{random_lease, random_put, random_range, random_span, random_value};
 use super::*;
 use pawl::api::CompareResult::{self, Equal, Greater, Less, NotEqual};
 use pawl::api::{
-    Code, Compare, Limits, Op, Order, Range, RangeResult, Request, SortBy, Target, Txn, TxnResult, validate,
+    Code, Compare, LeaseAnswer, LeaseRef, Limits, Op, Order, Range, RangeResult, Request, SortBy, Target,
+    Txn, TxnResult, validate,
 };
 use pawl::base::Rng;
 
@@ -37,7 +38,13 @@ fn random_op(rng: &mut Rng, revision: u64, writes: bool, depth: u64) -> Op {
             }
             Op::Range(range)
         }
-        4..8 => Op::Put(random_put(rng)),
+        4..8 => {
+            let mut put = random_put(rng);
+            if rng.one_in(2) {
+                put.lease = 0; // Or most would lack a lease.
+            }
+            Op::Put(put)
+        }
         _ => Op::Delete(Delete { span: random_span(rng), prev_kv: rng.one_in(2) }),
     }
 }
@@ -50,7 +57,7 @@ fn random_compare(rng: &mut Rng, revision: u64) -> Compare {
         1 => Target::Version(near(rng, 4)),
         2 => Target::Create(near(rng, revision)),
         3 => Target::Mod(near(rng, revision)),
-        _ => Target::Lease(near(rng, 1)),
+        _ => Target::Lease(random_lease(rng)),
     };
     Compare { span: random_span(rng), target, result: result[rng.below(4) as usize] }
 }
@@ -344,6 +351,45 @@ fn what_cannot_be_done_leaves_nothing_behind() {
     }
     let first = then(vec![reads_at(key("k"), 3), keeps("absent")]);
     assert_eq!(refused(&mut store, first), Code::NoKey, "puts are asked before reads");
+    assert_sound(&disk, store);
+}
+
+#[test]
+fn a_transaction_attaches_and_detaches_and_a_revocation_takes_what_is_attached() {
+    let (disk, mut store) = store();
+    let attached = |store: &Store<SimDisk>, id| store.lease_keys(id, usize::MAX).unwrap();
+    let with = |key: &'static str, lease| Op::Put(Put { key: key.into(), lease, ..Put::default() });
+    for id in [7, 8] {
+        apply(&mut store, &Command::LeaseGrant { id, ttl_s: 60 });
+    }
+    let all = ["a", "b", "c", "d", "e"].map(|key| with(key, 7)).to_vec();
+    run(&mut store, then([all, vec![puts("f", "")]].concat())); // 2
+    assert_eq!(attached(&store, 7), ["a", "b", "c", "d", "e"]);
+    let keeps_lease = Op::Put(Put { key: "a".into(), ignore_lease: true, ..Put::default() });
+    let inner = then(vec![deletes(key("d")), keeps_lease, with("f", 7)]);
+    let detaches = |other| Txn {
+        success: vec![puts("b", "free"), with("c", 8), Op::Txn(inner.clone())],
+        failure: vec![with("e", other)],
+        ..when(Span::Between("a".into(), "f".into()), Equal, Target::Lease(7))
+    };
+    assert!(run(&mut store, detaches(9)).succeeded, "the lease of the other branch need not be there"); // 3
+    assert_eq!(
+        (attached(&store, 7), attached(&store, 8)),
+        (vec!["a".into(), "e".into(), "f".into()], vec!["c".into()])
+    );
+    assert_eq!(refused(&mut store, detaches(9)), Code::NoLease);
+    assert!(!run(&mut store, detaches(8)).succeeded); // 4
+    assert_eq!(
+        (attached(&store, 7), attached(&store, 8)),
+        (vec!["a".into(), "f".into()], vec!["c".into(), "e".into()])
+    );
+    let revoke = Command::LeaseRevoke { term: 0, leases: vec![LeaseRef { id: 7, generation: 0 }] };
+    let revoked = LeaseAnswer::Revoked { revision: 5, deleted: 2 };
+    assert_eq!(apply(&mut store, &revoke), Body::Lease(revoked));
+    let left = store.range(&Range::new(Span::Prefix(Bytes::new()))).unwrap().unwrap().kvs;
+    let left: Vec<(&[u8], i64)> = left.iter().map(|kv| (&kv.key[..], kv.lease)).collect();
+    assert_eq!(left, [(&b"b"[..], 0), (b"c", 8), (b"e", 8)]);
+    assert_eq!(refused(&mut store, then(vec![puts("a", ""), with("b", 7)])), Code::NoLease);
     assert_sound(&disk, store);
 }
 

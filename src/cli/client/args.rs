@@ -104,6 +104,9 @@ pub enum Command {
     Txn(Txn),
     /// Ends the history before a revision: what can only be seen there goes
     Compaction(Compaction),
+    /// Grants, renews, ends and shows leases
+    #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
+    Lease(Lease),
     /// Reads and changes the cluster's members
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Member(Member),
@@ -248,6 +251,47 @@ pub struct Compaction {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum Lease {
+    /// A new lease of so many seconds
+    Grant(LeaseWords),
+    /// Ends a lease and deletes its keys
+    Revoke(LeaseWords),
+    /// How long a lease has left
+    Timetolive(LeaseTimeToLive),
+    /// Lists the leases
+    List(Rest),
+    /// Renews a lease until it is gone
+    KeepAlive(LeaseKeepAlive),
+}
+
+#[derive(Debug, Args)]
+pub struct LeaseWords {
+    /// A TTL in seconds, or the ID of a lease in hex
+    #[arg(value_name = "TTL|ID")]
+    pub words: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct LeaseTimeToLive {
+    /// In hex, as `lease list` prints it
+    #[arg(value_name = "ID")]
+    pub words: Vec<OsString>,
+    /// Print the keys that are attached
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub keys: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct LeaseKeepAlive {
+    /// In hex, as `lease list` prints it
+    #[arg(value_name = "ID")]
+    pub words: Vec<OsString>,
+    /// Renew once
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub once: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum Member {
     /// Lists the members
     List(Rest),
@@ -334,7 +378,6 @@ const NOT_YET: &[&str] = &[
     "defrag",
     "downgrade",
     "elect",
-    "lease",
     "lock",
     "make-mirror",
     "role",

@@ -2,6 +2,7 @@
 
 mod args;
 mod keys;
+mod lease;
 mod maintenance;
 mod members;
 mod reply;
@@ -46,6 +47,8 @@ enum Failure {
     Protocol(String),
     /// The command worked and what it found is bad news.
     Unhealthy,
+    /// What etcdctl takes for a bad connection.
+    Connection(String),
     /// Everything has been said already.
     Told,
 }
@@ -78,6 +81,7 @@ impl Failure {
             Failure::BadArguments(_) => 128,
             Failure::Input(_) => 3,
             Failure::Feature(_) => 4,
+            Failure::Connection(_) => 2,
             _ => 1,
         }
     }
@@ -89,6 +93,7 @@ impl fmt::Display for Failure {
             Failure::Usage(text)
             | Failure::BadArguments(text)
             | Failure::Feature(text)
+            | Failure::Connection(text)
             | Failure::Input(text)
             | Failure::Fault { text, .. }
             | Failure::Protocol(text) => f.write_str(text),
@@ -180,6 +185,7 @@ impl Client<'_> {
             }
             Command::Member(change) => return self.change_members(change, console),
             Command::Compaction(compaction) => return self.compact(compaction, console),
+            Command::Lease(lease) => return self.lease(lease, console),
             Command::MoveLeader(id) => return self.move_leader(id, console),
             Command::Endpoint(endpoint) => return self.endpoint(endpoint, console),
             Command::Version(_) => console.print(version::text(Role::Client, self.program).as_bytes()),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::api::{KeyValue, Member, RangeResult, Status};
-use crate::base::Revision;
+use crate::api::{KeyValue, LeaseTime, Member, RangeResult, Status};
+use crate::base::{LeaseId, Revision};
 use crate::cli::output::Done;
 use crate::cli::resp::Value;
 
@@ -201,6 +201,52 @@ fn member(item: &Value) -> Option<Member> {
 pub fn member_added(reply: &Value) -> Option<(Member, Vec<Member>)> {
     let map = Map::new(reply)?;
     Some((member(map.value("member")?)?, members(map.value("members")?)?))
+}
+
+fn lease_id(value: &Value) -> Option<LeaseId> {
+    number(value).map(u64::cast_signed)
+}
+
+/// `[id, ttl]`
+pub fn lease_granted(reply: &Value) -> Option<(LeaseId, u64)> {
+    match reply {
+        Value::Array(parts) => match parts.as_slice() {
+            [id, ttl] => Some((lease_id(id)?, number(ttl)?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The TTL of the one lease that was asked for.
+pub fn lease_kept(reply: &Value) -> Option<u64> {
+    match reply {
+        Value::Array(ttls) => match ttls.as_slice() {
+            [ttl] => number(ttl),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The map `id, ttl, granted_ttl, keys`; a TTL of -1 is none.
+pub fn lease_ttl(reply: &Value) -> Option<(Option<LeaseTime>, Vec<Vec<u8>>)> {
+    let map = Map::new(reply)?;
+    let (remaining_s, granted_s) = (map.number("ttl")?, map.number("granted_ttl")?);
+    let time = (remaining_s.cast_signed() >= 0).then_some(LeaseTime { granted_s, remaining_s });
+    let Value::Array(keys) = map.value("keys")? else { return None };
+    let key = |value: &Value| match value {
+        Value::Bulk(bytes) => Some(bytes.clone()),
+        _ => None,
+    };
+    Some((time, keys.iter().map(key).collect::<Option<_>>()?))
+}
+
+pub fn leases(reply: &Value) -> Option<Vec<LeaseId>> {
+    match reply {
+        Value::Array(ids) => ids.iter().map(lease_id).collect(),
+        _ => None,
+    }
 }
 
 pub fn ok(reply: &Value) -> Option<()> {

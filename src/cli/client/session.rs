@@ -215,7 +215,7 @@ fn plain(error: &io::Error) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a client of one command has nothing else to do meanwhile")]
-fn wait(nanos: Nanos) {
+pub fn wait(nanos: Nanos) {
     std::thread::sleep(std::time::Duration::from_nanos(nanos));
 }
 

@@ -2,6 +2,7 @@
 //! of a wrong word names its position and never repeats it, because it may be a value or a password.
 
 use super::frame::Words;
+use super::lease;
 use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
 use super::txn;
@@ -46,18 +47,18 @@ impl Call<'_> {
 }
 
 /// The options of one request.
-struct Given {
+pub struct Given {
     seen: u32,
     values: [u64; OPTIONS],
 }
 
 impl Given {
-    fn has(&self, option: Opt) -> bool {
+    pub fn has(&self, option: Opt) -> bool {
         self.seen & 1 << option as u8 != 0
     }
 
     /// The number of a `Number`, the position of an `Either` or `Choice`; 0 where it was not given.
-    fn value(&self, option: Opt) -> u64 {
+    pub fn value(&self, option: Opt) -> u64 {
         self.values[option as usize]
     }
 }
@@ -116,7 +117,7 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
             (Request::MemberUpdate { id: id(call, first)?, peer_urls }, Shape::Members)
         }
         Run::MoveLeader => (Request::MoveLeader { to: id(call, first)? }, Shape::Ok),
-        _ => return Ok(None),
+        _ => return lease::request(call),
     }))
 }
 
@@ -274,7 +275,7 @@ fn options(call: Call<'_>, mut next: usize) -> Result<(Given, usize), Fault> {
 }
 
 /// Options with nothing behind them.
-fn last_options(call: Call<'_>, next: usize) -> Result<Given, Fault> {
+pub fn last_options(call: Call<'_>, next: usize) -> Result<Given, Fault> {
     let (given, next) = options(call, next)?;
     if next < call.words.count() {
         return Err(call.fault_at(next, "is none of the options"));

@@ -33,6 +33,7 @@
 mod command;
 mod frame;
 mod info;
+mod lease;
 mod reply;
 mod resp;
 mod session;

@@ -1,10 +1,12 @@
 //! The node's replies in RESP.
 
 use super::info;
+use super::lease;
 use super::resp::Resp;
 use super::txn::TxnShape;
 use super::{ServerInfo, info::Sections};
-use crate::api::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status, TxnResult};
+use crate::api::TxnResult;
+use crate::api::{Body, Header, KeyValue, LeaseAnswer, Member, RangeHead, RangePart, RangeResult, Status};
 
 /// What the asker expects to see of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub enum Shape {
     Deleted,
     /// DEL PREV: `revision, deleted, prevs`.
     DeletedKvs,
+    /// LEASE: what that answers.
+    Lease,
     /// TXN: `revision, succeeded, responses`.
     Txn(TxnShape),
     /// STATUS.
@@ -71,7 +75,14 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
             members(all, resp);
         }
         (Shape::Exists, Body::Exists(found)) => resp.integer(*found),
-        (Shape::Ok, Body::Put { .. } | Body::Compacted { .. } | Body::LeaderMoved) => resp.simple("OK"),
+        (Shape::Lease, Body::Lease(answer)) => lease::write(answer, resp),
+        (
+            Shape::Ok,
+            Body::Put { .. }
+            | Body::Compacted { .. }
+            | Body::Lease(LeaseAnswer::Revoked { .. })
+            | Body::LeaderMoved,
+        ) => resp.simple("OK"),
         (Shape::Value, Body::Range(range)) => match range.kvs.first() {
             Some(kv) => resp.bulk(&kv.value),
             None => resp.null(),

@@ -4,13 +4,14 @@
 use self::Argument::{
     Any, Choice, Either, Flag, Many, Maybe, Number, OneOf, Section, Span, Texts, Token, Word,
 };
-use self::Group::{Cluster, Session};
+use self::Group::{Cluster, Leases, Session};
 use self::Kind::{Integer, Key, Pattern, Text};
 
 /// What a command is about; the groups of `HELP` in `redis-cli`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     Keys,
+    Leases,
     Cluster,
     Session,
 }
@@ -19,6 +20,7 @@ impl Group {
     pub fn name(self) -> &'static str {
         match self {
             Group::Keys => "keys",
+            Leases => "leases",
             Cluster => "cluster",
             Session => "session",
         }
@@ -37,6 +39,11 @@ pub enum Run {
     Compact,
     Exists,
     DbSize,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseList,
+    LeaseRevoke,
+    LeaseTtl,
     Status,
     MemberAdd,
     MemberChange,
@@ -85,6 +92,8 @@ pub enum Opt {
     MaxMod,
     MinCreate,
     MaxCreate,
+    Id,
+    Keys,
     Learner,
     Physical,
 }
@@ -302,6 +311,43 @@ pub static COMMANDS: &[Spec] = &[
     ),
     other("INFO", Run::Info, Cluster, &[Any("section", Text)], "The state of this member as text."),
     container(
+        "LEASE",
+        Run::Container,
+        Leases,
+        "Keys that go away when nobody renews their lease.",
+        &[
+            other(
+                "GRANT",
+                Run::LeaseGrant,
+                Leases,
+                &[Word("ttl", Integer), Number(Opt::Id, "ID", "id")],
+                "A new lease of so many seconds; answers its id and TTL.",
+            ),
+            other(
+                "KEEPALIVE",
+                Run::LeaseKeepAlive,
+                Leases,
+                &[Many("id", Integer)],
+                "Begins the time of leases anew; answers the TTL of each, 0 if it is gone.",
+            ),
+            other("LIST", Run::LeaseList, Leases, &[], "The ids of all leases."),
+            other(
+                "REVOKE",
+                Run::LeaseRevoke,
+                Leases,
+                &[Word("id", Integer)],
+                "Ends a lease and deletes its keys.",
+            ),
+            other(
+                "TTL",
+                Run::LeaseTtl,
+                Leases,
+                &[Word("id", Integer), Flag(Opt::Keys, "KEYS")],
+                "How long a lease has left, and which keys it has.",
+            ),
+        ],
+    ),
+    container(
         "MEMBER",
         Run::Container,
         Cluster,
@@ -425,7 +471,6 @@ pub static ABSENT: &[(&str, &str)] = &[
     ("ELECTION", NOT_YET),
     ("EXEC", NO_MULTI),
     ("HASHKV", NOT_YET),
-    ("LEASE", NOT_YET),
     ("LOCK", NOT_YET),
     ("MGET", "not in this version of Pawl: send several GET in one go, or RANGE"),
     ("MULTI", NO_MULTI),

@@ -12,13 +12,15 @@
 //! snapshot chunk:   stream u64 | number u64 | bytes blob
 //! snapshot ack:     stream u64 | next u64 | installed u8
 //! snapshot abort:   stream u64
+//! lease ask:        id u64 | count u32 | (lease i64 | renew u8)*
+//! lease answer:     id u64 | known u8 | index u64 | count u32 | (there u8 | granted u64 | remaining u64)*
 //! introduce:        members, as for somebody who is to join
 //! ```
 
 use bytes::{BufMut, BytesMut};
 
 use super::{Body, KIND_CALL, framed, malformed, members};
-use crate::api::{Code, Fault, PeerCall};
+use crate::api::{Code, Fault, LeaseTime, LeaseWant, PeerCall};
 use crate::base::{EntryId, Writer};
 
 const PROPOSE: u8 = 1;
@@ -32,6 +34,8 @@ const SNAPSHOT_ABORT: u8 = 8;
 const PROPOSE_FAILED: u8 = 9;
 const INTRODUCE: u8 = 10;
 const STATE_HASH: u8 = 11;
+const LEASE_ASK: u8 = 12;
+const LEASE_ANSWER: u8 = 13;
 
 /// The codes with which a proposal can fail, by their number on the wire.
 const CODES: &[Code] = &[
@@ -93,6 +97,29 @@ fn put(call: &PeerCall, out: &mut BytesMut) {
             out.put_u64_le(*id);
             out.put_u8(u8::from(index.is_some()));
             out.put_u64_le(index.unwrap_or(0));
+        }
+        PeerCall::LeaseAsk { id, wants } => {
+            out.put_u8(LEASE_ASK);
+            out.put_u64_le(*id);
+            out.put_u32_le(count(wants.len()));
+            for want in wants {
+                out.put_i64_le(want.id);
+                out.put_u8(u8::from(want.renew));
+            }
+        }
+        PeerCall::LeaseAnswer { id, answer } => {
+            out.put_u8(LEASE_ANSWER);
+            out.put_u64_le(*id);
+            out.put_u8(u8::from(answer.is_some()));
+            let (index, told) = answer.as_ref().map_or((0, &[][..]), |(index, told)| (*index, told));
+            out.put_u64_le(index);
+            out.put_u32_le(count(told.len()));
+            for time in told {
+                out.put_u8(u8::from(time.is_some()));
+                let LeaseTime { granted_s, remaining_s } = time.unwrap_or_default();
+                out.put_u64_le(granted_s);
+                out.put_u64_le(remaining_s);
+            }
         }
         PeerCall::StateHash { index, hash, wrong } => {
             out.put_u8(STATE_HASH);
@@ -170,6 +197,32 @@ pub(super) fn take(body: &mut Body<'_>) -> Result<PeerCall, Fault> {
                 return Err(malformed(format!("an unknown read index of {index}")));
             }
             PeerCall::ReadIndexReply { id, index: known.then_some(index) }
+        }
+        LEASE_ASK => {
+            let id = body.u64()?;
+            let count = body.count(9)?;
+            let mut wants = Vec::with_capacity(count);
+            for _ in 0..count {
+                wants.push(LeaseWant { id: body.u64()?.cast_signed(), renew: body.bool()? });
+            }
+            PeerCall::LeaseAsk { id, wants }
+        }
+        LEASE_ANSWER => {
+            let (id, known, index) = (body.u64()?, body.bool()?, body.u64()?);
+            let count = body.count(17)?;
+            let mut told = Vec::with_capacity(count);
+            for _ in 0..count {
+                let there = body.bool()?;
+                let time = LeaseTime { granted_s: body.u64()?, remaining_s: body.u64()? };
+                if !there && time != LeaseTime::default() {
+                    return Err(malformed("the time of a lease that is not there".into()));
+                }
+                told.push(there.then_some(time));
+            }
+            if !known && (index != 0 || !told.is_empty()) {
+                return Err(malformed("an unknown answer about leases that says something".into()));
+            }
+            PeerCall::LeaseAnswer { id, answer: known.then_some((index, told)) }
         }
         STATE_HASH => PeerCall::StateHash { index: body.u64()?, hash: body.u64()?, wrong: body.bool()? },
         SNAPSHOT_BEGIN => PeerCall::SnapshotBegin {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::{LeaseTime, LeaseWant};
 use crate::base::{EntryId, Rng};
 use crate::raft::types::{Entry, EntryKind, MessageBody};
 
@@ -70,6 +71,15 @@ fn samples() -> Vec<Frame> {
         Frame::Call(PeerCall::ReadIndex { id: 17 }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: Some(0) }),
         Frame::Call(PeerCall::ReadIndexReply { id: 17, index: None }),
+        Frame::Call(PeerCall::LeaseAsk {
+            id: 18,
+            wants: vec![LeaseWant { id: -1, renew: true }, LeaseWant { id: 7, renew: false }],
+        }),
+        Frame::Call(PeerCall::LeaseAnswer { id: 18, answer: None }),
+        Frame::Call(PeerCall::LeaseAnswer {
+            id: 18,
+            answer: Some((9, vec![None, Some(LeaseTime { granted_s: 60, remaining_s: 31 })])),
+        }),
         Frame::Call(PeerCall::StateHash { index: 5, hash: u64::MAX, wrong: true }),
         Frame::Call(PeerCall::SnapshotBegin { stream: 1, at: EntryId::new(2, 3) }),
         Frame::Call(PeerCall::SnapshotChunk { stream: 1, number: 2, bytes: Bytes::from_static(b"chunk") }),

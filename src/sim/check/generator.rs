@@ -48,9 +48,14 @@ pub(super) fn correct(seed: u64, ops: usize, keys: u64, lost_one_in: u64) -> His
         let (before, after) = (&generator.states[before - 1], &generator.states[revision - 1]);
         let revision = revision as Revision;
         let gone = before.keys().filter(|key| !after.contains_key(*key));
-        changes.extend(gone.map(|key| Change { revision, key: key.clone(), value: None }));
+        changes.extend(gone.map(|key| Change { revision, key: key.clone(), value: None, lease: 0 }));
         let put = after.values().filter(|kv| kv.mod_revision == revision);
-        changes.extend(put.map(|kv| Change { revision, key: kv.key.clone(), value: Some(kv.value.clone()) }));
+        changes.extend(put.map(|kv| Change {
+            revision,
+            key: kv.key.clone(),
+            value: Some(kv.value.clone()),
+            lease: kv.lease,
+        }));
     }
     let mut history = History::from_ops(generator.history.ops);
     history.changes = changes;

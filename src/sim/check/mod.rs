@@ -1,4 +1,4 @@
-//! Is what clients saw the work of one strongly consistent store? Two judges, who do not know the store:
+//! Is what clients saw the work of one strongly consistent store? Three judges, who do not know the store:
 //! they are written from what it promises (`docs/protocol.md`, and etcd's semantics), so they import its
 //! vocabulary and nothing of its code.
 //!
@@ -12,6 +12,7 @@
 //!                   +--> compaction: the same, of where history ends   it ends where somebody said, never earlier
 //!                   |
 //!                   +--> wgl:     search per key, no revisions    a second opinion
+//!                   +--> leases:  search per lease                 not gone early, not back
 //! ```
 //!
 //! **[`replay`]** is the main judge. In general it is NP-hard to say whether a history is linearizable; here the
@@ -29,12 +30,16 @@
 //! the values that were seen. It finds what the store's own revisions would hide if they lied consistently, and
 //! mistakes of the first judge. Its search is exponential at worst, so it has a budget.
 //!
-//! What is checked of each kind of answer is written at [`Rule`]. Left out: leases and watches, which the store does not have yet; anything about errors but whether they may have changed something;
-//! the order among equals where a range is sorted by something else than its key, which nobody promises.
+//! What is checked of each kind of answer is written at [`Rule`]. Left out: watches, which the store does not have yet;
+//! anything about errors but whether they may have changed something; the order among equals where a range is sorted by
+//! something else than its key, which nobody promises.
 
 mod compaction;
 #[cfg(test)]
 mod generator;
+#[cfg(test)]
+mod lease_tests;
+pub mod leases;
 mod model;
 pub mod replay;
 mod resolve;
@@ -78,6 +83,8 @@ pub enum Rule {
     Compaction,
     /// No order of the operations on one key explains what was seen.
     Linearizable,
+    /// A lease lives as long as was promised, and does not come back.
+    LeaseLives,
 }
 
 impl Rule {
@@ -94,6 +101,7 @@ impl Rule {
             Rule::ConnectionForward => "connection-forward",
             Rule::Compaction => "compaction",
             Rule::Linearizable => "linearizable",
+            Rule::LeaseLives => "lease-lives",
         }
     }
 }

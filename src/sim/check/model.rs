@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::super::history::ShownKv;
 use crate::api::{KeyValue, Order, Put, Range, RangeResult, SortBy, Span};
-use crate::base::Revision;
+use crate::base::{LeaseId, Revision};
 
 /// The revision of the empty store.
 pub(super) const EMPTY: Revision = 1;
@@ -69,6 +69,22 @@ impl Model {
         let gone: Vec<KeyValue> = self.span(span, revision).into_iter().cloned().collect();
         for kv in &gone {
             self.keys.get_mut(&kv.key).expect("it was just seen").push((revision, None));
+        }
+        gone
+    }
+
+    /// The keys that are attached to a lease at a revision, in order.
+    pub fn attached(&self, lease: LeaseId, revision: Revision) -> Vec<&Bytes> {
+        let is_attached = |kv: &KeyValue| lease != 0 && kv.lease == lease;
+        let now = |changes: &[_]| newest(changes, revision).is_some_and(is_attached);
+        self.keys.iter().filter(|(_, changes)| now(changes)).map(|(key, _)| key).collect()
+    }
+
+    /// Deletes what is attached to the lease, and tells which keys that were.
+    pub fn end_lease(&mut self, lease: LeaseId, revision: Revision) -> Vec<Bytes> {
+        let gone: Vec<Bytes> = self.attached(lease, revision).into_iter().cloned().collect();
+        for key in &gone {
+            self.keys.get_mut(key).expect("it was just seen").push((revision, None));
         }
         gone
     }

@@ -10,8 +10,8 @@ use super::model::{EMPTY, Model};
 use super::resolve::{Claim, Owners, Readback, Seen, assign, puts_all};
 use super::timeline::{self, Floor};
 use super::{Rule, Violation, compaction, txn};
-use crate::api::{Code, Delete, KeyValue, Put, Request, Span};
-use crate::base::Revision;
+use crate::api::{Code, Delete, KeyValue, LeaseAnswer, LeaseRequest, Put, Request, Span};
+use crate::base::{LeaseId, Revision};
 
 const CANDIDATES_SHOWN_MAX: usize = 8;
 
@@ -87,8 +87,9 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
 
 /// The highest revision that anybody named. More revisions than writes is a lie, found before anything counts to it.
 fn last_revision(ops: &[Op], owned: Revision) -> Result<Revision, Violation> {
+    // A lease ends once for every time that it was granted.
     let may_write = |op: &&Op| match &op.request {
-        Request::Put(_) | Request::Delete(_) => true,
+        Request::Put(_) | Request::Delete(_) | Request::Lease(LeaseRequest::Grant { .. }) => true,
         Request::Txn(txn) => txn::writes(txn),
         _ => false,
     };
@@ -127,12 +128,14 @@ fn named_in(answer: &Answer) -> Revision {
         Answer::Exists { revision, .. } => *revision,
         Answer::Future { newest } => *newest,
         Answer::Compact { revision } => *revision,
+        Answer::Lease(LeaseAnswer::Revoked { revision, .. }) => *revision,
+        Answer::Lease(_) | Answer::NoLease | Answer::LeaseExists => 0,
         Answer::Value(_) | Answer::NoKey | Answer::Compacted { .. } => 0,
     }
 }
 
-/// The keys that a revision changed, in order, and what they are now; None is deleted.
-pub(super) type Effect = Vec<(Bytes, Option<Bytes>)>;
+/// The keys that a revision changed, in order, and their value and lease now; None is deleted.
+pub(super) type Effect = Vec<(Bytes, Option<(Bytes, LeaseId)>)>;
 
 pub(super) struct Replay<'a> {
     owners: Owners<'a>,
@@ -154,6 +157,7 @@ impl Replay<'_> {
             Request::Put(put) => self.step_put(op, put, revision)?,
             Request::Delete(delete) => self.step_delete(op, delete, revision)?,
             Request::Txn(txn) => self.step_txn(op, txn, revision)?,
+            Request::Lease(LeaseRequest::Revoke { id }) => self.step_revoke(op, *id, revision)?,
             _ => return Err(wrong(op, "a read was answered like a write")),
         };
         match effect {
@@ -167,13 +171,13 @@ impl Replay<'_> {
         let doubtful = self.in_doubt(&Span::Key(put.key.clone()), revision);
         let after = self.model.put(put, revision).cloned();
         if doubtful {
-            return Ok(after.map(|kv| vec![(kv.key, Some(kv.value))]));
+            return Ok(after.map(|kv| vec![(kv.key, Some((kv.value, kv.lease)))]));
         }
         let Some(after) = after else { return Err(wrong(op, "it keeps what was not there; that is NOKEY")) };
         if let Outcome::Answered { answer: Answer::Put { previous, .. }, .. } = &op.outcome {
             check_put(op, put, previous.as_ref(), before.as_ref())?;
         }
-        Ok(Some(vec![(after.key, Some(after.value))]))
+        Ok(Some(vec![(after.key, Some((after.value, after.lease)))]))
     }
 
     fn step_delete(
@@ -194,6 +198,21 @@ impl Replay<'_> {
             check_delete(op, delete, *deleted, previous, &gone)?;
         }
         Ok(Some(gone.into_iter().map(|kv| (kv.key, None)).collect()))
+    }
+
+    fn step_revoke(
+        &mut self,
+        op: &Op,
+        lease: LeaseId,
+        revision: Revision,
+    ) -> Result<Option<Effect>, Violation> {
+        let doubtful = self.leased_in_doubt(revision);
+        let gone = self.model.end_lease(lease, revision);
+        if doubtful {
+            return Ok(None);
+        }
+        check_revoke(op, &gone)?;
+        Ok(Some(gone.into_iter().map(|key| (key, None)).collect()))
     }
 
     /// A revision that nobody was told of: what was seen of it, or is read back, says what it did.
@@ -217,6 +236,12 @@ impl Replay<'_> {
         let is_told = |seen: &&Seen| told.iter().any(|change| change.key == *seen.key);
         if told.is_empty() && seen.is_empty() {
             return nowhere(format!("revision {revision} changed nothing"));
+        }
+        if seen.is_empty() && self.is_end_of_lease(told, revision) {
+            for change in told {
+                self.model.delete(&Span::Key(change.key.clone()), revision);
+            }
+            return Ok(());
         }
         let mut candidates = self.owners.claim_txn(|txn| self.may_have_done(txn, revision, told));
         match told {
@@ -245,7 +270,8 @@ impl Replay<'_> {
             let key = change.key.clone();
             match &change.value {
                 Some(value) => {
-                    self.model.put(&Put { key, value: value.clone(), ..Put::default() }, revision);
+                    let put = Put { key, value: value.clone(), lease: change.lease, ..Put::default() };
+                    self.model.put(&put, revision);
                 }
                 None => {
                     self.model.delete(&Span::Key(key), revision);
@@ -267,8 +293,9 @@ impl Replay<'_> {
         if candidates.is_empty() {
             return Err(self.owners.nobody_put(revision, first));
         }
-        for Seen { key, value, .. } in seen {
-            let put = Put { key: (*key).clone(), value: (*value).clone(), ..Put::default() };
+        for Seen { key, value, lease, .. } in seen {
+            let (key, value, lease) = ((*key).clone(), (*value).clone(), *lease);
+            let put = Put { key, value, lease, ..Put::default() };
             self.model.put(&put, revision);
         }
         self.claims.push(Claim { revision, what: first.to_string(), candidates });
@@ -276,6 +303,22 @@ impl Replay<'_> {
             self.begin_doubt(revision);
         }
         Ok(())
+    }
+
+    /// Leases end by themselves, each with all its keys at once: nobody need have asked for that.
+    fn is_end_of_lease(&self, told: &[&Change], revision: Revision) -> bool {
+        let Some(first) = told.first() else { return false };
+        if told.iter().any(|change| change.value.is_some()) {
+            return false;
+        }
+        let lease = self.model.at(&first.key, revision).map_or(0, |kv| kv.lease);
+        let attached = self.model.attached(lease, revision);
+        attached.into_iter().eq(told.iter().map(|change| &change.key))
+            || (lease != 0 && self.leased_in_doubt(revision))
+    }
+
+    fn leased_in_doubt(&self, revision: Revision) -> bool {
+        self.doubt.as_ref().is_some_and(|(from, _)| revision >= *from)
     }
 
     fn putters(&self, revision: Revision, seen: &Seen) -> Vec<usize> {
@@ -287,13 +330,16 @@ impl Replay<'_> {
     fn check_read_back(
         &self,
         revision: Revision,
-        effect: &[(Bytes, Option<Bytes>)],
+        effect: &[(Bytes, Option<(Bytes, LeaseId)>)],
         rule: Rule,
         ops: &[&Op],
     ) -> Result<(), Violation> {
         let Some(told) = self.readback.at(revision) else { return Ok(()) };
         let same = told.len() == effect.len()
-            && told.iter().zip(effect).all(|(told, (key, value))| (&told.key, &told.value) == (key, value));
+            && told.iter().zip(effect).all(|(told, (key, value))| {
+                let told_value = told.value.clone().map(|value| (value, told.lease));
+                (&told.key, &told_value) == (key, value)
+            });
         if same {
             return Ok(());
         }
@@ -315,7 +361,10 @@ impl Replay<'_> {
     /// Each revision that nobody was told of needs a write of its own whose outcome is unknown, and that was asked
     /// for before the store was beyond it.
     fn settle(&self, ops: &[Op], floors: &[Floor]) -> Result<(), Violation> {
-        let any = self.gaps.iter().map(|&revision| Claim {
+        // What nobody saw may have been the end of a lease.
+        let leases = ops.iter().any(|op| !txn::attaching(&op.request).is_empty());
+        let gaps = if leases { &[][..] } else { &self.gaps };
+        let any = gaps.iter().map(|&revision| Claim {
             revision,
             what: "nothing that anybody saw".into(),
             candidates: self.owners.unknown(),
@@ -346,7 +395,11 @@ impl Replay<'_> {
             (Request::Txn(_), Answer::Txn { .. }) if answer.wrote() => Ok(true),
             (
                 Request::Txn(txn),
-                Answer::Txn { .. } | Answer::NoKey | Answer::Future { .. } | Answer::Compacted { .. },
+                Answer::Txn { .. }
+                | Answer::NoKey
+                | Answer::NoLease
+                | Answer::Future { .. }
+                | Answer::Compacted { .. },
             ) => self.txn_answer_is_right(op, txn, answer),
             (Request::Delete(delete), Answer::Delete { revision, previous, .. }) => {
                 if !previous.is_empty() {
@@ -403,11 +456,81 @@ impl Replay<'_> {
                 Span::Key(_) => Ok(true),
                 _ => Err(wrong(op, "one value for a span")),
             },
+            (Request::Put(put), Answer::NoLease) if put.lease != 0 => Ok(true),
+            (Request::Lease(asked), answer) => self.lease_answer_is_right(op, asked, answer, *header),
             (Request::Put(put), Answer::NoKey) if put.ignore_value || put.ignore_lease => {
                 Ok(!self.in_doubt(&Span::Key(put.key.clone()), Revision::MAX))
             }
             _ => Err(wrong(op, "an answer to another question")),
         }
+    }
+}
+
+impl Replay<'_> {
+    /// What can be said without knowing when leases end: that is `leases.rs`.
+    fn lease_answer_is_right(
+        &self,
+        op: &Op,
+        asked: &LeaseRequest,
+        answer: &Answer,
+        header: Option<Revision>,
+    ) -> Result<bool, Violation> {
+        let Answer::Lease(told) = answer else {
+            return match (asked, answer) {
+                (LeaseRequest::Grant { .. }, Answer::LeaseExists)
+                | (LeaseRequest::Revoke { .. }, Answer::NoLease) => Ok(true),
+                _ => Err(wrong(op, "an answer to another question")),
+            };
+        };
+        let attached = |id, revision| self.model.attached(id, revision).into_iter();
+        match (asked, told) {
+            (LeaseRequest::Grant { id, ttl_s }, LeaseAnswer::Granted { id: granted, ttl_s: got }) => {
+                let fits = (*id == 0 || id == granted) && *granted != 0 && *got as i64 >= *ttl_s && *got > 0;
+                if fits { Ok(true) } else { Err(wrong(op, "another lease than was asked for")) }
+            }
+            (LeaseRequest::Revoke { .. }, LeaseAnswer::Revoked { deleted: 1.., .. }) => Ok(true),
+            (LeaseRequest::Revoke { id }, LeaseAnswer::Revoked { revision, .. }) => {
+                let nothing = self.leased_in_doubt(*revision) || attached(*id, *revision).next().is_none();
+                if nothing { Ok(true) } else { Err(wrong(op, "keys were attached to it")) }
+            }
+            (LeaseRequest::KeepAlive { ids }, LeaseAnswer::Kept(ttls)) if ids.len() == ttls.len() => Ok(true),
+            (
+                LeaseRequest::TimeToLive { id, keys: asked },
+                LeaseAnswer::TimeToLive { id: of, time, keys },
+            ) => {
+                if id != of || time.is_some_and(|time| time.remaining_s > time.granted_s) {
+                    return Err(wrong(op, "that is not a time to live of it"));
+                }
+                match header {
+                    _ if !asked || time.is_none() => {
+                        if keys.is_empty() {
+                            Ok(true)
+                        } else {
+                            Err(wrong(op, "nobody asked for keys"))
+                        }
+                    }
+                    Some(at) if !self.leased_in_doubt(at) => {
+                        let there: Vec<&Bytes> = attached(*id, at).collect();
+                        let same = there.iter().copied().eq(keys);
+                        if same { Ok(true) } else { Err(wrong(op, format!("attached were {there:?}"))) }
+                    }
+                    _ => Ok(false),
+                }
+            }
+            (LeaseRequest::List, LeaseAnswer::List(_)) => Ok(true),
+            _ => Err(wrong(op, "an answer to another question")),
+        }
+    }
+}
+
+fn check_revoke(op: &Op, gone: &[Bytes]) -> Result<(), Violation> {
+    match &op.outcome {
+        Outcome::Answered { answer: Answer::Lease(LeaseAnswer::Revoked { deleted, .. }), .. }
+            if *deleted != gone.len() as u64 =>
+        {
+            Err(wrong(op, format!("{gone:?} were attached")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -428,13 +551,6 @@ fn check_refusal(op: &Op) -> Result<(), Violation> {
     match &op.outcome {
         Outcome::Refused { code: Code::DupKey, .. } if !twice => Err(wrong(op, "it changes no key twice")),
         Outcome::Answered { .. } if twice => Err(wrong(op, "it could change a key twice; that is DUPKEY")),
-        Outcome::Refused { code: Code::NoLease, .. }
-            if !txn::everything(txn)
-                .iter()
-                .any(|asked| matches!(asked, txn::Asked::Put(put) if put.lease != 0)) =>
-        {
-            Err(wrong(op, "it asks for no lease"))
-        }
         _ => Ok(()),
     }
 }
@@ -481,13 +597,19 @@ pub(super) fn check_delete(
 }
 
 fn shown_changes(changes: &[&Change]) -> String {
-    let changes: Vec<String> =
-        changes.iter().map(|change| shown(&change.key, change.value.as_ref())).collect();
+    let changes: Vec<String> = changes
+        .iter()
+        .map(|change| shown(&change.key, change.value.clone().map(|value| (value, change.lease)).as_ref()))
+        .collect();
     if changes.is_empty() { "nothing".into() } else { changes.join(", ") }
 }
 
-fn shown(key: &[u8], value: Option<&Bytes>) -> String {
-    value.map_or_else(|| format!("delete {}", Shown(key)), |value| format!("{}={}", Shown(key), Shown(value)))
+fn shown(key: &[u8], value: Option<&(Bytes, LeaseId)>) -> String {
+    match value {
+        None => format!("delete {}", Shown(key)),
+        Some((value, 0)) => format!("{}={}", Shown(key), Shown(value)),
+        Some((value, lease)) => format!("{}={} lease {lease}", Shown(key), Shown(value)),
+    }
 }
 
 pub(super) fn wrong(op: &Op, what: impl Into<String>) -> Violation {

@@ -9,8 +9,8 @@ use super::super::history::{Answer, Change, History, Op, Outcome, Shown};
 use super::model::EMPTY;
 use super::txn::{self, Asked};
 use super::{Rule, Violation};
-use crate::api::{KeyValue, Request, Span, Txn};
-use crate::base::Revision;
+use crate::api::{KeyValue, LeaseAnswer, Request, Span, Txn};
+use crate::base::{LeaseId, Revision};
 
 /// What the store told afterwards of its revisions, each in one piece.
 pub(super) struct Readback<'a> {
@@ -123,7 +123,7 @@ impl<'a> Owners<'a> {
                 seen.push(sighting);
                 continue;
             };
-            if first.value != sighting.value {
+            if (first.value, first.lease) != (sighting.value, sighting.lease) {
                 return Err(Violation::two_faces(revision, first, &sighting));
             }
         }
@@ -174,9 +174,11 @@ impl<'a> Owners<'a> {
         self.deletes.iter().filter(|(span, _)| fits(span)).map(|(_, at)| *at).collect()
     }
 
-    /// What the writes of unknown outcome may have touched.
+    /// What the writes of unknown outcome, and the ends of leases, may have touched.
     pub fn unknown_spans(&self) -> Vec<Span> {
+        let leased = self.ops.iter().flat_map(|op| txn::attaching(&op.request)).map(|put| &put.key);
         let keys = self.puts.keys().map(|(key, _)| *key).chain(self.keeping_puts.keys().copied());
+        let keys = keys.chain(leased);
         let spans = keys.map(|key| Span::Key(key.clone()));
         let deleted = self.deletes.iter().map(|(span, _)| (*span).clone());
         let by_txns = self.txns.iter().flat_map(|(txn, _)| txn::everything(txn));
@@ -234,7 +236,13 @@ fn claimed_revision(op: &Op) -> Option<Revision> {
     let Outcome::Answered { answer, .. } = &op.outcome else { return None };
     match answer {
         Answer::Put { revision, .. } => Some(*revision),
-        Answer::Delete { revision, .. } | Answer::Txn { revision, .. } if answer.wrote() => Some(*revision),
+        Answer::Delete { revision, .. }
+        | Answer::Txn { revision, .. }
+        | Answer::Lease(LeaseAnswer::Revoked { revision, .. })
+            if answer.wrote() =>
+        {
+            Some(*revision)
+        }
         _ => None,
     }
 }
@@ -274,18 +282,19 @@ impl Violation {
 pub(super) struct Seen<'a> {
     pub key: &'a Bytes,
     pub value: &'a Bytes,
+    pub lease: LeaseId,
     /// None: told by the read-back.
     op: Option<&'a Op>,
 }
 
 impl<'a> Seen<'a> {
     fn by(op: &'a Op, kv: &'a KeyValue) -> (Revision, Seen<'a>) {
-        (kv.mod_revision, Seen { key: &kv.key, value: &kv.value, op: Some(op) })
+        (kv.mod_revision, Seen { key: &kv.key, value: &kv.value, lease: kv.lease, op: Some(op) })
     }
 
     fn told(change: &'a Change) -> Option<(Revision, Seen<'a>)> {
         let value = change.value.as_ref()?;
-        Some((change.revision, Seen { key: &change.key, value, op: None }))
+        Some((change.revision, Seen { key: &change.key, value, lease: change.lease, op: None }))
     }
 }
 

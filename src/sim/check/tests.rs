@@ -102,6 +102,7 @@ fn read_back() -> Vec<Change> {
         revision,
         key: key.into(),
         value: value.map(Bytes::from),
+        lease: 0,
     };
     vec![
         change(2, "a", Some("1")),
@@ -192,14 +193,14 @@ fn writes_happen_once_or_never() {
     let again = with(op(1, 90, 91, get("a"), found(8, &[kv("a", "1", 2, 8, 4)])));
     assert_eq!(broken(&again), Some(Rule::AppliedOnce));
     let mut unknown_twice = history(told());
-    unknown_twice.changes.push(Change { revision: 8, key: "b".into(), value: Some("4".into()) });
+    unknown_twice.changes.push(Change { revision: 8, key: "b".into(), value: Some("4".into()), lease: 0 });
     assert_eq!(broken(&unknown_twice), Some(Rule::AppliedOnce));
     let refused = with(op(1, 90, 91, get("c"), found(8, &[kv("c", "refused", 8, 8, 1)])));
     assert_eq!(broken(&refused), Some(Rule::RefusedIsRefused));
     let from_nowhere = with(op(1, 90, 91, get("c"), found(8, &[kv("c", "x", 8, 8, 1)])));
     assert_eq!(broken(&from_nowhere), Some(Rule::NothingFromNowhere));
     let mut nobodys_delete = history(told());
-    nobodys_delete.changes.push(Change { revision: 8, key: "b".into(), value: None });
+    nobodys_delete.changes.push(Change { revision: 8, key: "b".into(), value: None, lease: 0 });
     assert_eq!(broken(&nobodys_delete), Some(Rule::NothingFromNowhere));
     // Two gaps, and one write that may have filled one.
     let mut gaps = history(told());

@@ -11,7 +11,7 @@ use super::model::{EMPTY, Model};
 use super::txn::{self, Stop};
 use super::txn_replay::stop_at;
 use super::{Rule, Violation};
-use crate::api::{Request, Span, Txn};
+use crate::api::{LeaseAnswer, Request, Span, Txn};
 use crate::base::Revision;
 
 pub(super) struct Case<'a> {
@@ -80,7 +80,10 @@ impl Case<'_> {
             if serializable { (on_connection, Rule::ConnectionForward) } else { (floor, Rule::RealTime) };
         let header = header.unwrap_or(0);
         let reached = match answer {
-            Answer::Put { revision, .. } | Answer::Delete { revision, .. } | Answer::Txn { revision, .. }
+            Answer::Put { revision, .. }
+            | Answer::Delete { revision, .. }
+            | Answer::Txn { revision, .. }
+            | Answer::Lease(LeaseAnswer::Revoked { revision, .. })
                 if answer.wrote() =>
             {
                 self.above(at, *revision, floor)?;
@@ -99,12 +102,20 @@ impl Case<'_> {
             Answer::Range(result) => self.not_below(at, result.revision, floor, rule)?,
             Answer::Exists { revision, .. } => self.not_below(at, *revision, floor, rule)?,
             Answer::Future { newest } => self.not_below(at, *newest, floor, rule)?,
-            Answer::Compacted { .. } => EMPTY,
             Answer::Compact { revision } => *revision,
+            Answer::Lease(LeaseAnswer::Revoked { revision, .. }) => {
+                self.not_below(at, *revision, floor, rule)?
+            }
+            // Only the header says when.
+            Answer::Lease(_) | Answer::LeaseExists | Answer::Compacted { .. } => EMPTY,
             Answer::Value(value) => self.lowest_fit(at, asked, value.as_ref(), floor, rule)?,
             Answer::NoKey => match &op.request {
-                Request::Txn(txn) => self.lowest_stop(at, txn, header, floor)?,
+                Request::Txn(txn) => self.lowest_stop(at, txn, Stop::NoKey, header, floor)?,
                 _ => self.lowest_fit(at, 0, None, floor, rule)?,
+            },
+            Answer::NoLease => match &op.request {
+                Request::Txn(txn) => self.lowest_stop(at, txn, Stop::NoLease, header, floor)?,
+                _ => EMPTY,
             },
         };
         if header > 0 {
@@ -185,11 +196,12 @@ impl Case<'_> {
         Err(self.violation(rule, what, at, floor))
     }
 
-    /// The lowest revision at which a transaction lacks a key.
+    /// The lowest revision at which a transaction lacks a key, or may lack a lease: `super::leases` asks whether that was there.
     fn lowest_stop(
         &self,
         at: usize,
         txn: &Txn,
+        stop: Stop,
         header: Revision,
         floor: Floor,
     ) -> Result<Revision, Violation> {
@@ -197,11 +209,12 @@ impl Case<'_> {
             return Ok(EMPTY);
         }
         let upto = if header > 0 { header.min(self.last) } else { self.last };
-        let lacks = |revision: &Revision| stop_at(self.model, txn, *revision) == Some(Stop::NoKey);
+        let leases = stop != Stop::NoLease;
+        let lacks = |revision: &Revision| stop_at(self.model, txn, *revision, leases) == Some(stop);
         if let Some(revision) = (floor.revision..=upto).find(lacks) {
             return Ok(revision);
         }
-        let what = format!("nowhere from revision {} to {upto} did it lack a key", floor.revision);
+        let what = format!("nowhere from revision {} to {upto} was it stopped: {stop:?}", floor.revision);
         Err(self.violation(Rule::RealTime, what, at, floor))
     }
 

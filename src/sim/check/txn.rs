@@ -8,7 +8,7 @@ use super::super::history::{Answer, Op, Outcome};
 use crate::api::{
     Compare, CompareResult, Delete, KeyValue, Op as Part, Put, Range, Request, Span, Target, Txn,
 };
-use crate::base::Revision;
+use crate::base::{LeaseId, Revision};
 
 /// The way through a transaction.
 pub struct Course<'a> {
@@ -63,14 +63,21 @@ impl<'a> Course<'a> {
         self.steps.iter().flat_map(one).collect()
     }
 
-    /// The first reason not to do it, puts before reads, when the store goes from `oldest` to `newest`.
-    pub fn stop(&self, oldest: Revision, newest: Revision, look: &mut Look) -> Option<Stop> {
+    /// The first reason not to do it, puts before reads, when the store goes from `oldest` to `newest`. `is_there` says it of
+    /// leases.
+    pub fn stop(
+        &self,
+        oldest: Revision,
+        newest: Revision,
+        look: &mut Look,
+        is_there: &mut dyn FnMut(LeaseId) -> bool,
+    ) -> Option<Stop> {
         let all = self.all();
         let put = all.iter().find_map(|asked| match asked {
             Asked::Put(put) if keeps(put) && look(&Span::Key(put.key.clone())).is_empty() => {
                 Some(Stop::NoKey)
             }
-            Asked::Put(put) if put.lease != 0 => Some(Stop::NoLease),
+            Asked::Put(put) if put.lease != 0 && !is_there(put.lease) => Some(Stop::NoLease),
             _ => None,
         });
         put.or_else(|| {
@@ -172,6 +179,22 @@ fn one(op: &Part) -> Vec<Asked<'_>> {
         Part::Range(range) => vec![Asked::Range(range)],
         Part::Txn(txn) => everything(txn),
     }
+}
+
+/// All puts of a request, alone or in a transaction, whichever way that goes.
+pub(super) fn puts(request: &Request) -> Vec<&Put> {
+    let all = match request {
+        Request::Put(put) => return vec![put],
+        Request::Txn(txn) => everything(txn),
+        _ => Vec::new(),
+    };
+    let put = |asked| if let Asked::Put(put) = asked { Some(put) } else { None };
+    all.into_iter().filter_map(put).collect()
+}
+
+/// The puts of a request that attach their key to a lease.
+pub fn attaching(request: &Request) -> Vec<&Put> {
+    puts(request).into_iter().filter(|put| put.lease != 0).collect()
 }
 
 /// All that it looks at or changes, whichever way it goes.

@@ -50,7 +50,7 @@ impl Replay<'_> {
                 if self.is_doubtful(txn, *newest) {
                     return Ok(false);
                 }
-                match stop_at(&self.model, txn, *newest) {
+                match stop_at(&self.model, txn, *newest, true) {
                     Some(Stop::Future) => Ok(true),
                     other => Err(wrong(op, format!("no revision was missing on its way, but {other:?}"))),
                 }
@@ -61,6 +61,9 @@ impl Replay<'_> {
                     true => Ok(true),
                     false => Err(wrong(op, "nothing that it reads is compacted")),
                 }
+            }
+            Answer::NoLease if txn::attaching(&op.request).is_empty() => {
+                Err(wrong(op, "it asks for no lease"))
             }
             // Without a revision: the timeline finds one, or not.
             _ => Ok(!self.is_doubtful(txn, Revision::MAX)),
@@ -83,7 +86,8 @@ impl Replay<'_> {
             if !course.is_told_by(answer) {
                 return Err(wrong(op, "its compares choose another way"));
             }
-            if let Some(stop) = course.stop(0, begun, &mut look(&self.model, begun)) {
+            // Whether its leases were there is asked in `super::leases`.
+            if let Some(stop) = course.stop(0, begun, &mut look(&self.model, begun), &mut |_| true) {
                 return Err(wrong(op, format!("it could not be done: {stop:?}")));
             }
         }
@@ -95,7 +99,7 @@ impl Replay<'_> {
                     let Some(write) = write else { return Err(wrong(op, "a put makes a revision")) };
                     let before = self.model.at(&put.key, write).cloned();
                     if let Some(after) = self.model.put(put, write) {
-                        effect.insert(after.key.clone(), Some(after.value.clone()));
+                        effect.insert(after.key.clone(), Some((after.value.clone(), after.lease)));
                     }
                     reached = write;
                     if !doubtful {
@@ -140,32 +144,40 @@ impl Replay<'_> {
         }
         // Nothing has this revision yet: it is the state before.
         let course = Course::new(txn, &mut look(&self.model, revision));
-        if course.stop(0, revision - 1, &mut look(&self.model, revision)).is_some() {
+        if course.stop(0, revision - 1, &mut look(&self.model, revision), &mut |_| true).is_some() {
             return false;
         }
         let mut effect = BTreeMap::new();
         for asked in course.all() {
             match asked {
                 Asked::Put(put) => {
-                    let kept = self.model.at(&put.key, revision).filter(|_| put.ignore_value);
-                    let value = kept.map_or(&put.value, |kv| &kv.value);
-                    effect.insert(put.key.clone(), Some(value.clone()));
+                    let before = self.model.at(&put.key, revision);
+                    let value = before.filter(|_| put.ignore_value).map_or(&put.value, |kv| &kv.value);
+                    let lease = before.filter(|_| put.ignore_lease).map_or(put.lease, |kv| kv.lease);
+                    effect.insert(&put.key, Some((value, lease)));
                 }
                 Asked::Delete(delete) => {
-                    let gone = there(&self.model, &delete.span, revision);
-                    effect.extend(gone.into_iter().map(|kv| (kv.key, None)));
+                    let gone = self.model.span(&delete.span, revision);
+                    gone.into_iter().for_each(|kv| {
+                        effect.insert(&kv.key, None);
+                    });
                 }
                 Asked::Range(_) => {}
             }
         }
-        effect.iter().eq(told.iter().map(|change| (&change.key, &change.value)))
+        let told = told.iter().map(|change| {
+            let value = change.value.as_ref();
+            (&change.key, value.map(|value| (value, change.lease)))
+        });
+        effect.into_iter().eq(told)
     }
 }
 
-/// Why a transaction cannot be done at a revision. Where the history begins then, `super::compaction` judges.
-pub(super) fn stop_at(model: &Model, txn: &Txn, revision: Revision) -> Option<Stop> {
+/// Why a transaction cannot be done at a revision, if all leases are there or if none is. Where the history begins then,
+/// `super::compaction` judges.
+pub(super) fn stop_at(model: &Model, txn: &Txn, revision: Revision, leases: bool) -> Option<Stop> {
     let mut look = look(model, revision);
-    Course::new(txn, &mut look).stop(0, revision, &mut look)
+    Course::new(txn, &mut look).stop(0, revision, &mut look, &mut |_| leases)
 }
 
 fn look(model: &Model, revision: Revision) -> impl FnMut(&Span) -> Vec<KeyValue> + '_ {

@@ -228,6 +228,17 @@ fn a_transaction_is_stopped_with_reason() {
     assert_eq!(of(then(vec![old(9), keeps("d")]), Answer::NoKey), RIGHT, "puts are asked before reads");
     assert_eq!(of(then(vec![old(9), keeps("d")]), future(7)), WRONG, "and so the revision is not");
     assert_eq!(of(txn(vec![], vec![], vec![old(9)]), future(7)), WRONG, "not on its way");
+    let leased = || Part::Put(Put { key: "c".into(), lease: 7, ..Put::default() });
+    let way = |compare, success, failure| of(txn(vec![compare], success, failure), Answer::NoLease);
+    let late = Some(Rule::RealTime);
+    assert_eq!(of(then(vec![puts("c", "1")]), Answer::NoLease), WRONG);
+    assert_eq!(of(then(vec![leased()]), Answer::NoLease), RIGHT);
+    assert_eq!(of(then(vec![old(9), leased()]), Answer::NoLease), RIGHT, "puts are asked before reads");
+    assert_eq!(of(then(vec![leased(), keeps("d")]), Answer::NoLease), RIGHT);
+    assert_eq!(of(then(vec![leased(), keeps("d")]), Answer::NoKey), RIGHT, "the lease may be there");
+    assert_eq!(of(then(vec![keeps("d"), leased()]), Answer::NoLease), late, "the key comes first");
+    assert_eq!(way(is(key("a"), value("5")), vec![leased()], vec![]), RIGHT);
+    assert_eq!(way(is(key("a"), value("5")), vec![puts("c", "1")], vec![leased()]), late, "not on its way");
 }
 
 #[test]
@@ -245,9 +256,6 @@ fn a_transaction_is_refused_with_reason() {
     assert_eq!(of_refusal(exclusive, Code::DupKey), WRONG);
     let nested = then(vec![either(vec![], vec![puts("c", "1")]), deletes(key("c"))]);
     assert_eq!(of_refusal(nested, Code::DupKey), RIGHT);
-    assert_eq!(of_refusal(then(vec![puts("c", "1")]), Code::NoLease), WRONG);
-    let leased = Part::Put(Put { key: "c".into(), lease: 7, ..Put::default() });
-    assert_eq!(of_refusal(then(vec![leased]), Code::NoLease), RIGHT);
 }
 
 fn changes(at: &[(Revision, &'static str, Option<&'static str>)]) -> Vec<Change> {
@@ -255,6 +263,7 @@ fn changes(at: &[(Revision, &'static str, Option<&'static str>)]) -> Vec<Change>
         revision,
         key: Bytes::from(key),
         value: value.map(Bytes::from),
+        lease: 0,
     };
     at.iter().map(change).collect()
 }

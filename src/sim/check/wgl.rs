@@ -9,7 +9,8 @@
 //! it promised. Serializable reads and reads at a revision are not looked at. A transaction becomes one step on each key
 //! that it looked at or changed.
 //!
-//! An operation of unknown outcome never ends: it may be taken last, when it is as if it had not been.
+//! An operation of unknown outcome never ends: it may be taken last, when it is as if it had not been. So does the end
+//! of a lease, of which this judge knows no more than that it may delete what was put to a key that had one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +95,16 @@ impl<'a> Step<'a> {
 fn steps_by_key(ops: &[Op]) -> BTreeMap<&Bytes, Vec<Step<'_>>> {
     let mut keys: BTreeMap<&Bytes, Vec<Step>> =
         ops.iter().flat_map(named).map(|key| (key, Vec::new())).collect();
+    let attaching = ops.iter().flat_map(|op| txn::attaching(&op.request));
+    let leased: BTreeSet<&Bytes> = attaching.map(|put| &put.key).collect();
     for (at, op) in ops.iter().enumerate() {
+        let puts = txn::puts(&op.request).into_iter().filter(|put| leased.contains(&put.key));
+        for put in puts.filter(|_| !matches!(op.outcome, Outcome::Refused { .. })) {
+            // What it put may be deleted by the end of its lease: once, or never.
+            let (before, after) = (Before::Is(Some(&put.value)), Some(None));
+            let steps = keys.get_mut(&put.key).expect("it is named");
+            steps.push(Step { op: at, invoked: op.invoked, answered: None, before, after });
+        }
         let (from, end) = match &op.request {
             Request::Put(put) => Span::Key(put.key.clone()).bounds(),
             Request::Delete(delete) => delete.span.bounds(),
@@ -292,7 +302,7 @@ fn search(steps: &[Step], states_max: usize) -> Search {
     order.sort_by_key(|&at| (steps[at].answered.is_none(), steps[at].invoked));
     let sorted: Vec<Step> = order.iter().map(|&at| steps[at]).collect();
     let search_in = Sorted::new(&sorted);
-    let mut taken = Taken { is: vec![false; sorted.len()], low: 0, beyond: BTreeSet::new() };
+    let mut taken = Taken::none(sorted.len());
     let mut visited: BTreeSet<(usize, Vec<usize>, Held)> = BTreeSet::new();
     let mut choices: Vec<Choice> = Vec::new();
     let mut held = None;
@@ -329,14 +339,18 @@ fn search(steps: &[Step], states_max: usize) -> Search {
 }
 
 /// What was taken so far: all answered steps before `low`, and `beyond` of the others.
-struct Taken {
-    is: Vec<bool>,
-    low: usize,
-    beyond: BTreeSet<usize>,
+pub(super) struct Taken {
+    pub is: Vec<bool>,
+    pub low: usize,
+    pub beyond: BTreeSet<usize>,
 }
 
 impl Taken {
-    fn take(&mut self, at: usize, answered: usize) {
+    pub fn none(steps: usize) -> Taken {
+        Taken { is: vec![false; steps], low: 0, beyond: BTreeSet::new() }
+    }
+
+    pub fn take(&mut self, at: usize, answered: usize) {
         self.is[at] = true;
         self.beyond.insert(at);
         while self.low < answered && self.is[self.low] {
@@ -345,7 +359,7 @@ impl Taken {
         }
     }
 
-    fn put_back(&mut self, at: usize, answered: usize) {
+    pub fn put_back(&mut self, at: usize, answered: usize) {
         self.is[at] = false;
         if at < self.low.min(answered) {
             self.beyond.extend(at + 1..self.low);
@@ -400,7 +414,8 @@ impl<'a, 'b> Sorted<'a, 'b> {
             let asked = bound.is_some_and(|bound| self.steps[*at].invoked <= bound);
             asked && !taken.is[*at] && frontier.iter().any(|see| !fits(see) && self.steps[*see].sees(after))
         };
-        let mut candidates: Vec<usize> = self.open.iter().copied().filter(of_use).collect();
+        let mut candidates: Vec<usize> =
+            self.open.iter().copied().filter(|at| fits(at) && of_use(at)).collect();
         let mut writes: Vec<usize> = frontier.iter().copied().filter(fits).collect();
         writes.sort_by_key(|&at| std::cmp::Reverse(self.steps[at].answered));
         candidates.extend(writes);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pawl::api::{CompareResult, Op, Order, Range, Request, SortBy, Span, Target, Txn};
+use pawl::api::{CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -136,6 +136,17 @@ fn body(request: &Request) -> (&'static str, Value) {
             "/v3/kv/compaction",
             json!({"revision": compact.revision.to_string(), "physical": compact.physical}),
         ),
+        Request::Lease(lease) => match lease {
+            LeaseRequest::Grant { id, ttl_s } => {
+                ("/v3/lease/grant", json!({"ID": id.to_string(), "TTL": ttl_s.to_string()}))
+            }
+            LeaseRequest::Revoke { id } => ("/v3/lease/revoke", json!({"ID": id.to_string()})),
+            LeaseRequest::TimeToLive { id, keys } => {
+                ("/v3/lease/timetolive", json!({"ID": id.to_string(), "keys": keys}))
+            }
+            LeaseRequest::List => ("/v3/lease/leases", json!({})),
+            LeaseRequest::KeepAlive { .. } => panic!("its answer is a time: not asked for here"),
+        },
         other => panic!("not asked for here: {other:?}"),
     }
 }
@@ -245,12 +256,37 @@ fn answer(request: &Request, reply: &Value) -> Answer {
             });
             Answer::Txn { succeeded, responses: answers.collect() }
         }
+        Request::Lease(LeaseRequest::Grant { .. }) => {
+            Answer::Granted { id: signed(reply, "ID"), ttl_s: number(reply, "TTL") }
+        }
+        Request::Lease(LeaseRequest::Revoke { .. }) => Answer::Revoked,
+        Request::Lease(LeaseRequest::TimeToLive { .. }) => {
+            let keys = reply.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
+            let mut keys: Vec<Vec<u8>> = keys.iter().map(decoded).collect();
+            // Ours come in their order, etcd's in none.
+            keys.sort();
+            Answer::Lease { granted: number(reply, "grantedTTL"), keys }
+        }
+        Request::Lease(_) => {
+            let leases = reply.get("leases").and_then(Value::as_array).cloned().unwrap_or_default();
+            let mut ids: Vec<i64> = leases.iter().map(|lease| signed(lease, "ID")).collect();
+            ids.sort_unstable();
+            Answer::Leases(ids)
+        }
         _ => Answer::Compacted,
     }
 }
 
-fn number(of: &Value, name: &str) -> u64 {
+fn signed(of: &Value, name: &str) -> i64 {
     of.get(name).map_or(0, |text| text.as_str().expect("a number as text").parse().expect("a number"))
+}
+
+fn number(of: &Value, name: &str) -> u64 {
+    u64::try_from(signed(of, name)).expect("a count, a time or a revision")
+}
+
+fn decoded(text: &Value) -> Vec<u8> {
+    STANDARD.decode(text.as_str().expect("base64")).expect("base64")
 }
 
 fn flag(of: &Value, name: &str) -> bool {
@@ -262,16 +298,13 @@ fn kvs(of: &Value, name: &str) -> Vec<Kv> {
 }
 
 fn kv(of: &Value) -> Kv {
-    let bytes = |name: &str| {
-        of.get(name)
-            .map_or(Vec::new(), |text| STANDARD.decode(text.as_str().expect("base64")).expect("base64"))
-    };
+    let bytes = |name: &str| of.get(name).map_or(Vec::new(), decoded);
     Kv {
         key: bytes("key"),
         value: bytes("value"),
         created: number(of, "create_revision"),
         modified: number(of, "mod_revision"),
         version: number(of, "version"),
-        lease: of.get("lease").map_or(0, |text| text.as_str().expect("text").parse().expect("an id")),
+        lease: signed(of, "lease"),
     }
 }

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pawl::api::{
-    Code, Compact, Compare, CompareResult, Delete, Limits, Op, Order, Put, Range, Request, SortBy, Span,
-    Target, Txn, validate,
+    Code, Compact, Compare, CompareResult, Delete, LeaseRequest, Limits, Op, Order, Put, Range, Request,
+    SortBy, Span, Target, Txn, validate,
 };
 use pawl::base::Rng;
 
@@ -39,7 +39,8 @@ impl Maker {
             0..35 => Request::Put(self.put()),
             35..50 => Request::Delete(Delete { span: self.span(true), prev_kv: self.rng.one_in(2) }),
             50..75 => Request::Range(self.range(true)),
-            75..97 => Request::Txn(self.txn()),
+            75..90 => Request::Txn(self.txn()),
+            90..97 => Request::Lease(self.lease()),
             _ => {
                 let back = self.rng.below(25);
                 let revision = match self.rng.below(6) {
@@ -92,13 +93,28 @@ impl Maker {
             }
         }
         put.ignore_lease = self.rng.one_in(12);
-        if self.rng.one_in(40) {
-            put.lease = 7;
+        if self.rng.one_in(8) {
+            put.lease = self.id();
         }
         if self.rng.one_in(200) {
             put.key = Bytes::new();
         }
         put
+    }
+
+    /// Few, so that they meet.
+    fn id(&mut self) -> i64 {
+        self.rng.between(1, 4).cast_signed()
+    }
+
+    fn lease(&mut self) -> LeaseRequest {
+        let id = self.id();
+        match self.rng.below(8) {
+            0..3 => LeaseRequest::Grant { id, ttl_s: self.rng.between(1_000, 9_000).cast_signed() },
+            3 | 4 => LeaseRequest::Revoke { id },
+            5 | 6 => LeaseRequest::TimeToLive { id, keys: self.rng.one_in(2) },
+            _ => LeaseRequest::List,
+        }
     }
 
     fn near(&mut self) -> u64 {
@@ -184,7 +200,7 @@ impl Maker {
             1 => Target::Version(small),
             2 => Target::Create(if self.rng.one_in(3) { 0 } else { near }),
             3 => Target::Mod(if self.rng.one_in(3) { 0 } else { near }),
-            _ => Target::Lease(small),
+            _ => Target::Lease(if self.rng.one_in(2) { self.id() } else { small }),
         };
         Compare { span: self.span(false), target, result }
     }

@@ -11,6 +11,7 @@
 //! - Two operations of a transaction that could change one key are refused by both, but etcd overlooks some
 //!   (`api::validate` says which). Only flat transactions, without a delete from a key on, are asked for such.
 //! - A compaction at revision 0, which etcd allows once in a cluster's life, and which nobody can see.
+//! - What is left of a lease's time; leases here are granted for long, and a TTL of 0 or below, which etcd refuses and we raise.
 //! - Revisions in the headers inside a transaction: the line protocol has none there.
 
 mod etcd;
@@ -38,10 +39,31 @@ pub struct Kv {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Put(Option<Kv>),
-    Range { count: u64, more: bool, kvs: Vec<Kv> },
-    Delete { deleted: u64, previous: Vec<Kv> },
-    Txn { succeeded: bool, responses: Vec<Answer> },
+    Range {
+        count: u64,
+        more: bool,
+        kvs: Vec<Kv>,
+    },
+    Delete {
+        deleted: u64,
+        previous: Vec<Kv>,
+    },
+    Txn {
+        succeeded: bool,
+        responses: Vec<Answer>,
+    },
     Compacted,
+    Granted {
+        id: i64,
+        ttl_s: u64,
+    },
+    Revoked,
+    /// `granted` is 0 where there is no lease. What is left of its time is not compared.
+    Lease {
+        granted: u64,
+        keys: Vec<Vec<u8>>,
+    },
+    Leases(Vec<i64>),
 }
 
 /// An answer and the revision of the store behind it; or etcd's text for why not.

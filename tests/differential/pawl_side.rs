@@ -1,6 +1,6 @@
 //! Requests in the words of the line protocol.
 
-use pawl::api::{Compare, CompareResult, Op, Order, Range, Request, SortBy, Span, Target, Txn};
+use pawl::api::{Compare, CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn};
 
 use super::{Answer, Kv, Outcome};
 use crate::harness::{Member, PATIENCE};
@@ -54,6 +54,25 @@ fn words(request: &Request) -> Words {
             word("COMPACT");
             word(&compact.revision.to_string());
             words.extend(compact.physical.then(|| b"PHYSICAL".to_vec()));
+        }
+        Request::Lease(lease) => {
+            word("LEASE");
+            match lease {
+                LeaseRequest::Grant { id, ttl_s } => {
+                    [b"GRANT" as &[u8], ttl_s.to_string().as_bytes(), b"ID", id.to_string().as_bytes()]
+                        .into_iter()
+                        .for_each(|word| words.push(word.to_vec()));
+                }
+                LeaseRequest::Revoke { id } => {
+                    words.extend([b"REVOKE".to_vec(), id.to_string().into_bytes()])
+                }
+                LeaseRequest::TimeToLive { id, keys } => {
+                    words.extend([b"TTL".to_vec(), id.to_string().into_bytes()]);
+                    words.extend(keys.then(|| b"KEYS".to_vec()));
+                }
+                LeaseRequest::List => word("LIST"),
+                LeaseRequest::KeepAlive { .. } => panic!("its answer is a time: not asked for here"),
+            }
         }
         other => panic!("not asked for here: {other:?}"),
     }
@@ -151,6 +170,15 @@ fn answer(request: &Request, reply: &Reply) -> Answer {
             let answers = ops.iter().zip(responses).map(|(op, reply)| answer(&super::make::alone(op), reply));
             Answer::Txn { succeeded, responses: answers.collect() }
         }
+        Request::Lease(LeaseRequest::Grant { .. }) => {
+            Answer::Granted { id: reply.array()[0].integer(), ttl_s: unsigned(&reply.array()[1]) }
+        }
+        Request::Lease(LeaseRequest::Revoke { .. }) => Answer::Revoked,
+        Request::Lease(LeaseRequest::TimeToLive { .. }) => Answer::Lease {
+            granted: unsigned(reply.field("granted_ttl")),
+            keys: reply.field("keys").array().iter().map(|key| key.bulk().to_vec()).collect(),
+        },
+        Request::Lease(_) => Answer::Leases(reply.array().iter().map(Reply::integer).collect()),
         _ => Answer::Compacted,
     }
 }

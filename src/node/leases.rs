@@ -44,6 +44,7 @@ use crate::api::{
     Body, Command, ConnId, Fault, LeaseAnswer, LeaseRef, LeaseRequest, LeaseTime, LeaseWant, Origin,
     PeerCall, Tag, command,
 };
+use crate::base::planted;
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Index, LeaseId, MemberId, Mono, Result, Rng, Term};
 use crate::io::Disk;
@@ -146,8 +147,10 @@ impl Reign {
 
     /// Found by a round, or by somebody who asks for it before.
     fn find(&mut self, id: LeaseId, lease: &Lease, now: Mono) -> Mono {
+        let left_s =
+            if planted::on("node-new-leader-forgets-what-is-left") { lease.ttl_s } else { lease.remaining_s };
         self.clock.end(id).unwrap_or_else(|| {
-            let end = now + stretched(lease.remaining_s);
+            let end = now + stretched(left_s);
             self.clock.set(id, end);
             end
         })
@@ -182,7 +185,7 @@ impl Reign {
             return Ok(Some(LeaseTime { granted_s, remaining_s }));
         }
         self.clock.set(want.id, now + stretched(granted_s));
-        let is_noted = lease.remaining_s < granted_s;
+        let is_noted = lease.remaining_s < granted_s && !planted::on("node-renewal-leaves-the-checkpoint");
         if is_noted && !self.noting.contains(&want.id) {
             let lease = LeaseRef { id: want.id, generation: lease.generation };
             self.renewed.insert(want.id, (lease, granted_s));
@@ -204,10 +207,16 @@ impl Reign {
 
 struct WaitsForLog;
 
+/// Whoever led before does not know what was renewed since.
+fn forgets() -> bool {
+    !planted::on("node-leader-goes-on-with-its-old-clock")
+}
+
 /// For this member's clock, which may be too fast.
 fn stretched(seconds: u64) -> Nanos {
     let nanos = seconds.saturating_mul(SECOND);
-    nanos.saturating_add(nanos / 1_000 * DRIFT_PERMILLE)
+    let drift = if planted::on("node-leases-trust-the-clock") { 0 } else { DRIFT_PERMILLE };
+    nanos.saturating_add(nanos / 1_000 * drift)
 }
 
 /// The inverse, as nanoseconds: what everybody may count on.
@@ -272,7 +281,9 @@ impl<D: Disk> Node<D> {
         deadline: Mono,
         now: Mono,
     ) {
-        if self.may_read_now(conn, false, now) && self.reigns() {
+        let leads = self.may_read_now(conn, false, now)
+            || (planted::on("node-lease-renewed-by-a-former-leader") && !self.reads.waits(conn));
+        if leads && self.reigns() {
             match self.tell(&question.wants(), now) {
                 Ok(Some(told)) => {
                     question.told = told;
@@ -405,8 +416,9 @@ impl<D: Disk> Node<D> {
     pub(super) fn keep_leases(&mut self) -> Result<()> {
         let standing = self.raft.standing();
         if standing.leader != self.id {
-            // Whoever led before does not know what was renewed since.
-            self.leases.reign = None;
+            if forgets() {
+                self.leases.reign = None;
+            }
             for (_, Asked { by, id, .. }) in std::mem::take(&mut self.leases.questions) {
                 self.tell_asker(by, id, None);
             }
@@ -416,7 +428,9 @@ impl<D: Disk> Node<D> {
             return Ok(());
         }
         if !self.reigns() {
-            self.leases.reign = Some(Reign::new(standing.term, self.now));
+            let (term, former) = (standing.term, self.leases.reign.take().filter(|_| !forgets()));
+            let reign = former.map(|former| Reign { term, ..former });
+            self.leases.reign = Some(reign.unwrap_or_else(|| Reign::new(term, self.now)));
         }
         self.visit_leases()?;
         self.answer_lease_questions()?;
@@ -480,8 +494,8 @@ impl<D: Disk> Node<D> {
 
     /// Writes down what leases have left.
     fn note(&mut self, leases: Vec<(LeaseRef, u64)>) {
-        let Some(term) = self.leases.reign.as_ref().map(|reign| reign.term).filter(|_| !leases.is_empty())
-        else {
+        let is_nothing = leases.is_empty() || planted::on("node-what-is-left-is-not-noted");
+        let Some(term) = self.leases.reign.as_ref().map(|reign| reign.term).filter(|_| !is_nothing) else {
             return;
         };
         let ids: Vec<LeaseId> = leases.iter().map(|(lease, _)| lease.id).collect();

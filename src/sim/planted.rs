@@ -46,6 +46,7 @@ const TREE_MODEL: &str = "btree_model::";
 const TREE_UNIT: &str = "btree::";
 const STORE: &str = "store::";
 const API_UNIT: &str = "api::";
+const LEASES: &str = "cluster_leases::";
 
 /// All of them, by the way that a write takes.
 pub const BUGS: &[Bug] = &[
@@ -253,6 +254,52 @@ pub const BUGS: &[Bug] = &[
         "node-any-answer-confirms-a-read",
         "an old attempt's answer confirms a later read",
         &[NODE_UNIT, CLUSTER],
+    ),
+    // Leases that keys are attached to.
+    bug(
+        "store-put-leaves-the-key-attached",
+        "a key that is put again without its lease stays attached",
+        &[STORE, LEASES],
+    ),
+    bug(
+        "store-txn-knows-no-lease",
+        "a put in a transaction is told that its lease is not there",
+        &[STORE, LEASES],
+    ),
+    bug("store-revoke-in-many-revisions", "the keys of a lease go one revision after the other", &[STORE]),
+    bug(
+        "store-lease-entry-of-an-old-term-counts",
+        "the word of a leader that was replaced ends leases",
+        &[STORE],
+    ),
+    bug(
+        "store-lease-of-another-generation-ends",
+        "a lease that had the same id before is meant, and this one ends",
+        &[STORE],
+    ),
+    bug("snapshot-without-leases", "a snapshot leaves out which leases there are", &[STORE]),
+    bug("node-renewed-lease-is-dropped", "a lease that was renewed never ends", &[NODE_UNIT, LEASES]),
+    bug("node-leases-trust-the-clock", "a lease ends though this clock may be fast", &[NODE_UNIT, LEASES]),
+    bug("node-what-is-left-is-not-noted", "the next leader begins each lease anew", &[NODE_UNIT]),
+    bug(
+        "node-new-leader-forgets-what-is-left",
+        "a new leader does not look at what was noted",
+        &[NODE_UNIT, LEASES],
+    ),
+    bug(
+        "node-renewal-leaves-the-checkpoint",
+        "a renewal leaves in the log that less is left",
+        &[NODE_UNIT, LEASES],
+    ),
+    bug(
+        "node-lease-renewed-by-a-former-leader",
+        "a renewal is answered before it is known who leads",
+        &[LEASES],
+    ),
+    bug(
+        "node-leader-goes-on-with-its-old-clock",
+        "who leads again ends what was renewed under others",
+        &[LEASES],
     ),
     // Changes of the membership.
     bug(

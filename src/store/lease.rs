@@ -25,6 +25,7 @@ use super::record::{Header, Malformed};
 use super::revision::Rev;
 use super::{LEASE_KEYS, LEASES, Store, chain, damaged, varint};
 use crate::api::{Body, Fault, LeaseAnswer, LeaseRef};
+use crate::base::planted;
 use crate::base::{EntryId, Index, LeaseId, Reader, Result, Term};
 use crate::btree::View;
 use crate::io::Disk;
@@ -194,6 +195,7 @@ impl<D: Disk> Store<D> {
                 self.change_key(spot, key, Some(known), &mut next, &Header::tombstone(), &[])?;
                 deleted += 1;
                 self.state.revision = next.main;
+                next.main += u64::from(planted::on("store-revoke-in-many-revisions"));
             }
             if keys.is_empty() {
                 break;
@@ -232,7 +234,7 @@ impl<D: Disk> Store<D> {
         if old == new {
             return Ok(());
         }
-        if old != 0 {
+        if old != 0 && !planted::on("store-put-leaves-the-key-attached") {
             self.tree.remove(LEASE_KEYS, &attached(old, key))?;
         }
         if new != 0 {
@@ -244,11 +246,11 @@ impl<D: Disk> Store<D> {
 
 /// Whether the word of the leader of `term` counts in this entry.
 fn counts(entry: EntryId, term: Term) -> bool {
-    term == entry.term
+    term == entry.term || planted::on("store-lease-entry-of-an-old-term-counts")
 }
 
 fn is_same(known: &Lease, lease: &LeaseRef) -> bool {
-    known.generation == lease.generation
+    known.generation == lease.generation || planted::on("store-lease-of-another-generation-ends")
 }
 
 #[cfg(test)]

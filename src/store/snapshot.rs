@@ -280,7 +280,12 @@ impl Snapshot {
             return Ok(());
         }
         let more = cells.visit(store, |cell| {
-            if cell.counted || cell.root != super::KEYS || !planted::on("snapshot-without-deleted-keys") {
+            let is_left_out = match cell.root {
+                super::KEYS => !cell.counted && planted::on("snapshot-without-deleted-keys"),
+                super::LEASES => planted::on("snapshot-without-leases"),
+                _ => false,
+            };
+            if !is_left_out {
                 Item::Cell(*cell).encode(pending);
                 digest_cell(digest, cell);
                 *cell_count += 1;

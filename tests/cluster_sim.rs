@@ -182,3 +182,52 @@ fn plans_that_failed_once_pass() {
         assert_sound(&file.display().to_string(), &plan);
     }
 }
+
+/// Whatever can come of a watch comes of every kind of watch.
+#[test]
+fn every_kind_of_watch_meets_every_result() {
+    const OPTIONS: [&str; 12] = [
+        "key",
+        "prefix",
+        "from",
+        "between",
+        "now",
+        "past",
+        "future",
+        "bound",
+        "prev",
+        "no-put",
+        "no-delete",
+        "progress",
+    ];
+    const RESULTS: [&str; 12] = [
+        "began",
+        "went on",
+        "put",
+        "delete",
+        "several in a revision",
+        "what was before",
+        "told elsewhere",
+        "progress",
+        "progress asked for",
+        "compacted",
+        "ended",
+        "refused",
+    ];
+    // A revision changes a key once, and a filter leaves out what it is for.
+    const NEVER: [(&str, &str); 3] =
+        [("key", "several in a revision"), ("no-put", "put"), ("no-delete", "delete")];
+    let mut total = Tally::default();
+    let wanted = || OPTIONS.iter().flat_map(|option| RESULTS.map(|result| (*option, result)));
+    let missing = |total: &Tally| -> Vec<_> {
+        wanted().filter(|cell| !NEVER.contains(cell) && !total.watches.contains_key(cell)).collect()
+    };
+    for seed in 1..=number("SEEDS").unwrap_or(400) {
+        if missing(&total).is_empty() {
+            println!("after {seed} seeds: {total}");
+            return;
+        }
+        total.add(&assert_sound(&format!("seed {seed}"), &generate(seed, Load::Dense)).tally);
+    }
+    panic!("never came: {:?}, of {:?}", missing(&total), total.watches);
+}

@@ -1,13 +1,14 @@
 //! A node for adapters to talk to: one member, one map, answers at once. Too simple to be wrong about what it
-//! stores; it knows nothing of old revisions, and says so as the real one would. Its leases stand still.
+//! stores; it knows nothing of old revisions, and says so as the real one would. Its leases stand still. Watches begin
+//! now, whatever they ask for, and are told before the writer is.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Fault, Header, KeyValue, LeaseAnswer,
-    LeaseRequest, LeaseTime, Member, MemberChange, Op, Order, Put, Range, RangeResult, Reply, Request, Span,
-    Status, Target, Txn, TxnResult,
+    Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Event, EventKind, Fault, Header, KeyValue,
+    LeaseAnswer, LeaseRequest, LeaseTime, Member, MemberChange, Op, Order, Put, Range, RangeResult, Reply,
+    Request, Span, Status, Tag, Target, Txn, TxnResult, Watch,
 };
 use pawl::base::Revision;
 
@@ -17,36 +18,129 @@ pub const MEMBER: u64 = 0x8e9e_05c5_2164_694d;
 pub struct FakeNode {
     revision: Revision,
     keys: BTreeMap<Bytes, KeyValue>,
+    watches: BTreeMap<Tag, Watch>,
+    /// Who asked for progress, and is told when a test says so.
+    progress: Vec<Tag>,
     /// With the seconds that were granted.
     leases: BTreeMap<i64, u64>,
 }
 
 impl Default for FakeNode {
     fn default() -> FakeNode {
-        FakeNode { revision: 1, keys: BTreeMap::new(), leases: BTreeMap::new() }
+        FakeNode {
+            revision: 1,
+            keys: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            progress: Vec::new(),
+        }
     }
 }
 
 impl FakeNode {
-    pub fn answer(&mut self, conn: ConnId, call: Call) -> Reply {
-        let Call::Request { tag, request } = call else { panic!("the line protocol cancels nothing") };
-        let body = self.run(request).unwrap_or_else(Body::Fault);
-        let header = Header { cluster: CLUSTER, member: MEMBER, revision: self.revision, term: 2 };
-        Reply { conn, tag, header, body, more: false }
+    /// What is told to watches, and the answer.
+    pub fn answer(&mut self, conn: ConnId, call: Call) -> Vec<Reply> {
+        let (tag, request) = match call {
+            Call::Request { tag, request } => (tag, request),
+            Call::Cancel { tag } => {
+                self.watches.remove(&tag);
+                return Vec::new();
+            }
+        };
+        if let Request::WatchProgress = request {
+            self.progress.push(tag);
+            return Vec::new();
+        }
+        let mut told = Vec::new();
+        let body = match request {
+            Request::Watch(watch) => {
+                self.watches.insert(tag, watch);
+                Body::Watching
+            }
+            request => self.run(request, &mut told).unwrap_or_else(Body::Fault),
+        };
+        let mut replies = self.pushes(conn, &told);
+        replies.push(self.reply(conn, tag, body));
+        replies
     }
 
-    fn run(&mut self, request: Request) -> Result<Body, Fault> {
+    fn reply(&self, conn: ConnId, tag: Tag, body: Body) -> Reply {
+        let header = Header { cluster: CLUSTER, member: MEMBER, revision: self.revision, term: 2 };
+        let more = matches!(body, Body::Watching | Body::Events { .. });
+        Reply { conn, tag, header, body, more }
+    }
+
+    fn pushes(&self, conn: ConnId, told: &[(EventKind, KeyValue, Option<KeyValue>)]) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        for (tag, watch) in &self.watches {
+            let wanted = told.iter().filter(|(kind, kv, _)| {
+                let left_out = if *kind == EventKind::Put { watch.no_put } else { watch.no_delete };
+                !left_out && holds(&watch.span, &kv.key)
+            });
+            let events: Vec<_> = wanted
+                .map(|(kind, kv, before)| {
+                    Event::new(*kind, kv.clone(), before.clone().filter(|_| watch.prev_kv))
+                })
+                .collect();
+            if !events.is_empty() {
+                replies.push(self.reply(conn, *tag, Body::Events { revision: self.revision, events }));
+            }
+        }
+        replies
+    }
+
+    /// The connection is gone, and its watches with it.
+    pub fn disconnect(&mut self) {
+        self.watches.clear();
+        self.progress.clear();
+    }
+
+    /// Those who asked hear how far they were told everything.
+    pub fn tell_progress(&mut self, conn: ConnId) -> Vec<Reply> {
+        let asked = std::mem::take(&mut self.progress);
+        let progress = |tag| self.reply(conn, tag, Body::Progress { revision: self.revision });
+        asked.into_iter().map(progress).collect()
+    }
+
+    /// All watches end.
+    pub fn end_watches(&mut self, conn: ConnId, fault: &Fault, compacted: Revision) -> Vec<Reply> {
+        let watches = std::mem::take(&mut self.watches);
+        let unwatched = |tag| self.reply(conn, tag, Body::Unwatched { fault: fault.clone(), compacted });
+        watches.into_keys().map(unwatched).collect()
+    }
+
+    fn run(
+        &mut self,
+        request: Request,
+        told: &mut Vec<(EventKind, KeyValue, Option<KeyValue>)>,
+    ) -> Result<Body, Fault> {
         match request {
-            Request::Put(put) => self.put(put),
+            Request::Put(put) => {
+                let (key, before) = (put.key.clone(), self.keys.get(&put.key).cloned());
+                let body = self.put(put)?;
+                told.push((EventKind::Put, self.keys[&key].clone(), before));
+                Ok(body)
+            }
             Request::Range(range) => self.range(&range).map(Body::Range),
-            Request::Delete(delete) => Ok(self.delete(&delete)),
+            Request::Delete(delete) => {
+                let gone = self.within(&delete.span);
+                let body = self.delete(&delete);
+                for kv in gone {
+                    let tombstone =
+                        KeyValue { key: kv.key.clone(), mod_revision: self.revision, ..KeyValue::default() };
+                    told.push((EventKind::Delete, tombstone, Some(kv)));
+                }
+                Ok(body)
+            }
             Request::Txn(txn) => {
                 let (before, revision) = (self.keys.clone(), self.revision);
                 let result = self.txn(txn, &before, revision);
                 if result.is_err() {
-                    (self.keys, self.revision) = (before, revision);
+                    (self.keys, self.revision) = (before.clone(), revision);
                 }
-                result.map(Body::Txn)
+                let result = result?;
+                told.extend(changed(&before, &self.keys, self.revision));
+                Ok(Body::Txn(result))
             }
             Request::Compact(Compact { revision, .. }) if revision > self.revision => {
                 Err(Fault::future(self.revision))
@@ -83,6 +177,7 @@ impl FakeNode {
             Request::MemberRemove { .. } | Request::MemberPromote { .. } => Err(Fault::no_member()),
             Request::MoveLeader { to } if to == MEMBER => Ok(Body::LeaderMoved),
             Request::MoveLeader { .. } => Err(Fault::no_leader()),
+            Request::Watch(_) | Request::WatchProgress => unreachable!("answered before"),
         }
     }
 
@@ -115,7 +210,7 @@ impl FakeNode {
         before: &BTreeMap<Bytes, KeyValue>,
         begun: Revision,
     ) -> Result<TxnResult, Fault> {
-        let succeeded = txn.compares.iter().all(|compare| holds(compare, before));
+        let succeeded = txn.compares.iter().all(|compare| compare_holds(compare, before));
         let mut responses = Vec::new();
         for op in if succeeded { txn.success } else { txn.failure } {
             let reached = self.revision;
@@ -142,16 +237,25 @@ impl FakeNode {
 }
 
 fn within(keys: &BTreeMap<Bytes, KeyValue>, span: &Span) -> Vec<KeyValue> {
-    let inside = |key: &Bytes| match span {
-        Span::Key(one) => key == one,
-        Span::Between(from, to) => key >= from && key < to,
-        Span::Prefix(prefix) => key.starts_with(prefix),
-        Span::From(from) => key >= from,
-    };
-    keys.values().filter(|kv| inside(&kv.key)).cloned().collect()
+    keys.values().filter(|kv| holds(span, &kv.key)).cloned().collect()
 }
 
-fn holds(compare: &Compare, keys: &BTreeMap<Bytes, KeyValue>) -> bool {
+/// What a watch is told of a revision, in the order of the keys: what is there now, and what was there before.
+fn changed(
+    before: &BTreeMap<Bytes, KeyValue>,
+    now: &BTreeMap<Bytes, KeyValue>,
+    revision: Revision,
+) -> Vec<(EventKind, KeyValue, Option<KeyValue>)> {
+    let put = now.values().filter(|kv| before.get(&kv.key) != Some(kv));
+    let put = put.map(|kv| (EventKind::Put, kv.clone(), before.get(&kv.key).cloned()));
+    let gone = before.values().filter(|kv| !now.contains_key(&kv.key)).map(|kv| {
+        let tombstone = KeyValue { key: kv.key.clone(), mod_revision: revision, ..KeyValue::default() };
+        (EventKind::Delete, tombstone, Some(kv.clone()))
+    });
+    put.chain(gone).collect()
+}
+
+fn compare_holds(compare: &Compare, keys: &BTreeMap<Bytes, KeyValue>) -> bool {
     let mut there = within(keys, &compare.span);
     if there.is_empty() {
         if matches!(compare.target, Target::Value(_)) {
@@ -260,5 +364,14 @@ impl FakeNode {
             db_size_in_use: 16384,
             ..Status::default()
         }
+    }
+}
+
+fn holds(span: &Span, key: &Bytes) -> bool {
+    match span {
+        Span::Key(one) => key == one,
+        Span::Between(from, to) => key >= from && key < to,
+        Span::Prefix(prefix) => key.starts_with(prefix),
+        Span::From(from) => key >= from,
     }
 }

@@ -88,6 +88,8 @@ impl Member {
             .args(&words[1..])
             .args(&self.args)
             .env_clear()
+            // A planted bug is in the members too.
+            .envs(std::env::var_os("PAWL_PLANTED").map(|bug| ("PAWL_PLANTED", bug)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -15,6 +15,9 @@
 //! | `show` | from now on, what is asked of the node is shown, as `ask ...` |
 //! | `limit n` | a new connection to a server with so small a request limit |
 //! | `new` | a new connection; the node keeps its data |
+//! | `progress` | the node answers WATCHPROGRESS |
+//! | `compact n` | the node ends all watches, for what they want is compacted |
+//! | `part` | the server says goodbye |
 
 use std::fmt::Write;
 use std::path::Path;
@@ -58,6 +61,7 @@ impl Conversation {
 
     fn reconnect(&mut self, request_bytes_max: usize) {
         self.adapter = LineAdapter::new(server_info(request_bytes_max), CONN);
+        self.node.disconnect();
         self.input.clear();
         self.kept.clear();
         (self.hold, self.closed) = (false, false);
@@ -66,6 +70,20 @@ impl Conversation {
     fn send(&mut self, bytes: &[u8]) {
         assert!(!self.closed, "the connection is closed; say `new`");
         self.input.put_slice(bytes);
+        loop {
+            self.decode();
+            let releases = !self.hold && !self.kept.is_empty();
+            if !self.hold {
+                self.answer(None);
+            }
+            if !releases || !self.adapter.stalled() {
+                break;
+            }
+        }
+        self.closed |= self.adapter.closing();
+    }
+
+    fn decode(&mut self) {
         let mut calls = Vec::new();
         while !self.closed {
             if self.adapter.decode(&mut self.input, &mut calls, &mut self.output).is_err() {
@@ -74,8 +92,10 @@ impl Conversation {
             let decoded = calls.len();
             for call in calls.drain(..) {
                 if self.show {
-                    let Call::Request { request, .. } = &call else { panic!("nothing is cancelled") };
-                    writeln!(self.shown, "ask {request:?}").unwrap();
+                    match &call {
+                        Call::Request { request, .. } => writeln!(self.shown, "ask {request:?}").unwrap(),
+                        Call::Cancel { tag } => writeln!(self.shown, "cancel {tag}").unwrap(),
+                    }
                 }
                 self.kept.push(call);
             }
@@ -83,21 +103,31 @@ impl Conversation {
                 break;
             }
         }
-        if !self.hold {
-            self.release(None);
-        }
-        self.closed |= self.adapter.closing();
     }
 
     fn release(&mut self, one: Option<usize>) {
+        self.answer(one);
+        if !self.closed {
+            self.send(b"");
+        }
+    }
+
+    fn answer(&mut self, one: Option<usize>) {
         let calls: Vec<Call> = match one {
             Some(at) => vec![self.kept.remove(at)],
             None => self.kept.drain(..).collect(),
         };
         for call in calls {
-            let reply = self.node.answer(CONN, call);
+            let replies = self.node.answer(CONN, call);
+            self.encode(replies);
+        }
+    }
+
+    fn encode(&mut self, replies: Vec<Reply>) {
+        for reply in replies {
             self.adapter.encode(reply, &mut self.output);
         }
+        self.closed |= self.adapter.closing();
     }
 
     fn step(&mut self, directives: &[&str]) -> String {
@@ -115,6 +145,19 @@ impl Conversation {
                 "hold" => self.hold = true,
                 "release" => self.release((!rest.is_empty()).then(|| rest.parse().unwrap())),
                 "show" => self.show = true,
+                "progress" => {
+                    let replies = self.node.tell_progress(CONN);
+                    self.encode(replies);
+                }
+                "compact" => {
+                    let revision = rest.parse().unwrap();
+                    let replies = self.node.end_watches(CONN, &Fault::compacted(revision), revision);
+                    self.encode(replies);
+                }
+                "part" => {
+                    self.adapter.give_up(&Fault::shutdown(), &mut self.output);
+                    self.closed = true;
+                }
                 "new" => self.reconnect(Limits::default().request_bytes_max),
                 "limit" => self.reconnect(rest.parse().unwrap()),
                 _ => panic!("no such directive: {directive}"),
@@ -374,6 +417,19 @@ fn long_talk() -> Vec<u8> {
         &["DEL", "k", "PREV"],
         &["ECHO", "a\r\nb"],
         &["PUT", ""],
+        &["WATCH", "k", "PREFIX", "PREV"],
+        &["PUT", "k", "v"],
+        &["WATCH", "k", "ID", "7"],
+        &["PSUBSCRIBE", "k*", "[x]*", "k*"],
+        &["PUT", "k", "w"],
+        &["UNWATCH", "7"],
+        &["PUNSUBSCRIBE"],
+        &["DEL", "", "PREFIX"],
+        &["HELLO", "2"],
+        &["PUT", "k", "x"],
+        &["WATCHPROGRESS"],
+        &["RESET"],
+        &["PUT", "k", "y"],
     ] {
         bytes.extend_from_slice(&array(
             &words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>(),
@@ -436,7 +492,7 @@ fn decoding_rests_while_output_is_not_taken() {
     conversation.send(b"GET k\r\n");
     conversation.send(&b"COMMAND\r\n".repeat(10_000));
     assert!(conversation.adapter.stalled() && conversation.output.is_empty());
-    conversation.release(None);
+    conversation.answer(None);
     assert!(conversation.output.len() < (256 << 10) + one_answer_bytes, "{}", conversation.output.len());
     conversation.send(b"");
     assert!(!conversation.output.is_empty());
@@ -519,4 +575,43 @@ fn an_answer_that_breaks_off_ends_the_connection() {
     assert!(adapter.closing() && adapter.owed() == 0);
     adapter.encode(reply(1, Body::Range(RangeResult::default()), false), output);
     assert_eq!(*output, sent, "nothing more is said");
+}
+
+/// Ends of watches come when they come; nothing else may be said in the middle of an answer.
+#[test]
+fn the_end_of_a_watch_waits_for_the_end_of_an_answer() {
+    let (whole, parts) = answer_in_parts();
+    let said = |reversed: bool| {
+        let mut conversation = Conversation::new();
+        conversation.send(b"HELLO 3\r\nWATCH w\r\n");
+        conversation.hold = true;
+        conversation.send(b"RANGE a FROM\r\n");
+        let Conversation { adapter, output, .. } = &mut conversation;
+        let ended = reply(0, Body::Unwatched { fault: Fault::corrupt(), compacted: 0 }, false);
+        if reversed {
+            adapter.encode(reply(1, Body::RangePart(parts[0].clone()), true), output);
+            adapter.encode(ended, output);
+            adapter.encode(reply(1, Body::RangePart(parts[1].clone()), true), output);
+            adapter.encode(reply(1, Body::RangePart(parts[2].clone()), false), output);
+        } else {
+            adapter.encode(reply(1, Body::Range(whole.clone()), false), output);
+            adapter.encode(ended, output);
+        }
+        output.clone()
+    };
+    assert_eq!(said(true), said(false));
+}
+
+#[test]
+fn a_goodbye_in_the_middle_of_an_answer_says_nothing_of_watches() {
+    let (_, parts) = answer_in_parts();
+    let mut conversation = Conversation::new();
+    conversation.send(b"HELLO 3\r\nWATCH w\r\n");
+    conversation.hold = true;
+    conversation.send(b"RANGE a FROM\r\n");
+    let Conversation { adapter, output, .. } = &mut conversation;
+    adapter.encode(reply(1, Body::RangePart(parts[0].clone()), true), output);
+    let sent = output.clone();
+    adapter.give_up(&Fault::shutdown(), output);
+    assert_eq!(*output, sent, "the goodbye comes behind the answer");
 }

@@ -1,4 +1,4 @@
-//! A client of the line protocol for tests: blocking, RESP2, every wait bounded. Written apart from the
+//! A client of the line protocol for tests: blocking, RESP2 (and what RESP3 has more), every wait bounded. Written apart from the
 //! product's own encoder, so that the two do not share a mistake.
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result, Write};
@@ -173,7 +173,11 @@ impl Client {
                 bytes.truncate(bytes.len() - 2);
                 Reply::Bulk(bytes)
             }
-            "*" => Reply::Array((0..number()?).map(|_| self.receive()).collect::<Result<_>>()?),
+            "*" | ">" => Reply::Array((0..number()?).map(|_| self.receive()).collect::<Result<_>>()?),
+            // RESP3: a map is as many pairs, and as an array in RESP2.
+            "%" => Reply::Array((0..2 * number()?).map(|_| self.receive()).collect::<Result<_>>()?),
+            "_" => Reply::Null,
+            "#" => Reply::Integer(i64::from(rest == "t")),
             _ => return Err(strange(&line)),
         })
     }

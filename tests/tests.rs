@@ -39,3 +39,4 @@ mod txn;
 mod under_load;
 mod unplugged;
 mod wal_crash;
+mod watch;

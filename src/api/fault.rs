@@ -164,6 +164,10 @@ impl Fault {
         Fault::new(Code::Loading, "etcdserver: this member is being repaired; ask another one")
     }
 
+    pub fn empty_watch() -> Fault {
+        Fault::new(Code::Err, "mvcc: watcher range is empty")
+    }
+
     pub fn shutdown() -> Fault {
         Fault::new(Code::Shutdown, "etcdserver: server stopped")
     }

@@ -6,6 +6,7 @@
 
 pub mod call;
 pub mod command;
+pub mod event;
 pub mod fault;
 pub mod lease;
 pub mod peer;
@@ -19,10 +20,11 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub use call::{Call, ConnId, Reply, Tag};
 pub use command::{Command, MemberChange, Origin};
+pub use event::{Event, EventKind};
 pub use fault::{Code, Fault};
 pub use lease::{LeaseAnswer, LeaseRef, LeaseRequest, LeaseTime, LeaseWant};
 pub use peer::PeerCall;
 pub use reply::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
-pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span, successor};
+pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span, Watch, successor};
 pub use txn::{Compare, CompareResult, Op, Target, Txn, TxnResult};
 pub use validate::Limits;

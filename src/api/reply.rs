@@ -1,8 +1,10 @@
 //! What can be answered.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Fault, LeaseAnswer, Reply, TxnResult};
+use super::{Event, Fault, LeaseAnswer, Reply, TxnResult};
 use crate::base::{ClusterId, Index, LeaseId, MemberId, Revision, Term};
 
 /// Who answered, and when in the store's and the cluster's life.
@@ -48,6 +50,24 @@ pub enum Body {
     },
     /// Another member leads, as was asked for.
     LeaderMoved,
+    /// The watch has begun. What follows under its tag are the next four, of which the last ends it.
+    Watching,
+    /// All that one revision did to the keys of the watch, in the order in which it happened.
+    Events {
+        revision: Revision,
+        events: Vec<Arc<Event>>,
+    },
+    /// Everything up to this revision has been sent. Also the answer to a request for it.
+    Progress {
+        revision: Revision,
+    },
+    /// The watch is over. Whoever wants to go on asks another member, from the revision behind the last one that it was
+    /// told of. Where that one is gone, `compacted` is the first revision that can still be read, and the last one that
+    /// no watch can begin at; 0 otherwise.
+    Unwatched {
+        fault: Fault,
+        compacted: Revision,
+    },
     Fault(Fault),
 }
 
@@ -62,6 +82,9 @@ impl Body {
             Body::RangePart(part) => &part.kvs,
             Body::Delete { previous, .. } => previous,
             Body::Put { previous: Some(Some(previous)), .. } => std::slice::from_ref(previous),
+            Body::Events { events, .. } => {
+                return size_of::<Reply>() + events.iter().map(|event| event.size_bytes()).sum::<usize>();
+            }
             Body::Lease(answer) => return size_of::<Reply>() + answer.size_bytes(),
             _ => &[],
         };

@@ -50,6 +50,10 @@ pub enum Request {
     MoveLeader {
         to: MemberId,
     },
+    /// Answered again and again, until it is cancelled.
+    Watch(Watch),
+    /// Once all watches of the connection were sent all that there is: up to which revision that goes.
+    WatchProgress,
 }
 
 /// Sets a key. One revision.
@@ -176,6 +180,28 @@ pub struct Compact {
     pub revision: Revision,
     /// Answer when the room of what goes is free, at the member that was asked.
     pub physical: bool,
+}
+
+/// Asks for every change of the keys of a span, from one revision on. This member answers from what it has applied: in
+/// the order of revisions, each of them whole and once, but not at once everywhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watch {
+    pub span: Span,
+    /// The first one of interest, in the past or in the future; 0 = the next one.
+    pub revision: Revision,
+    /// Tell with each event what was there before.
+    pub prev_kv: bool,
+    /// Leave puts out, or deletes.
+    pub no_put: bool,
+    pub no_delete: bool,
+    /// Tell from time to time, when nothing else was told, up to which revision there was nothing.
+    pub progress: bool,
+}
+
+impl Watch {
+    pub fn new(span: Span) -> Watch {
+        Watch { span, revision: 0, prev_kv: false, no_put: false, no_delete: false, progress: false }
+    }
 }
 
 #[cfg(test)]

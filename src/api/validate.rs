@@ -33,6 +33,10 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         Request::Range(range) => check_span(&range.span, limits),
         Request::Delete(delete) => check_span(&delete.span, limits),
         Request::Txn(txn) => check_txn(txn, limits),
+        Request::Watch(watch) => match &watch.span {
+            Span::Between(from, to) if to <= from => Err(Fault::empty_watch()),
+            span => check_span(span, limits),
+        },
         Request::MemberAdd { peer_urls, .. } | Request::MemberUpdate { peer_urls, .. } => {
             check_peer_urls(peer_urls)
         }
@@ -49,7 +53,8 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         | Request::MemberList { .. }
         | Request::MemberRemove { .. }
         | Request::MemberPromote { .. }
-        | Request::MoveLeader { .. } => Ok(()),
+        | Request::MoveLeader { .. }
+        | Request::WatchProgress => Ok(()),
     }
 }
 

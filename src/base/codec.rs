@@ -141,6 +141,20 @@ impl Writer for Vec<u8> {
     }
 }
 
+/// RFC 4648 §4, with padding.
+pub fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let index = (word >> (18 - 6 * place)) & 63;
+            out.push(if place > chunk.len() { '=' } else { ALPHABET[index as usize].into() });
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +177,21 @@ mod tests {
         assert_eq!((shared.u8(), shared.u64()), (Ok(7), Ok(u64::MAX - 1)));
         assert_eq!(shared.blob(), Ok(Bytes::from_static(b"abc")));
         assert_eq!(shared.left(), 0);
+    }
+
+    /// RFC 4648 §10.
+    #[test]
+    fn base64_is_the_standard_one() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+        assert_eq!(base64(b"a\x01\n\"\xc3\xa9\xff"), "YQEKIsOp/w==");
     }
 }

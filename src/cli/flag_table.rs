@@ -254,7 +254,12 @@ pub const GROUPS: &[Group] = &[
             ignored("compact-hash-check-time", Period, "1m", "Time between comparisons at compaction."),
             ignored("compaction-batch-limit", COUNT, "1000", "Revisions per slice of compaction."),
             ignored("compaction-sleep-interval", Duration, "10ms", "Pause between slices."),
-            ignored("watch-progress-notify-interval", Duration, "10m", "Progress notices to watchers."),
+            applies(
+                "watch-progress-notify-interval",
+                Duration,
+                "10m",
+                "Time between progress notices to a quiet watcher.",
+            ),
             ignored("warning-apply-duration", Duration, "100ms", "Slow applies."),
             ignored("bootstrap-defrag-threshold-megabytes", COUNT, "0", "Defragment at the start."),
             applies("max-learners", COUNT, "1", "Learners in a cluster at one time."),

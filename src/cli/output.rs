@@ -4,7 +4,8 @@
 use std::fmt::Write;
 
 use super::go;
-use crate::api::{Header, KeyValue, Member, RangeResult, Status};
+use crate::api::{Event, EventKind, Header, KeyValue, Member, RangeResult, Status};
+use crate::base::codec::base64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -232,6 +233,70 @@ pub fn txn(
             out
         }
     })
+}
+
+/// What a watch was told of one revision; no events where it was told of progress alone.
+pub fn watch(header: &Header, events: &[Event], format: Format, hex: bool) -> Result<Vec<u8>, Unsupported> {
+    let word = |event: &Event| match event.kind {
+        EventKind::Put => "PUT",
+        EventKind::Delete => "DELETE",
+    };
+    match format {
+        Format::Simple => {
+            let mut out = Vec::new();
+            for event in events {
+                simple_line(word(event).as_bytes(), false, &mut out);
+                for kv in event.previous.iter().chain([&event.kv]) {
+                    simple_pair(&kv.key, &kv.value, hex, &mut out);
+                }
+            }
+            Ok(out)
+        }
+        Format::Json => Ok(json_watch(header, events, 0, false).into_bytes()),
+        Format::Fields => {
+            let mut out = fields_header(header);
+            for event in events {
+                let _ = writeln!(out, "\"Type\" : {}", word(event));
+                if let Some(kv) = &event.previous {
+                    fields_kv("Prev", kv, &mut out);
+                }
+                fields_kv("", &event.kv, &mut out);
+            }
+            Ok(out.into_bytes())
+        }
+        Format::Table => Err(no_table()),
+        Format::Protobuf => Err(no_protobuf()),
+    }
+}
+
+/// A watch that the server has ended.
+pub fn watch_canceled(header: &Header, compacted: u64, format: Format) -> Result<Vec<u8>, Unsupported> {
+    match format {
+        Format::Json => Ok(json_watch(header, &[], compacted, true).into_bytes()),
+        format => watch(header, &[], format, false),
+    }
+}
+
+/// Whether `watch` prints in this format, to be known before anything happens.
+pub fn refuse_watch_format(format: Format) -> Result<(), Unsupported> {
+    watch(&Header::default(), &[], format, false).map(drop)
+}
+
+fn json_watch(header: &Header, events: &[Event], compacted: u64, canceled: bool) -> String {
+    let events: Vec<String> = events
+        .iter()
+        .map(|event| {
+            let kind = if event.kind == EventKind::Delete { "\"type\":1," } else { "" };
+            let previous =
+                event.previous.as_ref().map_or(String::new(), |kv| format!(",\"prev_kv\":{}", json_kv(kv)));
+            format!("{{{kind}\"kv\":{}{previous}}}", json_kv(&event.kv))
+        })
+        .collect();
+    format!(
+        "{{\"Header\":{{{}}},\"Events\":[{}],\"CompactRevision\":{compacted},\"Canceled\":{canceled},\"Created\":false}}\n",
+        json_header_fields(header),
+        events.join(",")
+    )
 }
 
 /// etcd's member list speaks of the cluster, not of the store: its header has no revision.
@@ -606,20 +671,6 @@ fn json_kv(kv: &KeyValue) -> String {
     format!("{{{}}}", &out[1..])
 }
 
-/// RFC 4648 §4, with padding.
-pub fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let index = (word >> (18 - 6 * place)) & 63;
-            out.push(if place > chunk.len() { '=' } else { ALPHABET[index as usize].into() });
-        }
-    }
-    out
-}
-
 /// A JSON string as Go writes it: what a browser could take for markup, or JavaScript for the end of a line,
 /// is escaped too.
 fn json_string(text: &str) -> String {
@@ -676,22 +727,6 @@ fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// RFC 4648 §10.
-    #[test]
-    fn base64_is_the_standard_one() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-        assert_eq!(base64(b"a\x01\n\"\xc3\xa9\xff"), "YQEKIsOp/w==");
-    }
 
     #[test]
     fn json_strings_are_gos() {

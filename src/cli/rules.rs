@@ -17,6 +17,9 @@ const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
 const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 /// What 0 means.
 const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
+const WATCH_PROGRESS_MS_DEFAULT: u64 = 600_000;
+/// Shorter ones are raised to it, as in etcd.
+const WATCH_PROGRESS_MS_MIN: u64 = 100;
 
 /// What segments are multiples of: groups of records begin on these borders.
 const SECTOR_BYTES: u64 = 512;
@@ -78,6 +81,10 @@ pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settin
         force_new_cluster: values.bool("force-new-cluster"),
         strict_reconfig_check: values.bool("strict-reconfig-check"),
         max_learners: usize::try_from(values.count("max-learners")).unwrap_or(usize::MAX),
+        watch_progress_interval_ms: match values.duration_ms("watch-progress-notify-interval") {
+            0 => WATCH_PROGRESS_MS_DEFAULT,
+            interval => interval.max(WATCH_PROGRESS_MS_MIN),
+        },
         heartbeat_interval_ms,
         election_timeout_ms,
         pre_vote: values.bool("pre-vote"),

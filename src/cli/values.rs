@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::flag::{Effect, Flag, Kind, nearest};
 use super::{flag_table, go};
+use crate::base::time::MS;
 
 /// The environment as it was when the process started.
 pub type Environment = BTreeMap<String, String>;
@@ -87,6 +88,10 @@ impl Values {
     /// A number whose kind in the table excludes negative ones.
     pub fn count(&self, name: &str) -> u64 {
         u64::try_from(self.number(name)).expect("the table excludes negative numbers")
+    }
+
+    pub fn duration_ms(&self, name: &str) -> u64 {
+        go::parse_duration(self.text(name)).expect("checked when it was read") / MS
     }
 
     /// Given by flag or environment, not by default.

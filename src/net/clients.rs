@@ -84,7 +84,7 @@ impl Client {
     fn is_congested(&self) -> bool {
         self.lags
             || self.is_overfull()
-            || self.adapter.as_ref().is_some_and(|adapter| adapter.owed() >= OWED_MAX)
+            || self.adapter.as_ref().is_some_and(|adapter| adapter.owed() >= OWED_MAX || adapter.waits())
     }
 
     /// The adapter paused because its output was full, and it no longer is.
@@ -94,7 +94,8 @@ impl Client {
 
     /// Decodes what has arrived.
     pub(super) fn decode(&mut self, info: &Arc<ServerInfo>, calls: &mut Vec<Call>, now: Mono) {
-        if self.deaf || self.pipe.input.is_empty() {
+        let stalled = self.adapter.as_ref().is_some_and(LineAdapter::stalled);
+        if self.deaf || (self.pipe.input.is_empty() && !stalled) {
             return;
         }
         if self.adapter.is_none() && !self.sniff(info) {
@@ -185,7 +186,7 @@ impl Client {
 
     /// Nothing is owed, and nothing is known to have come that could make it so.
     pub(super) fn is_quiet(&self) -> bool {
-        self.owed() == 0 && self.pipe.input.is_empty() && !self.pipe.is_readable()
+        self.owed() == 0 && self.pipe.input.is_empty() && !self.pipe.is_readable() && !self.wants_decoding()
     }
 
     fn owed(&self) -> usize {

@@ -191,6 +191,8 @@ fn node_config(settings: &Settings, clock: &impl Clock) -> Config {
             unix_ms_at_zero: clock.wall_ms().saturating_sub(clock.now().0 / MS),
             force_new_cluster: settings.force_new_cluster,
         },
+        watch_progress_interval: settings.watch_progress_interval_ms * MS,
+        watch_work: node::WATCH_WORK,
     }
 }
 

@@ -25,6 +25,7 @@ pub struct Settings {
     pub strict_reconfig_check: bool,
     /// Learners at one time.
     pub max_learners: usize,
+    pub watch_progress_interval_ms: u64,
     pub heartbeat_interval_ms: u64,
     pub election_timeout_ms: u64,
     pub pre_vote: bool,

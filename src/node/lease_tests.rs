@@ -36,6 +36,8 @@ fn config() -> Config {
         catchup_entries: 1_000,
         checkpoint_entries: 100_000,
         sweep_work_max: 100,
+        watch_progress_interval: 600 * SECOND,
+        watch_work: 1_000,
         quota_bytes: None,
         range_part: Budget { keys: 1_000, bytes: 1 << 20 },
         members: Rules::default(),

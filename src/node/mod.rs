@@ -30,6 +30,7 @@ mod startup;
 mod status;
 mod streams;
 mod turn;
+mod watches;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -56,6 +57,7 @@ use reads::{Question, Read, Reads};
 use repair::Repair;
 use snapshots::Snapshots;
 use streams::Streams;
+use watches::Watches;
 use writes::{Asker, Writes};
 
 /// What the shell carries between its threads and members without looking inside.
@@ -66,6 +68,7 @@ pub use compaction::SWEEP_WORK_MAX;
 pub use members::Rules;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
 pub use streams::PART;
+pub use watches::WATCH_WORK;
 
 /// The settings of one member that matter behind the sockets.
 #[derive(Clone, Debug)]
@@ -93,6 +96,11 @@ pub struct Config {
     /// What one part of a range's answer may cost.
     pub range_part: Budget,
     pub members: Rules,
+    /// Between two notices of progress to a watch that asked for them.
+    pub watch_progress_interval: Nanos,
+    /// How much is done for watches in a turn: changes that are looked at, and some more for each that is told. A
+    /// simulation wants it small.
+    pub watch_work: usize,
 }
 
 impl Config {
@@ -201,6 +209,9 @@ pub struct Node<D: Disk> {
     writes: Writes,
     reads: Reads,
     streams: Streams,
+    watches: Watches,
+    /// When this member last led, or heard from who leads.
+    led_at: Mono,
     leases: Leases,
     /// The number of the last proposal sent, and the last one taken from each member's connection.
     proposal_number: u64,
@@ -269,20 +280,13 @@ pub struct Node<D: Disk> {
 impl<D: Disk> Node<D> {
     /// A client asks. `now` was read after the request's bytes were.
     pub fn on_call(&mut self, conn: ConnId, call: Call, now: Mono) {
-        let Call::Request { tag, request } = call else {
-            return; // A cancelled request still happens: nothing here streams yet.
+        let (tag, request) = match call {
+            Call::Request { tag, request } => (tag, request),
+            // What is no watch still happens.
+            Call::Cancel { tag } => return self.watches.cancel(conn, tag),
         };
-        if self.left {
-            return self.fail(conn, tag, Fault::shutdown());
-        }
-        if self.damage.is_some() {
-            return self.fail(conn, tag, Fault::corrupt());
-        }
-        if self.is_recovering() && !matches!(request, Request::Status) {
-            return self.fail(conn, tag, Fault::recovering());
-        }
-        if self.agreement.trust() != Trust::Agreed && !matches!(request, Request::Status) {
-            return self.fail(conn, tag, Fault::corrupt());
+        if let Some(fault) = self.refusal(matches!(request, Request::Status)) {
+            return self.fail(conn, tag, fault);
         }
         let deadline = now + self.config.request_timeout();
         match request {
@@ -340,7 +344,27 @@ impl<D: Disk> Node<D> {
             Request::Compact(compact) => {
                 self.write(Asker::Client { conn, tag }, &Command::Compact(compact), deadline);
             }
+            Request::Watch(_) if now >= self.cut_off_at() => self.fail(conn, tag, Fault::no_leader()),
+            Request::Watch(watch) => match self.watches.add(conn, tag, &watch, self.store.revision(), now) {
+                Ok(()) => self.reply(conn, tag, Body::Watching),
+                Err(fault) => self.fail(conn, tag, fault),
+            },
+            Request::WatchProgress => self.watches.ask_progress(conn, tag),
         }
+    }
+
+    /// Why this member must not answer, if it must not. Of itself it may speak for longer.
+    fn refusal(&self, of_itself: bool) -> Option<Fault> {
+        if self.left {
+            return Some(Fault::shutdown());
+        }
+        if self.damage.is_some() {
+            return Some(Fault::corrupt());
+        }
+        if self.is_recovering() && !of_itself {
+            return Some(Fault::recovering());
+        }
+        (self.agreement.trust() != Trust::Agreed && !of_itself).then(Fault::corrupt)
     }
 
     /// Whether a read that came before `now` can be answered from the present state. For a linearizable one this member
@@ -360,17 +384,19 @@ impl<D: Disk> Node<D> {
             && standing.commit <= self.store.applied().index
     }
 
-    /// The connection's client does not take what it is sent: its reads wait until [`Node::release`].
+    /// The connection's client does not take what it is sent: its reads and watches wait until [`Node::release`].
     pub fn hold(&mut self, conn: ConnId) {
         self.reads.hold(conn);
         self.streams.hold(conn);
+        self.watches.hold(conn, watches::Why::Untaken);
     }
 
     /// It does again. True if a turn has something to answer.
     pub fn release(&mut self, conn: ConnId) -> bool {
         let streams = self.streams.release(conn);
+        let watches = self.watches.release(conn, watches::Why::Untaken);
         // Behind a range under way its reads still wait.
-        streams || (!self.streams.has(conn) && self.reads.release(conn))
+        streams || (!self.streams.has(conn) && self.reads.release(conn)) || watches
     }
 
     fn wait_to_read(&mut self, conn: ConnId, tag: Tag, question: Question, deadline: Mono) {
@@ -398,11 +424,12 @@ impl<D: Disk> Node<D> {
         self.writes.push(asker, payload, deadline);
     }
 
-    /// The connection is gone. Its writes still happen; their answers go nowhere.
+    /// The connection is gone, and its watches with it. Its writes still happen; their answers go nowhere.
     pub fn on_disconnect(&mut self, conn: ConnId) {
         self.reads.forget(conn);
         self.streams.forget(conn);
         self.sweepers.retain(|sweeper| sweeper.conn != conn);
+        self.watches.forget(conn);
     }
 
     /// Another member's Raft speaks.
@@ -416,7 +443,11 @@ impl<D: Disk> Node<D> {
         {
             return; // As if it were lost: the leader tries again with each heartbeat.
         }
+        let from = message.from;
         self.raft.step(message, now, &self.log);
+        if from == self.raft.standing().leader {
+            self.led_at = now;
+        }
     }
 
     /// Another member asks or answers.
@@ -705,7 +736,8 @@ impl<D: Disk> Node<D> {
 
     fn reply(&mut self, conn: ConnId, tag: Tag, body: Body) {
         let header = self.header();
-        self.output.replies.push(Reply { conn, tag, header, body, more: false });
+        let more = matches!(body, Body::Watching);
+        self.output.replies.push(Reply { conn, tag, header, body, more });
     }
 
     fn fail(&mut self, conn: ConnId, tag: Tag, fault: Fault) {

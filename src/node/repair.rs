@@ -284,6 +284,7 @@ impl<D: Disk> Node<D> {
             self.raft.tick(now, &self.log);
         }
         self.take_readies()?;
+        self.serve_watches()?;
         self.write_log();
         Ok(())
     }

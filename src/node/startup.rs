@@ -20,6 +20,7 @@ use super::reads::Reads;
 use super::repair::{self, Mark, Repair, Stage};
 use super::snapshots::Snapshots;
 use super::streams::Streams;
+use super::watches::Watches;
 use super::writes::Writes;
 use super::{Agreement, Config, Node, Output, promise};
 use crate::api::{Command, Member, MemberChange, Origin, command};
@@ -122,6 +123,8 @@ impl<D: Disk> Node<D> {
             writes: Writes::new(first_id()),
             reads: Reads::new(first_id()),
             streams: Streams::new(config.range_part),
+            watches: Watches::new(config.watch_progress_interval, config.watch_work),
+            led_at: now,
             proposal_number: 0,
             proposed_by: BTreeMap::new(),
             snapshots: Snapshots::new(disk.clone(), first_id()),

@@ -2,7 +2,8 @@
 //!
 //! A range is read as of the revision at which its turn came, so it does not matter how long its client takes for the
 //! answer: writes go on. What waits here is a position in the store, never an answer; a client that takes nothing
-//! costs that much. Its other reads wait behind it ([`Reads::hold`]), or their answers would pile up.
+//! costs that much. Its other reads wait behind it ([`Reads::hold`]), or their answers would pile up, and so do its
+//! watches, which may not speak between two parts.
 //!
 //! Each turn has a budget for all ranges together, and they take their parts in rotation: a heartbeat, or a request for
 //! one key, waits for one turn at most. A small range is whole in its first part, and is never kept here.
@@ -15,7 +16,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Node;
+use super::watches::Why;
 use crate::api::{Body, ConnId, Fault, Range, Reply, Tag};
+use crate::base::planted;
 use crate::io::Disk;
 use crate::store::{Budget, Reading};
 
@@ -157,6 +160,9 @@ impl<D: Disk> Node<D> {
 
     fn keep_stream(&mut self, conn: ConnId, stream: Stream) {
         self.reads.hold(conn);
+        if !planted::on("watch-pushes-between-parts") {
+            self.watches.hold(conn, Why::Range);
+        }
         self.streams.push(conn, stream);
     }
 
@@ -168,7 +174,11 @@ impl<D: Disk> Node<D> {
         while !self.streams.is_spent() && self.failure.is_none() {
             let Some((conn, stream)) = self.streams.take_next() else { return };
             let rest = self.read_part(conn, stream);
-            if !self.streams.put_back(conn, rest) && !self.streams.is_held(conn) {
+            if self.streams.put_back(conn, rest) {
+                continue;
+            }
+            self.watches.release(conn, Why::Range);
+            if !self.streams.is_held(conn) {
                 self.reads.release(conn);
             }
         }
@@ -203,6 +213,7 @@ impl<D: Disk> Node<D> {
     pub(super) fn end_streams(&mut self, fault: &Fault) {
         self.streams.count = 0;
         for (conn, queue) in std::mem::take(&mut self.streams.all) {
+            self.watches.release(conn, Why::Range);
             for stream in queue {
                 self.fail(conn, stream.tag, fault.clone());
             }

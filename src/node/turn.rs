@@ -6,7 +6,7 @@ use super::{
     APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
     Output, Question, RETRY, Read,
 };
-use crate::api::{Body, Command, ConnId, Fault, PeerCall, Tag, Txn, command};
+use crate::api::{Body, Command, ConnId, Fault, PeerCall, Reply, Tag, Txn, command};
 use crate::base::planted;
 use crate::base::time::{MS, SECOND};
 use crate::base::{EntryId, Error, Mono, Result};
@@ -15,6 +15,10 @@ use crate::raft::{Entry, EntryKind, Ready};
 
 /// The next turn's replies are given room for as many as this turn's, up to here.
 const REPLIES_EXPECTED_MAX: usize = 1_024;
+
+/// Election timeouts without a leader after which a member ends its watches: a cluster that is whole has another leader by
+/// then.
+const CUT_OFF_ELECTIONS: u64 = 3;
 
 impl<D: Disk> Node<D> {
     /// Everything that the events since the last turn make due. `now` was read after them.
@@ -35,6 +39,9 @@ impl<D: Disk> Node<D> {
         if now >= self.raft.deadline() {
             self.raft.tick(now, &self.log);
         }
+        if self.leads() {
+            self.led_at = now;
+        }
         self.expire(now);
         self.publish();
         self.send_writes();
@@ -49,6 +56,7 @@ impl<D: Disk> Node<D> {
         self.take_readies()?;
         self.serve_reads();
         self.serve_streams();
+        self.serve_watches()?;
         self.sweep()?;
         self.answer_second();
         self.answer_movers();
@@ -62,6 +70,7 @@ impl<D: Disk> Node<D> {
     /// A member whose state is wrong tells the others its hash and no more, finishes what its disk was given, and marks
     /// the state.
     fn silent_turn(&mut self) -> Result<Output<D>> {
+        self.serve_watches()?;
         self.keep_house()?;
         self.write_log();
         self.output.messages.clear();
@@ -92,6 +101,8 @@ impl<D: Disk> Node<D> {
             self.writes.held_until(),
             self.reads.deadline(self.read_patience(), is_led, |write| self.writes.is_open(write)),
             self.leases_deadline(),
+            self.watches.deadline(),
+            if self.watches.is_empty() { Mono::NEVER } else { self.cut_off_at() },
             self.snapshots.deadline(),
             self.movers_deadline(),
             self.report_deadline(),
@@ -107,7 +118,8 @@ impl<D: Disk> Node<D> {
     fn take_output(&mut self) -> Output<D> {
         let stalled = self.damage.is_some() || self.snapshots.installing() || self.waits_for_checkpoint();
         let serves = self.damage.is_none() && !self.snapshots.installing();
-        let again = (serves && (self.reads.has_ready() || self.streams.has_turns()))
+        let asked = self.reads.has_ready() || self.streams.has_turns();
+        let again = (serves && (asked || self.watches.has_work(self.store.revision())))
             || self.raft.has_ready()
             || self.has_chunks_to_send()
             || (!self.committed.is_empty() && !stalled)
@@ -364,6 +376,37 @@ impl<D: Disk> Node<D> {
         while let Some(read) = self.reads.next_ready() {
             self.answer_read(read);
         }
+    }
+
+    /// Tells watchers what was applied, and those behind what was applied before. Where this member must not answer,
+    /// watches end: others know how to go on with them.
+    pub(super) fn serve_watches(&mut self) -> Result<()> {
+        if self.watches.is_empty() || self.snapshots.installing() {
+            return Ok(());
+        }
+        let cut_off = self.now >= self.cut_off_at();
+        let (header, refusal) = (self.header(), self.refusal(false).or(cut_off.then(Fault::no_leader)));
+        let Node { watches, store, output, now, .. } = self;
+        let mut out = |conn, tag, body, more| {
+            output.replies.push(Reply { conn, tag, header, body, more });
+        };
+        if let Some(fault) = refusal {
+            if planted::on("watch-of-who-left-is-silent") {
+                return Ok(());
+            }
+            watches.end_all(&fault, &mut out);
+            return Ok(());
+        }
+        watches.feed(store, *now, &mut out)
+    }
+
+    /// When watches end because nobody leads this member any more: the others may be far ahead, or may have removed it
+    /// without its having heard of that, and who watches here would never know.
+    pub(super) fn cut_off_at(&self) -> Mono {
+        if self.leads() || self.snapshots.installing() || planted::on("watch-goes-on-without-a-leader") {
+            return Mono::NEVER;
+        }
+        self.led_at + CUT_OFF_ELECTIONS * self.config.election_timeout
     }
 
     /// What came before a write is answered before it is applied, or not at all: later the answer would be wrong.

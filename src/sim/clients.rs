@@ -73,6 +73,12 @@ pub struct Asking<'a> {
     pub leases: &'a Pool,
 }
 
+impl Client {
+    pub fn known(&self) -> Revision {
+        self.known
+    }
+}
+
 impl Clients {
     pub fn new(options: &Options) -> Clients {
         let client = |number: u64| Client {
@@ -366,6 +372,9 @@ impl World {
     /// A member has answered.
     pub(super) fn reply_leaves(&mut self, member: usize, reply: Reply) {
         self.claimed(member);
+        if World::is_watching(reply.conn) {
+            return self.watch_reply_leaves(member, reply);
+        }
         self.moment(Moment::Answered, member, 0);
         let believed = self.may_be_believed(member, &reply);
         let passes = believed && self.net.passes(member, 0);
@@ -468,6 +477,7 @@ impl World {
             }
             parted &= !client.connected.as_mut().is_some_and(here);
         }
+        self.watchers_lost(member, life, self.net.passes(member, 0));
         parted
     }
 

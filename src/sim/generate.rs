@@ -45,6 +45,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     let uneven = seed % 4 == 3;
     let mut compactions = stream(seed, "compactions", 0);
     let (many_keys, page_bytes) = many_keys(seed);
+    let mut watching = stream(seed, "watching", 0);
     let leases = if sparse || seed % 3 == 1 { 2 + seed % 7 } else { 0 };
     let mut rate = |low, high| if dice.one_in(2) { 0 } else { log_uniform(dice, low, high) };
     let (loss, repeat, overtake, recut) =
@@ -54,6 +55,8 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         members,
         spares,
         clients,
+        watchers: watching.below(5),
+        watch_work: log_uniform(&mut watching, 16, 8_192),
         ops,
         keys: many_keys.unwrap_or(log_uniform(dice, 1, 64)),
         leases,

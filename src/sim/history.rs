@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::api::{
-    Body, Code, Compare, CompareResult, Delete, Fault, Header, KeyValue, LeaseAnswer, LeaseRequest,
-    Op as Part, Order, Put, Range, RangeResult, Request, SortBy, Span, Target, Txn,
+    Body, Code, Compare, CompareResult, Delete, Event, Fault, Header, KeyValue, LeaseAnswer, LeaseRequest,
+    Op as Part, Order, Put, Range, RangeResult, Request, SortBy, Span, Target, Txn, Watch,
 };
 use crate::base::{LeaseId, Mono, Revision};
 
@@ -124,7 +125,11 @@ impl Answer {
             | Body::Status(_)
             | Body::Members(_)
             | Body::MemberAdded { .. }
-            | Body::LeaderMoved => return None,
+            | Body::LeaderMoved
+            | Body::Watching
+            | Body::Events { .. }
+            | Body::Progress { .. }
+            | Body::Unwatched { .. } => return None,
         })
     }
 
@@ -150,6 +155,40 @@ pub struct Change {
     pub lease: LeaseId,
 }
 
+/// One watch, over all connections on which it went on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watched {
+    pub client: u64,
+    pub watch: Watch,
+    pub pieces: Vec<Piece>,
+}
+
+/// What it was told over one of them, in the order in which it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    pub connection: u64,
+    /// The first revision that was asked for; 0 = the next one.
+    pub asked: Revision,
+    /// The store's revision when it began; None: nobody said that it did.
+    pub begun: Option<Revision>,
+    pub told: Vec<Told>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    Events {
+        revision: Revision,
+        events: Vec<Arc<Event>>,
+    },
+    Progress {
+        revision: Revision,
+    },
+    /// `compacted` as in [`Body::Unwatched`].
+    Ended {
+        compacted: Revision,
+    },
+}
+
 /// Everything that one run showed.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -162,6 +201,7 @@ pub struct History {
     pub unread: BTreeSet<Revision>,
     /// The store orders compactions of its own.
     pub compacts_by_itself: bool,
+    pub watched: Vec<Watched>,
     last_order: u64,
 }
 

@@ -9,6 +9,7 @@
 //! - L5: at the end all members of the core have applied the same.
 //! - L9: and have swept all that compactions left.
 //! - L10: leases go when their time is over; `lease_watch` has the details.
+//! - L11: and all who watch have been told everything.
 //! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over. So a
 //!   joint membership was left by then.
 //! - L8: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong
@@ -225,7 +226,20 @@ impl World {
         let due = self.now + SECOND + self.watch.committed.len() as u64 * SWEEP_DELAY;
         self.run_until(due, swept);
         if self.sound() && !swept(self) {
-            self.fail("L9", format!("members {:?} do not sweep what was compacted", self.unswept()));
+            return self.fail("L9", format!("members {:?} do not sweep what was compacted", self.unswept()));
+        }
+        self.await_watchers(election);
+    }
+
+    /// A client that hears nothing looks elsewhere; a large part of the history may be told in small pieces.
+    fn await_watchers(&mut self, election: u64) {
+        let due = self.now + 60 * election + 10 * SECOND;
+        let last =
+            |world: &World| world.enrolled().first().map_or(0, |member| world.watch.seen[*member].revision);
+        self.run_until(due, |world| world.watchers_behind(last(world)).is_empty());
+        let behind = self.watchers_behind(last(self));
+        if self.sound() && !behind.is_empty() {
+            self.fail("L11", format!("watchers {behind:?} are not told everything up to {}", last(self)));
         }
     }
 

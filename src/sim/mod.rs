@@ -8,6 +8,7 @@
 //!                         shrink            +--> machine: disk, clock, process (node, log writer, jobs)
 //!                                           +--> net, transport: links, connections, pieces of streams
 //!                                           +--> clients: ask, wait, give up; write down what they saw
+//!                                           +--> watchers: clients that watch, slowly, and go on elsewhere
 //!                                           +--> faults: what the plan's lines do
 //!                                           +--> operator: who belongs to the cluster, and who leads it
 //!                                           +--> watch, roster, forks, lease_watch: what must hold at every event
@@ -44,7 +45,7 @@
 //!
 //! # What is checked
 //!
-//! During the run, at every turn, message and answer: [`watch`], [`states`], [`forks`] and [`lease_watch`] have the list (V01 to V24, V30 to V33,
+//! During the run, at every turn, message and answer: [`watch`], [`states`], [`forks`] and [`lease_watch`] have the list (V01 to V25, V30 to V33,
 //! S1, L6). At the end: what the clients and the operator were told ([`check`], three judges; [`operator`], V22 and V23), equal
 //! content everywhere, every byte of every file (V13, V15).
 //! An assertion of the node that fails is caught and is a failure with its place as a name.
@@ -94,6 +95,7 @@ mod trace;
 mod transport;
 mod txns;
 mod watch;
+mod watchers;
 mod words;
 mod world;
 

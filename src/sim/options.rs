@@ -14,6 +14,10 @@ pub struct Options {
     /// Machines that run nothing until a member is added on them. They are numbered behind the members.
     pub spares: u64,
     pub clients: u64,
+    /// Clients that watch.
+    pub watchers: u64,
+    /// How much a member does for watches in one turn.
+    pub watch_work: u64,
     /// Operations that the clients ask for while there are faults.
     pub ops: u64,
     /// Different keys. Few make contention.
@@ -74,6 +78,8 @@ impl Default for Options {
             members: 3,
             spares: 0,
             clients: 6,
+            watchers: 0,
+            watch_work: 8_192,
             ops: 1_000,
             keys: 8,
             leases: 0,
@@ -123,12 +129,14 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 33] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 35] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
             ("spares", Field::Number(&mut self.spares)),
             ("clients", Field::Number(&mut self.clients)),
+            ("watchers", Field::Number(&mut self.watchers)),
+            ("watch-work", Field::Number(&mut self.watch_work)),
             ("ops", Field::Number(&mut self.ops)),
             ("keys", Field::Number(&mut self.keys)),
             ("leases", Field::Number(&mut self.leases)),
@@ -189,6 +197,9 @@ impl Options {
         let wrong = |what: &str| Err(what.to_string());
         if !(1..=9).contains(&self.members) || self.spares > 9 {
             return wrong("members: 1 to 9, and 9 spares at most");
+        }
+        if self.watchers > 100 || self.watch_work < 16 {
+            return wrong("100 watchers at most, and work of at least 16 for them");
         }
         let at_least_one = [self.keys, self.forks, self.catchup, self.checkpoint, self.sweep];
         if at_least_one.contains(&0) {

@@ -46,6 +46,9 @@ const TREE_MODEL: &str = "btree_model::";
 const TREE_UNIT: &str = "btree::";
 const STORE: &str = "store::";
 const API_UNIT: &str = "api::";
+const WATCHES: &str = "node::watches::";
+const WATCH_REAL: &str = "watch::a_range_is_not_interrupted";
+const LINE: &str = "line::";
 const LEASES: &str = "cluster_leases::";
 
 /// All of them, by the way that a write takes.
@@ -354,4 +357,32 @@ pub const BUGS: &[Bug] = &[
     bug("node-late-refusal-counts", "a refusal of an old call takes back the new one", &[NODE_UNIT, CLUSTER]),
     bug("node-refused-is-sent-at-once", "what was refused is sent again without a pause", &[NODE_UNIT]),
     bug("node-proposal-taken-twice", "a frame that comes twice proposes twice", &[CLUSTER]),
+    // What watchers are told.
+    bug("watch-begins-too-early", "a watch is told what was before its first revision", &[WATCHES, CLUSTER]),
+    bug(
+        "watch-event-lost-where-it-has-caught-up",
+        "who catches up with the others misses one revision",
+        &[WATCHES, CLUSTER],
+    ),
+    bug("watch-release-tells-again", "who was held up is told the last revision again", &[WATCHES, CLUSTER]),
+    bug("watch-parked-misses-one", "who takes nothing goes on behind what it missed", &[WATCHES, CLUSTER]),
+    bug("watch-revision-in-pieces", "each change of a revision is told for itself", &[WATCHES, CLUSTER]),
+    bug(
+        "watch-goes-on-with-half-a-revision",
+        "what is swept between two turns is left out of its revision",
+        &[WATCHES, CLUSTER],
+    ),
+    bug("watch-filter-of-what-was-before", "a filter looks at what was there before", &[WATCHES, CLUSTER]),
+    bug("watch-prefix-without-its-first-key", "a span begins behind its first key", &[WATCHES, CLUSTER]),
+    bug(
+        "watch-progress-of-the-store",
+        "progress is told up to what is still to be told",
+        &[WATCHES, CLUSTER],
+    ),
+    bug("watch-progress-of-who-lags", "who has not caught up is told of progress", &[WATCHES, CLUSTER]),
+    bug("watch-compacted-is-passed-over", "a watch goes on behind a compaction", &[WATCHES, CLUSTER]),
+    bug("watch-of-who-left-is-silent", "a member that must not answer does not end its watches", &[CLUSTER]),
+    bug("watch-goes-on-without-a-leader", "a member that nobody leads goes on with its watches", &[CLUSTER]),
+    bug("watch-pushes-between-parts", "pushes do not wait for the end of a range", &[WATCH_REAL]),
+    bug("watch-ends-between-parts", "the end of a watch does not wait for that of a range", &[LINE]),
 ];

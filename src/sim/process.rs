@@ -76,6 +76,8 @@ impl World {
             // Most answers in several parts.
             range_part: Budget { keys: 3, bytes: 300 },
             members: Rules { strict: options.strict, ..Rules::default() },
+            watch_progress_interval: 4 * options.election,
+            watch_work: options.watch_work as usize,
         }
     }
 
@@ -507,6 +509,8 @@ impl World {
                 disk.rewind(&points[dice.below(points.len() as u64) as usize]);
             }
             self.clients_lost(member, life, power_lost);
+            let told = !power_lost && self.net.passes(member, 0);
+            self.watchers_lost(member, life, told);
             self.orders_lost(member, life);
         }
         self.machines[member].disk.end_process();

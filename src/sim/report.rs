@@ -32,6 +32,8 @@ pub struct Tally {
     pub ops: u64,
     /// Operations of unknown outcome.
     pub unknown: u64,
+    /// Revisions that watches were told of.
+    pub told: u64,
     pub events: u64,
     pub nanos: Nanos,
     /// Members that noticed that their state is wrong, and what the slowest took for it: since the entry was
@@ -44,6 +46,8 @@ pub struct Tally {
     pub compactions: u64,
     pub starts_in_sweep: u64,
     pub unread: u64,
+    /// What came of watches, by what they asked for: an option, and a result.
+    pub watches: BTreeMap<(&'static str, &'static str), u64>,
     /// Faults that were done and orders that were given, by class.
     pub faults: BTreeMap<&'static str, u64>,
     /// Orders of the operator that were carried out.
@@ -65,6 +69,7 @@ impl Tally {
             (&mut self.claims, other.claims),
             (&mut self.ops, other.ops),
             (&mut self.unknown, other.unknown),
+            (&mut self.told, other.told),
             (&mut self.events, other.events),
             (&mut self.nanos, other.nanos),
             (&mut self.noticed, other.noticed),
@@ -84,6 +89,9 @@ impl Tally {
         for (name, count) in &other.probes {
             *self.probes.entry(name.clone()).or_default() += count;
         }
+        for (probe, count) in &other.watches {
+            *self.watches.entry(*probe).or_default() += count;
+        }
     }
 }
 
@@ -92,9 +100,10 @@ impl fmt::Display for Tally {
         let hours = self.nanos / (36 * SECOND);
         writeln!(
             f,
-            "{} operations checked, {} unknown; {} recoveries, {} forks, {} claims; {}.{:02} simulated hours, {} events",
+            "{} operations checked, {} unknown, {} told to watches; {} recoveries, {} forks, {} claims; {}.{:02} simulated hours, {} events",
             self.ops,
             self.unknown,
+            self.told,
             self.recoveries,
             self.forks,
             self.claims,

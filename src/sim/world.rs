@@ -14,7 +14,8 @@ use super::readback::Readback;
 use super::report::{Failure, Tally};
 use super::trace::Trace;
 use super::watch::Watch;
-use crate::api::Reply;
+use super::watchers::Watchers;
+use crate::api::{Call, ConnId, Reply};
 use crate::base::Mono;
 use crate::base::time::{MS, Nanos};
 
@@ -89,6 +90,25 @@ pub enum Event {
     GiveUp {
         op: usize,
     },
+    /// A client that watches does something.
+    Watcher {
+        watcher: usize,
+    },
+    /// It takes what it is sent again.
+    WatcherListens {
+        conn: ConnId,
+    },
+    /// What it says reaches a member.
+    WatchCall {
+        member: usize,
+        life: u64,
+        conn: ConnId,
+        call: Box<Call>,
+    },
+    /// What it is told reaches it.
+    Pushed {
+        reply: Box<Reply>,
+    },
     /// The operator asks again.
     Operate {
         order: usize,
@@ -153,6 +173,7 @@ pub struct World {
     pub(super) lives: u64,
     pub(super) net: Net,
     pub(super) clients: Clients,
+    pub(super) watchers: Watchers,
     pub(super) operator: Operator,
     pub(super) watch: Watch,
     pub(super) readback: Readback,
@@ -180,6 +201,7 @@ impl World {
             lives: 0,
             net: Net::new(&options),
             clients: Clients::new(&options),
+            watchers: Watchers::new(&options),
             operator: Operator::new(options.seed),
             watch: Watch::new(&options),
             readback: Readback::new(),
@@ -202,6 +224,9 @@ impl World {
         }
         for client in 0..world.options.clients as usize {
             world.after(200 * MS, Event::Client { client });
+        }
+        for watcher in 0..world.options.watchers as usize {
+            world.after(200 * MS, Event::Watcher { watcher });
         }
         world
     }
@@ -277,6 +302,7 @@ impl World {
             | Event::JobDone { member, .. }
             | Event::Space { member, .. }
             | Event::Request { member, .. }
+            | Event::WatchCall { member, .. }
             | Event::Farewell { member, .. } => Some(*member),
             Event::OrderArrives { attempt } => Some(self.operator.asked(*attempt)),
             Event::Dial { from, .. } => Some(*from),
@@ -318,6 +344,12 @@ impl World {
             Event::Request { member, life, op } => self.request_arrives(member, life, op),
             Event::Answered { reply } => self.answer_arrives(*reply),
             Event::GiveUp { op } => self.give_up(op),
+            Event::Watcher { watcher } => self.watcher_turn(watcher),
+            Event::WatcherListens { conn } => self.watcher_listens(conn),
+            Event::WatchCall { member, life, conn, call } => {
+                self.watch_call_arrives(member, life, conn, *call)
+            }
+            Event::Pushed { reply } => self.push_arrives(*reply),
             Event::Operate { order } => self.operate(order),
             Event::OrderArrives { attempt } => self.order_arrives(attempt),
             Event::OrderGivenUp { attempt } => self.order_given_up(attempt),
@@ -350,5 +382,9 @@ fn event_number(event: &Event) -> [u64; 3] {
         Event::OrderArrives { attempt } => [19, *attempt as u64, 0],
         Event::OrderGivenUp { attempt } => [20, *attempt as u64, 0],
         Event::Farewell { member, to, .. } => [21, *member as u64, *to as u64],
+        Event::Watcher { watcher } => [22, *watcher as u64, 0],
+        Event::WatcherListens { conn } => [23, *conn, 0],
+        Event::WatchCall { member, conn, .. } => [24, *member as u64, *conn],
+        Event::Pushed { reply } => [25, reply.conn ^ reply.tag, reply.header.revision],
     }
 }

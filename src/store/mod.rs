@@ -36,11 +36,12 @@
 //!
 //! Leases are two more roots: which there are, and which keys are attached to each ([`lease`](mod@lease)).
 //!
-//! Left out, so far: watches. A delete or compare of a span, a delete of what is attached to a lease, and a content hash
+//! Left out, so far: a delete or compare of a span, a delete of what is attached to a lease, and a content hash
 //! are done in one go: what they take is bounded by the span, not by a budget. A value is copied once on its way out.
 
 mod apply;
 mod chain;
+mod changes;
 mod check;
 mod compact;
 mod digest;
@@ -67,11 +68,13 @@ use crate::btree::{ROOTS, Stats, Tree, View};
 use crate::io::Disk;
 
 pub use crate::btree::{Checkpoint, CheckpointDone, Options};
+pub use changes::Changed;
 pub use check::{Report, check};
 pub use incoming::{Incoming, Job, JobDone};
 pub use lease::Lease;
 pub use members::Joint;
 pub use range::{Budget, Reading};
+pub use revision::Rev;
 pub use snapshot::Snapshot;
 pub use state::Identity;
 

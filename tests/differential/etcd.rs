@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pawl::api::{CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn};
+use pawl::api::{CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn, Watch};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::watch::{Change, Told};
 use super::{Answer, Kv, Outcome};
 use crate::harness::{PATIENCE, find, free_port, home, run, until};
 
@@ -72,8 +73,69 @@ impl Etcd {
     }
 }
 
+/// A watch on a connection of its own: its answer is without end, a line for each thing that is told.
+pub struct Watching {
+    connection: BufReader<TcpStream>,
+    unread: Vec<u8>,
+}
+
+impl Etcd {
+    pub fn watch(&self, watch: &Watch) -> Watching {
+        let address = self.connection.get_ref().peer_addr().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut watching = Watching { connection: BufReader::new(stream), unread: Vec::new() };
+        let mut body = span(&watch.span);
+        body["start_revision"] = watch.revision.to_string().into();
+        body["prev_kv"] = watch.prev_kv.into();
+        let filters = [(watch.no_put, "NOPUT"), (watch.no_delete, "NODELETE")];
+        body["filters"] = filters.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+        let length = say(&mut watching.connection, "/v3/watch", &json!({ "create_request": body }));
+        assert_eq!(length, Some(None), "an answer without end");
+        assert!(flag(&watching.line(), "created"));
+        watching
+    }
+}
+
+impl Watching {
+    fn line(&mut self) -> Value {
+        loop {
+            if let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
+                let value: Value = serde_json::from_slice(&line).expect("JSON");
+                return value.get("result").unwrap_or_else(|| panic!("{value}")).clone();
+            }
+            next_chunk(&mut self.connection, &mut self.unread).filter(|more| *more).expect("etcd goes on");
+        }
+    }
+
+    pub fn next(&mut self) -> Told {
+        let line = self.line();
+        if flag(&line, "canceled") {
+            return Told::Compacted(number(&line, "compact_revision"));
+        }
+        let events = line["events"].as_array().unwrap_or_else(|| panic!("{line}"));
+        let change = |event: &Value| Change {
+            deleted: event.get("type").is_some_and(|kind| kind == "DELETE"),
+            kv: kv(&event["kv"]),
+            previous: event.get("prev_kv").map(kv),
+        };
+        Told::Changes(events.iter().map(change).collect())
+    }
+}
+
 /// The answer's body, or none if etcd hangs up.
 fn post(connection: &mut BufReader<TcpStream>, path: &str, body: &Value) -> Option<Value> {
+    let mut bytes = Vec::new();
+    match say(connection, path, body)? {
+        Some(length) => chunk(connection, length, &mut bytes)?,
+        None => while next_chunk(connection, &mut bytes)? {},
+    }
+    Some(serde_json::from_slice(&bytes).expect("JSON"))
+}
+
+/// Asks, and reads the head of the answer: the length of its body, unless that comes in chunks.
+fn say(connection: &mut BufReader<TcpStream>, path: &str, body: &Value) -> Option<Option<usize>> {
     let body = body.to_string();
     let head = format!("POST {path} HTTP/1.1\r\nHost: etcd\r\nContent-Length: {}\r\n\r\n", body.len());
     connection.get_mut().write_all((head + &body).as_bytes()).ok()?;
@@ -81,23 +143,18 @@ fn post(connection: &mut BufReader<TcpStream>, path: &str, body: &Value) -> Opti
     loop {
         let line = line(connection)?.to_ascii_lowercase();
         if line.is_empty() {
-            break;
+            return Some(length);
         }
         length = line.strip_prefix("content-length: ").map(|text| text.parse().expect("a length")).or(length);
     }
-    let mut bytes = Vec::new();
-    match length {
-        Some(length) => chunk(connection, length, &mut bytes)?,
-        None => loop {
-            let length = usize::from_str_radix(&line(connection)?, 16).expect("a length of a chunk");
-            chunk(connection, length, &mut bytes)?;
-            line(connection)?;
-            if length == 0 {
-                break;
-            }
-        },
-    }
-    Some(serde_json::from_slice(&bytes).expect("JSON"))
+}
+
+/// False: there are no more.
+fn next_chunk(connection: &mut BufReader<TcpStream>, bytes: &mut Vec<u8>) -> Option<bool> {
+    let length = usize::from_str_radix(&line(connection)?, 16).expect("a length of a chunk");
+    chunk(connection, length, bytes)?;
+    line(connection)?;
+    Some(length > 0)
 }
 
 fn line(connection: &mut BufReader<TcpStream>) -> Option<String> {

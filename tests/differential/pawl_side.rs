@@ -1,7 +1,10 @@
 //! Requests in the words of the line protocol.
 
-use pawl::api::{Compare, CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn};
+use pawl::api::{
+    Compare, CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn, Watch,
+};
 
+use super::watch::{Change, Told};
 use super::{Answer, Kv, Outcome};
 use crate::harness::{Member, PATIENCE};
 use crate::resp::{Client, Reply, unsigned};
@@ -28,6 +31,44 @@ impl Pawl {
         let [header, reply] = reply.array() else { panic!("no header: {reply:?}") };
         Ok((unsigned(&header.array()[2]), answer(request, reply)))
     }
+}
+
+/// A watch on a connection of its own.
+pub struct Watching {
+    client: Client,
+}
+
+impl Pawl {
+    pub fn watch(member: &Member, watch: &Watch) -> Watching {
+        let mut client = Client::connect_to(member.address(), PATIENCE).unwrap();
+        let mut words = vec![b"WATCH".to_vec()];
+        words.extend(span(&watch.span));
+        words.extend([b"REV".to_vec(), watch.revision.to_string().into_bytes()]);
+        let flags = [(watch.prev_kv, "PREV"), (watch.no_put, "NOPUT"), (watch.no_delete, "NODELETE")];
+        words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag.as_bytes().to_vec()));
+        assert_eq!(client.call(&words).unwrap(), Reply::Integer(1));
+        Watching { client }
+    }
+}
+
+impl Watching {
+    pub fn next(&mut self) -> Told {
+        let push = self.client.receive().unwrap();
+        let parts = push.array();
+        match parts[0].text().as_str() {
+            "watch" => Told::Changes(parts[3].array().iter().map(change).collect()),
+            "unwatched" => {
+                assert!(parts[2].text().starts_with("COMPACTED "), "{push:?}");
+                Told::Compacted(unsigned(&parts[3]))
+            }
+            _ => panic!("{push:?}"),
+        }
+    }
+}
+
+fn change(event: &Reply) -> Change {
+    let [kind, of, previous] = event.array() else { panic!("an event has three parts: {event:?}") };
+    Change { deleted: kind.text() == "DELETE", kv: kv(of), previous: optional(previous) }
 }
 
 fn words(request: &Request) -> Words {

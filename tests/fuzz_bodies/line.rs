@@ -47,11 +47,15 @@ fn talk<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
             if let Err(fault) = adapter.decode(&mut input, &mut calls, &mut output) {
                 outcome.fault = Some(fault.text);
             }
-            assert_eq!(adapter.owed(), calls.len(), "nothing was owed before");
+            let is_owed = |call: &&Call| matches!(call, Call::Request { request, .. } if *request != Request::WatchProgress);
+            assert_eq!(adapter.owed(), calls.iter().filter(is_owed).count(), "nothing was owed before");
             for call in calls {
-                let Call::Request { request, .. } = &call else { panic!("nothing is cancelled") };
-                outcome.requests.push(request.clone());
-                adapter.encode(node.answer(CONN, call), &mut output);
+                if let Call::Request { request, .. } = &call {
+                    outcome.requests.push(request.clone());
+                }
+                for reply in node.answer(CONN, call) {
+                    adapter.encode(reply, &mut output);
+                }
             }
             outcome.output.extend_from_slice(&output.split());
             if !adapter.stalled() || outcome.fault.is_some() {
@@ -132,7 +136,7 @@ fn assert_well_formed(mut output: &[u8]) {
             b'+' | b'-' => assert!(!line.iter().any(u8::is_ascii_control), "{}", line.escape_ascii()),
             b':' => drop(number()),
             b'_' | b'#' => assert!(matches!(line, b"_" | b"#t" | b"#f")),
-            b'*' => open += u64::try_from(number()).unwrap(),
+            b'*' | b'>' => open += u64::try_from(number()).unwrap(),
             b'%' => open += 2 * u64::try_from(number()).unwrap(),
             b'$' if line == b"$-1" => {}
             b'$' => {

@@ -104,6 +104,8 @@ pub enum Command {
     Txn(Txn),
     /// Ends the history before a revision: what can only be seen there goes
     Compaction(Compaction),
+    /// Prints every change of a key or a range of keys, or runs a command for it
+    Watch(Watch),
     /// Grants, renews, ends and shows leases
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Lease(Lease),
@@ -250,6 +252,32 @@ pub struct Compaction {
     pub physical: Option<bool>,
 }
 
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// The end is not included
+    #[arg(value_name = "KEY [END]")]
+    pub words: Vec<OsString>,
+    /// Run for each event, which ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE, ETCD_WATCH_KEY and ETCD_WATCH_VALUE
+    /// tell it
+    #[arg(last = true, value_name = "COMMAND ARGUMENTS")]
+    pub command: Vec<OsString>,
+    /// Read `watch KEY ...` and `progress` from standard input, line by line
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub interactive: Option<bool>,
+    /// All keys that begin so
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub prefix: Option<bool>,
+    /// From this revision on; 0 = from now on
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub rev: i64,
+    /// Print what was there before
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub prev_kv: Option<bool>,
+    /// Print from time to time up to which revision nothing happened
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub progress_notify: Option<bool>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Lease {
     /// A new lease of so many seconds
@@ -383,7 +411,6 @@ const NOT_YET: &[&str] = &[
     "role",
     "snapshot",
     "user",
-    "watch",
 ];
 
 /// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
@@ -394,6 +421,8 @@ pub struct Options {
     pub dial_timeout: Nanos,
     pub format: Format,
     pub hex: bool,
+    /// `WATCH_KEY` and `WATCH_RANGE_END`: what to watch where no word says so.
+    pub watched: Vec<OsString>,
 }
 
 /// Text for standard output instead of a command: help.
@@ -486,6 +515,10 @@ impl Globals {
             format: format
                 .map_or(Ok(Format::Simple), |word| Format::parse(&word).map_err(Failure::Feature))?,
             hex,
+            watched: variable("WATCH_KEY").map_or(Vec::new(), |(_, key)| {
+                let end = variable("WATCH_RANGE_END").map(|(_, end)| end);
+                [Some(key), end].into_iter().flatten().map(OsString::from).collect()
+            }),
         })
     }
 }
@@ -583,7 +616,7 @@ mod tests {
         for (words, line) in [
             ("bogus", "1 unknown command \"bogus\" for \"etcdctl\""),
             ("pit a b", "1 unknown command \"pit\" for \"etcdctl\"; did you mean put?"),
-            ("watch a", "4 the command watch is not available yet"),
+            ("lock a", "4 the command lock is not available yet"),
             ("member add x --peer-url=y", "1 unknown flag: --peer-url; did you mean --peer-urls?"),
             ("get a --bogus", "1 unknown flag: --bogus"),
             ("get a --prefxi", "1 unknown flag: --prefxi; did you mean --prefix?"),

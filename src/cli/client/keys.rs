@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Failure;
-use super::args::{Del, Get, Keys, Put};
+use super::args::{Del, Get, Keys, Put, Watch};
 use crate::cli::output::Format;
 
 type Words = Vec<Vec<u8>>;
@@ -115,6 +115,34 @@ pub fn del(del: &Del) -> Result<Words, Failure> {
         words.push("PREV".into());
     }
     Ok(words)
+}
+
+/// The words of WATCH but for its id and revision. `default`: what to watch where nothing else is said.
+pub fn watch(watch: &Watch, default: &[OsString]) -> Result<Words, Failure> {
+    if !watch.words.is_empty() && !default.is_empty() {
+        return bad("bad number of arguments (found conflicting environment key)");
+    }
+    let words = if watch.words.is_empty() { default } else { &watch.words };
+    let mut sent = vec![b"WATCH".to_vec()];
+    sent.extend(match words {
+        [] => return bad("bad number of arguments"),
+        [_, _, ..] if on(watch.prefix) => return bad("`range_end` and `--prefix` are mutually exclusive"),
+        [key] if on(watch.prefix) => vec![bytes(key), b"PREFIX".to_vec()],
+        // etcd's first key of all, where a key is empty.
+        [key] if key.is_empty() => vec![vec![0]],
+        [key] => vec![bytes(key)],
+        [key, end] if end.is_empty() => vec![bytes(key)],
+        [key, end] if end.as_bytes() == [0] => vec![bytes(key), b"FROM".to_vec()],
+        [key, end] => vec![bytes(key), b"TO".to_vec(), bytes(end)],
+        // etcdctl passes over the rest; here it may be a command whose `--` was forgotten.
+        _ => return bad("bad number of arguments (a command stands behind `--`)"),
+    });
+    for (flag, word) in [(watch.prev_kv, "PREV"), (watch.progress_notify, "PROGRESS")] {
+        if on(flag) {
+            sent.push(word.into());
+        }
+    }
+    Ok(sent)
 }
 
 /// `key`, `key TO end`, `key PREFIX` or `key FROM`. An end that is empty means none, and one that is a zero

@@ -8,6 +8,7 @@ use super::session::{Question, wait};
 use super::{Client, Failure, known, reply};
 use crate::api::{Header, LeaseTime};
 use crate::base::LeaseId;
+use crate::base::codec::base64;
 use crate::base::time::{Nanos, SECOND};
 use crate::cli::output::{self, Format, Unsupported};
 use crate::cli::{Console, go};
@@ -185,7 +186,7 @@ fn time_to_live(
     let granted_s = time.unwrap_or_default().granted_s;
     let ttl_s = time.map_or(-1, |time| time.remaining_s.cast_signed());
     let keys = keys.unwrap_or_default();
-    let coded: Vec<String> = keys.iter().map(|key| format!("\"{}\"", output::base64(key))).collect();
+    let coded: Vec<String> = keys.iter().map(|key| format!("\"{}\"", base64(key))).collect();
     let list = if coded.is_empty() { "null".into() } else { format!("[{}]", coded.join(",")) };
     let mut fields = output::fields_header(header);
     let _ = writeln!(fields, "\"ID\" : {id}\n\"TTL\" : {ttl_s}\n\"GrantedTTL\" : {granted_s}");

@@ -8,6 +8,7 @@ mod members;
 mod reply;
 mod session;
 mod txn;
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -47,6 +48,8 @@ enum Failure {
     Protocol(String),
     /// The command worked and what it found is bad news.
     Unhealthy,
+    /// A watch was ended by the server, which has been said.
+    WatchCanceled,
     /// What etcdctl takes for a bad connection.
     Connection(String),
     /// Everything has been said already.
@@ -79,9 +82,10 @@ impl Failure {
     fn exit(&self) -> u8 {
         match self {
             Failure::BadArguments(_) => 128,
-            Failure::Input(_) => 3,
             Failure::Feature(_) => 4,
             Failure::Connection(_) => 2,
+            Failure::WatchCanceled => watch::EXIT_CANCELED,
+            Failure::Input(_) => watch::EXIT_INPUT,
             _ => 1,
         }
     }
@@ -94,9 +98,9 @@ impl fmt::Display for Failure {
             | Failure::BadArguments(text)
             | Failure::Feature(text)
             | Failure::Connection(text)
-            | Failure::Input(text)
             | Failure::Fault { text, .. }
-            | Failure::Protocol(text) => f.write_str(text),
+            | Failure::Protocol(text)
+            | Failure::Input(text) => f.write_str(text),
             Failure::NotSent { .. } | Failure::NoAnswer { .. } => {
                 write!(f, "{TOO_LATE}: {}", self.cause().unwrap_or_default())?;
                 match self {
@@ -107,6 +111,7 @@ impl fmt::Display for Failure {
                 }
             }
             Failure::Unhealthy => f.write_str("unhealthy cluster"),
+            Failure::WatchCanceled => f.write_str("watch is canceled by the server"),
             Failure::Told => f.write_str("failed"),
         }
     }
@@ -187,6 +192,7 @@ impl Client<'_> {
             Command::Compaction(compaction) => return self.compact(compaction, console),
             Command::Lease(lease) => return self.lease(lease, console),
             Command::MoveLeader(id) => return self.move_leader(id, console),
+            Command::Watch(watch) => return self.watch(watch, console),
             Command::Endpoint(endpoint) => return self.endpoint(endpoint, console),
             Command::Version(_) => console.print(version::text(Role::Client, self.program).as_bytes()),
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::api::{KeyValue, LeaseTime, Member, RangeResult, Status};
+use crate::api::event::Encodings;
+use crate::api::{Event, EventKind, KeyValue, LeaseTime, Member, RangeResult, Status};
 use crate::base::{LeaseId, Revision};
 use crate::cli::output::Done;
 use crate::cli::resp::Value;
@@ -251,4 +252,57 @@ pub fn leases(reply: &Value) -> Option<Vec<LeaseId>> {
 
 pub fn ok(reply: &Value) -> Option<()> {
     (text(reply)? == "OK").then_some(())
+}
+/// What a server says unasked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Push {
+    Events {
+        id: u64,
+        revision: Revision,
+        events: Vec<Event>,
+    },
+    /// Without an id it is about all watches.
+    Progress {
+        id: Option<u64>,
+        revision: Revision,
+    },
+    Unwatched {
+        id: u64,
+        /// An error line.
+        reason: String,
+        compacted: Revision,
+    },
+}
+
+/// None: it is a reply. (A reply with a header begins with an array, and no other is an array of these.)
+pub fn push(value: &Value) -> Option<Push> {
+    let Value::Array(parts) = value else { return None };
+    let kind = text(parts.first()?)?;
+    match (kind.as_str(), &parts[1..]) {
+        ("watch", [id, revision, Value::Array(events)]) => Some(Push::Events {
+            id: number(id)?,
+            revision: number(revision)?,
+            events: events.iter().map(event).collect::<Option<_>>()?,
+        }),
+        ("progress", [id, revision]) => {
+            let id = if *id == Value::Integer(-1) { None } else { Some(number(id)?) };
+            Some(Push::Progress { id, revision: number(revision)? })
+        }
+        ("unwatched", [id, reason, compacted]) => {
+            Some(Push::Unwatched { id: number(id)?, reason: text(reason)?, compacted: number(compacted)? })
+        }
+        _ => None,
+    }
+}
+
+fn event(value: &Value) -> Option<Event> {
+    let Value::Array(parts) = value else { return None };
+    let [kind, kv, previous] = &parts[..] else { return None };
+    let kind = match text(kind)?.as_str() {
+        "PUT" => EventKind::Put,
+        "DELETE" => EventKind::Delete,
+        _ => return None,
+    };
+    let previous = if *previous == Value::Null { None } else { Some(key_value(previous)?) };
+    Some(Event { kind, kv: key_value(kv)?, previous, encoded: Encodings::default() })
 }

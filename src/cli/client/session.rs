@@ -49,13 +49,20 @@ pub struct Patience {
 
 /// What one server may take of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Turn {
+pub struct Turn {
     dial_timeout: Nanos,
     /// Until it has connected, greeted if it must, and begun to answer.
     begun: Mono,
     deadline: Mono,
     /// There are others.
     one_of_several: bool,
+}
+
+impl Turn {
+    /// Of a server beside which no other is thought of.
+    pub fn alone(dial_timeout: Nanos, deadline: Mono) -> Turn {
+        Turn { dial_timeout, begun: deadline, deadline, one_of_several: false }
+    }
 }
 
 impl Patience {
@@ -156,7 +163,7 @@ fn ask_one(endpoint: &str, question: &Question, turn: Turn) -> Result<(Header, V
     split_header(endpoint, answer)
 }
 
-fn connect(
+pub fn connect(
     endpoint: &str,
     turn: Turn,
     not_sent: impl Fn(io::Error) -> Failure,
@@ -184,7 +191,7 @@ fn resolve(
 }
 
 /// `[[cluster, member, revision, term], reply]`; errors come bare.
-fn split_header(endpoint: &str, answer: Value) -> Result<(Header, Value), Failure> {
+pub fn split_header(endpoint: &str, answer: Value) -> Result<(Header, Value), Failure> {
     let odd = || Failure::Protocol(format!("{endpoint} sent an answer without a header"));
     let mut parts = match answer {
         Value::Error(text) => return Err(Failure::fault(endpoint, &text)),
@@ -205,7 +212,7 @@ fn split_header(endpoint: &str, answer: Value) -> Result<(Header, Value), Failur
 }
 
 /// An error of the operating system without its number.
-fn plain(error: &io::Error) -> String {
+pub fn plain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::TimedOut => "timed out".into(),

@@ -6,7 +6,9 @@ use super::lease;
 use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
 use super::txn;
-use crate::api::{Code, Compact, Delete, Fault, MemberChange, Op, Order, Put, Range, Request, SortBy, Span};
+use crate::api::{
+    Code, Compact, Delete, Fault, MemberChange, Op, Order, Put, Range, Request, SortBy, Span, Watch,
+};
 use crate::base::MemberId;
 
 /// The greatest number that any option takes: etcd's are signed.
@@ -228,6 +230,26 @@ fn range(call: Call<'_>) -> Result<(Op, Shape, usize), Fault> {
     };
     let shape = Shape::Range { keys_only: range.keys_only };
     Ok((Op::Range(range), shape, next))
+}
+
+/// A watch, and the id that it shall have; 0 = any.
+pub fn watch(call: Call<'_>) -> Result<(Watch, u64), Fault> {
+    let (span, next) = span(call, call.first)?;
+    let given = last_options(call, next)?;
+    let watch = Watch {
+        span,
+        revision: given.value(Opt::Rev),
+        prev_kv: given.has(Opt::Prev),
+        no_put: given.has(Opt::NoPut),
+        no_delete: given.has(Opt::NoDelete),
+        progress: given.has(Opt::Progress),
+    };
+    Ok((watch, given.value(Opt::Id)))
+}
+
+/// The number at a word, which names a watch.
+pub fn watch_id(call: Call<'_>) -> Result<u64, Fault> {
+    number(call, call.first)
 }
 
 /// The span whose key is this word, and the word behind it.

@@ -20,6 +20,8 @@
 //! Keys and values are slices of the buffer they arrived in. Nothing is allocated for a request but what the
 //! queues grow by.
 //!
+//! What is pushed for watches ([`watches`]) comes between replies. Nothing of it is kept here.
+//!
 //! Bounds, per connection: one incomplete request ([`frame::Parser`]), [`SLOTS_MAX`] requests in flight,
 //! [`CALLS_AT_ONCE_MAX`] of them new, [`ANSWERS_BYTES_MAX`] of answers that wait behind them, and [`OUTPUT_BYTES_MAX`] of output, behind which
 //! decoding rests until the caller has written some of it (small requests can have large answers).
@@ -33,6 +35,7 @@
 mod command;
 mod frame;
 mod info;
+mod json;
 mod lease;
 mod reply;
 mod resp;
@@ -40,6 +43,7 @@ mod session;
 mod table;
 mod txn;
 mod typed;
+mod watches;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,6 +56,7 @@ use self::reply::Shape;
 use self::resp::{Dialect, Resp};
 use self::session::Session;
 use self::table::{Run, Spec};
+use self::watches::Watches;
 use super::Adapter;
 use crate::api::{Body, Call, Code, ConnId, Fault, Header, Limits, Reply, Request, Tag, validate};
 use crate::base::{ClusterId, MemberId};
@@ -102,6 +107,9 @@ pub struct LineAdapter {
     answers: BytesMut,
     /// What parts that came before their turn take up, about.
     early_bytes: usize,
+    watches: Watches,
+    /// A request that waits until all before it is answered: the next one to run.
+    parked: Option<Words>,
     /// Of the node's last reply in order: what `HEADER ON` shows before answers that need no node.
     last_header: Header,
     /// Decoding rests although there is input.
@@ -145,6 +153,8 @@ impl LineAdapter {
             owed: 0,
             answers: BytesMut::new(),
             early_bytes: 0,
+            watches: Watches::default(),
+            parked: None,
             last_header,
             stalled: false,
             ended: false,
@@ -160,9 +170,15 @@ impl LineAdapter {
             || output.len() >= OUTPUT_BYTES_MAX
     }
 
-    fn run(&mut self, words: &Words, calls: &mut Vec<Call>, output: &mut BytesMut) -> Result<(), Fault> {
+    /// A request waits until nothing is owed; whether this one has to.
+    pub fn waits(&self) -> bool {
+        self.parked.is_some() && !self.slots.is_empty()
+    }
+
+    /// False: it must wait.
+    fn run(&mut self, words: &Words, calls: &mut Vec<Call>, output: &mut BytesMut) -> Result<bool, Fault> {
         if words.typed && words.count() == 1 && self.four_letters(words.get(0), calls, output) {
-            return Ok(());
+            return Ok(true);
         }
         let Some(spec) = table::find(words.get(0)) else {
             return Err(unknown(words.get(0)));
@@ -174,24 +190,34 @@ impl LineAdapter {
             let Some(sub) = table::find_sub(spec, name) else { return Err(unknown_sub(spec, name)) };
             Asked { spec: sub, container: Some(spec), words, first: 2 }
         };
+        if self.must_wait(call.spec.run) {
+            return Ok(false);
+        }
+        self.check_watching(call.spec.run)?;
         if spec.run == Run::Set && call.count() > 2 {
             return Err(Fault::new(Code::Err, SET_OPTIONS));
         }
         call.check_count()?;
         match command::request(call)? {
-            Some((request, shape)) => self.ask(request, shape, calls),
-            None => self.run_session(call, calls, output),
+            Some((request, shape)) => self.ask(request, shape, calls)?,
+            None => self.run_session(call, calls, output)?,
         }
+        Ok(true)
     }
 
     /// Sends one request to the node, through the gate.
     fn ask(&mut self, request: Request, shape: Shape, calls: &mut Vec<Call>) -> Result<(), Fault> {
         validate::check(&request, &self.info.limits)?;
-        calls.push(Call::Request { tag: self.front + self.slots.len() as Tag, request });
+        calls.push(Call::Request { tag: self.next_tag(), request });
         let Session { dialect, header, .. } = self.session;
         self.slots.push_back(Slot { shape, dialect, header, filled: Filled::No });
         self.owed += 1;
         Ok(())
+    }
+
+    /// The tag of the next request.
+    fn next_tag(&self) -> Tag {
+        self.front + self.slots.len() as Tag
     }
 
     fn run_session(
@@ -209,6 +235,14 @@ impl LineAdapter {
             Run::Info => {
                 let sections = info::Sections::named(words, first);
                 self.ask(Request::Status, Shape::Info(sections), calls)?;
+            }
+            Run::Ping if self.pings_as_subscriber() => {
+                let message = if call.count() == 0 { &b""[..] } else { words.get(first) };
+                self.answer(output, |resp, _| {
+                    resp.array(2);
+                    resp.text("pong");
+                    resp.bulk(message);
+                });
             }
             Run::Ping if call.count() == 0 => self.answer(output, |resp, _| resp.simple("PONG")),
             Run::Ping | Run::Echo => self.answer(output, |resp, _| resp.bulk(words.get(first))),
@@ -230,6 +264,7 @@ impl LineAdapter {
                 self.close();
             }
             Run::Reset => {
+                self.end_watches(calls);
                 self.session = Session::default();
                 self.answer(output, |resp, _| resp.simple("RESET"));
             }
@@ -272,7 +307,7 @@ impl LineAdapter {
             }
             Run::CommandDocs => self.answer(output, |resp, _| session::write_docs(words, first, resp)),
             Run::CommandList => self.answer(output, |resp, _| session::write_names(resp)),
-            run => unreachable!("{run:?} is a request to the node or has been refused by its word count"),
+            _ => self.run_watches(call, calls, output)?,
         }
         Ok(())
     }
@@ -282,9 +317,7 @@ impl LineAdapter {
     fn four_letters(&mut self, word: &[u8], calls: &mut Vec<Call>, output: &mut BytesMut) -> bool {
         match word {
             b"ruok" => {
-                let header = std::mem::replace(&mut self.session.header, false);
-                self.answer(output, |resp, _| resp.raw(b"imok"));
-                self.session.header = header;
+                self.answer_bare(output, |resp| resp.raw(b"imok"));
             }
             b"mntr" | b"stat" => {
                 let shape = if word == b"mntr" { Shape::Mntr } else { Shape::Stat };
@@ -324,11 +357,16 @@ impl LineAdapter {
         }
     }
 
-    /// An error never comes with a header: it must be seen as an error without looking inside.
-    fn refuse(&mut self, fault: &Fault, output: &mut BytesMut) {
+    /// The same for what never comes with a header.
+    fn answer_bare(&mut self, output: &mut BytesMut, write: impl FnOnce(&mut Resp<'_>)) {
         let header = std::mem::replace(&mut self.session.header, false);
-        self.answer(output, |resp, _| resp.error(fault));
+        self.answer(output, |resp, _| write(resp));
         self.session.header = header;
+    }
+
+    /// An error must be seen as an error without looking inside.
+    fn refuse(&mut self, fault: &Fault, output: &mut BytesMut) {
+        self.answer_bare(output, |resp| resp.error(fault));
     }
 
     /// Writes one reply of the node for the slot at the front. The slot leaves with the last.
@@ -339,7 +377,13 @@ impl LineAdapter {
         match (&slot.filled, body) {
             (Filled::Begun, Body::RangePart(part)) => reply::further_part(&slot.shape, part, &mut resp),
             (Filled::Begun, _) => return self.break_off(),
-            (_, Body::Fault(fault)) => resp.error(fault),
+            (_, Body::Fault(fault)) => {
+                resp.error(fault);
+                self.watches.remove(self.front);
+            }
+            (_, Body::Watching) if slot.shape == Shape::Subscribed => {
+                self.watches.confirm(self.front, &mut resp);
+            }
             (_, body) => {
                 if slot.header && !slot.shape.is_raw() {
                     resp.array(2);
@@ -352,7 +396,13 @@ impl LineAdapter {
         if last {
             self.slots.pop_front();
             self.front += 1;
+            self.push_late(output);
         }
+    }
+
+    /// Whether an answer is out up to its middle.
+    fn is_amid_an_answer(&self) -> bool {
+        self.slots.front().is_some_and(|slot| matches!(slot.filled, Filled::Begun))
     }
 
     /// Half an answer is out, and its end will not come: no later word could be told from it.
@@ -411,20 +461,26 @@ impl Adapter for LineAdapter {
         output: &mut BytesMut,
     ) -> Result<(), Fault> {
         self.stalled = false;
-        while !self.ended {
+        while !self.ended && !self.waits() {
             if self.is_full(output) || calls.len() >= CALLS_AT_ONCE_MAX {
                 self.stalled = !input.is_empty();
                 return Ok(());
             }
-            match self.parser.next(input) {
+            let step = match self.parked.take() {
+                Some(words) => Ok(Step::Request(words)),
+                None => self.parser.next(input),
+            };
+            match step {
                 Ok(Step::NeedMore) => return Ok(()),
                 Ok(Step::Refused(fault)) => self.refuse(&fault, output),
-                Ok(Step::Request(words)) => {
-                    if let Err(fault) = self.run(&words, calls, output) {
+                Ok(Step::Request(words)) => match self.run(&words, calls, output) {
+                    Ok(true) => self.parser.recycle(words),
+                    Ok(false) => self.parked = Some(words),
+                    Err(fault) => {
                         self.refuse(&fault, output);
+                        self.parser.recycle(words);
                     }
-                    self.parser.recycle(words);
-                }
+                },
                 Err(fault) => {
                     self.give_up(&fault, output);
                     input.clear();
@@ -432,7 +488,9 @@ impl Adapter for LineAdapter {
                 }
             }
         }
-        input.clear();
+        if self.ended {
+            input.clear();
+        }
         Ok(())
     }
 
@@ -441,6 +499,11 @@ impl Adapter for LineAdapter {
             return; // Nobody hears it.
         }
         let Reply { tag, header, body, more, .. } = reply;
+        if tag < self.front || tag == watches::PROGRESS {
+            return self.take_push(tag, body, output);
+        }
+        // That a watch has begun answers its request. What follows are pushes.
+        let more = more && !matches!(body, Body::Watching);
         let at = tag.checked_sub(self.front).and_then(|at| usize::try_from(at).ok());
         let Some((at, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
             panic!("a reply to tag {tag}, which is owed none");
@@ -465,8 +528,9 @@ impl Adapter for LineAdapter {
     }
 
     fn give_up(&mut self, fault: &Fault, output: &mut BytesMut) {
+        self.part_from_watches(fault, output);
         self.refuse(fault, output);
-        self.ended = true;
+        (self.ended, self.parked) = (true, None);
     }
 
     fn owed(&self) -> usize {
@@ -474,7 +538,7 @@ impl Adapter for LineAdapter {
     }
 
     fn stalled(&self) -> bool {
-        self.stalled
+        self.stalled || self.parked.is_some()
     }
 
     fn closing(&self) -> bool {

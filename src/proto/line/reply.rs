@@ -5,8 +5,10 @@ use super::lease;
 use super::resp::Resp;
 use super::txn::TxnShape;
 use super::{ServerInfo, info::Sections};
-use crate::api::TxnResult;
-use crate::api::{Body, Header, KeyValue, LeaseAnswer, Member, RangeHead, RangePart, RangeResult, Status};
+use crate::api::{
+    Body, Event, EventKind, Header, KeyValue, LeaseAnswer, Member, RangeHead, RangePart, RangeResult, Status,
+    TxnResult,
+};
 
 /// What the asker expects to see of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +48,16 @@ pub enum Shape {
     /// `mntr` and `stat`, typed: text that is no RESP.
     Mntr,
     Stat,
+    /// WATCH: the id.
+    Watch(u64),
+    /// A SUBSCRIBE or PSUBSCRIBE: the adapter's own code writes it.
+    Subscribed,
 }
 
 impl Shape {
-    /// Bare text is not wrapped by `HEADER ON`.
+    /// Bare text is not wrapped by `HEADER ON`, nor what has a shape of its own in Redis.
     pub fn is_raw(&self) -> bool {
-        matches!(self, Shape::Mntr | Shape::Stat)
+        matches!(self, Shape::Mntr | Shape::Stat | Shape::Subscribed)
     }
 }
 
@@ -115,6 +121,7 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
         }
         (Shape::Mntr, Body::Status(status)) => resp.raw(info::mntr(status).as_bytes()),
         (Shape::Stat, Body::Status(status)) => resp.raw(info::stat(status).as_bytes()),
+        (Shape::Watch(id), Body::Watching) => resp.integer(*id),
         (shape, body) => panic!("the node answers {shape:?} with {body:?}: a reply answers what was asked"),
     }
 }
@@ -168,11 +175,25 @@ fn key_values(kvs: &[KeyValue], resp: &mut Resp<'_>) {
     kvs.iter().for_each(|kv| key_value(kv, false, resp));
 }
 
+/// `[PUT|DELETE, kv, previous kv or null]`; a delete's kv has no value.
+pub fn event(event: &Event, resp: &mut Resp<'_>) {
+    resp.array(3);
+    resp.text(match event.kind {
+        EventKind::Put => "PUT",
+        EventKind::Delete => "DELETE",
+    });
+    key_value(&event.kv, event.kind == EventKind::Delete, resp);
+    match &event.previous {
+        Some(kv) => key_value(kv, false, resp),
+        None => resp.null(),
+    }
+}
+
 /// `[key, value, create, mod, version, lease]`
-fn key_value(kv: &KeyValue, keys_only: bool, resp: &mut Resp<'_>) {
+fn key_value(kv: &KeyValue, without_value: bool, resp: &mut Resp<'_>) {
     resp.array(6);
     resp.bulk(&kv.key);
-    if keys_only {
+    if without_value {
         resp.null();
     } else {
         resp.bulk(&kv.value);

@@ -101,6 +101,11 @@ impl<'a> Resp<'a> {
         self.head(b'*', count as u64);
     }
 
+    /// `count` values follow that answer no request; in RESP2 an array like others.
+    pub fn push(&mut self, count: usize) {
+        self.head(if self.dialect == Dialect::Resp3 { b'>' } else { b'*' }, count as u64);
+    }
+
     /// `pairs` times a name and a value follow; in RESP2 that is a flat array.
     pub fn map(&mut self, pairs: usize) {
         match self.dialect {
@@ -109,7 +114,7 @@ impl<'a> Resp<'a> {
         }
     }
 
-    /// Bytes that are no RESP at all: the answers to ZooKeeper's four-letter words.
+    /// Bytes as they are: values that were written before, or no RESP at all (the answers to ZooKeeper's four-letter words).
     pub fn raw(&mut self, bytes: &[u8]) {
         self.out.put_slice(bytes);
     }

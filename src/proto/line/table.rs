@@ -4,13 +4,14 @@
 use self::Argument::{
     Any, Choice, Either, Flag, Many, Maybe, Number, OneOf, Section, Span, Texts, Token, Word,
 };
-use self::Group::{Cluster, Leases, Session};
+use self::Group::{Cluster, Leases, Session, Watch};
 use self::Kind::{Integer, Key, Pattern, Text};
 
 /// What a command is about; the groups of `HELP` in `redis-cli`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     Keys,
+    Watch,
     Leases,
     Cluster,
     Session,
@@ -20,6 +21,7 @@ impl Group {
     pub fn name(self) -> &'static str {
         match self {
             Group::Keys => "keys",
+            Watch => "watch",
             Leases => "leases",
             Cluster => "cluster",
             Session => "session",
@@ -52,6 +54,13 @@ pub enum Run {
     MemberRemove,
     MemberUpdate,
     MoveLeader,
+    Watch,
+    Unwatch,
+    WatchProgress,
+    Subscribe,
+    Unsubscribe,
+    PSubscribe,
+    PUnsubscribe,
     Info,
     Ping,
     Echo,
@@ -96,10 +105,13 @@ pub enum Opt {
     Keys,
     Learner,
     Physical,
+    NoPut,
+    NoDelete,
+    Progress,
 }
 
 /// Options there are.
-pub const OPTIONS: usize = Opt::Physical as usize + 1;
+pub const OPTIONS: usize = Opt::Progress as usize + 1;
 
 /// The type of a word, as `COMMAND DOCS` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,6 +411,20 @@ pub static COMMANDS: &[Spec] = &[
         "Hands leadership to this member; only the leader takes it.",
     ),
     other("PING", Run::Ping, Session, &[Maybe("message", Text)], "PONG, or the message."),
+    other(
+        "PSUBSCRIBE",
+        Run::PSubscribe,
+        Watch,
+        &[Many("pattern", Pattern)],
+        "Watches keys by their beginnings (prefix*), as Redis publishes messages.",
+    ),
+    other(
+        "PUNSUBSCRIBE",
+        Run::PUnsubscribe,
+        Watch,
+        &[Any("pattern", Pattern)],
+        "Ends PSUBSCRIBE, of these patterns or of all.",
+    ),
     data(
         "PUT",
         Run::Put,
@@ -435,7 +461,13 @@ pub static COMMANDS: &[Spec] = &[
         ],
         "Keys and values of a span.",
     ),
-    other("RESET", Run::Reset, Session, &[], "Undoes HELLO, HEADER and CLIENT SETNAME."),
+    other(
+        "RESET",
+        Run::Reset,
+        Session,
+        &[],
+        "Undoes HELLO, HEADER and CLIENT SETNAME, and ends all watches.",
+    ),
     other("SELECT", Run::Select, Session, &[Word("index", Integer)], "There is one database; 0 is accepted."),
     data(
         "SET",
@@ -446,6 +478,13 @@ pub static COMMANDS: &[Spec] = &[
         "Redis's spelling of PUT; answers OK.",
     ),
     other("STATUS", Run::Status, Cluster, &[], "The state of this member."),
+    other(
+        "SUBSCRIBE",
+        Run::Subscribe,
+        Watch,
+        &[Many("key", Key)],
+        "Watches keys, as Redis publishes messages: each event is one JSON text.",
+    ),
     data(
         "TXN",
         Run::Txn,
@@ -453,6 +492,36 @@ pub static COMMANDS: &[Spec] = &[
         NO_KEY,
         &[Section("IF", "compare"), Section("THEN", "operation"), Section("ELSE", "operation"), Token("END")],
         "A transaction: if all compares hold, does the first operations, else the others.",
+    ),
+    other(
+        "UNSUBSCRIBE",
+        Run::Unsubscribe,
+        Watch,
+        &[Any("key", Key)],
+        "Ends SUBSCRIBE, of these keys or of all.",
+    ),
+    other("UNWATCH", Run::Unwatch, Watch, &[Word("id", Integer)], "Ends a watch."),
+    other(
+        "WATCH",
+        Run::Watch,
+        Watch,
+        &[
+            Span,
+            Number(Opt::Rev, "REV", "revision"),
+            Flag(Opt::Prev, "PREV"),
+            Flag(Opt::NoPut, "NOPUT"),
+            Flag(Opt::NoDelete, "NODELETE"),
+            Flag(Opt::Progress, "PROGRESS"),
+            Number(Opt::Id, "ID", "id"),
+        ],
+        "Tells every change of a span, from a revision on; answers the watch's id.",
+    ),
+    other(
+        "WATCHPROGRESS",
+        Run::WatchProgress,
+        Watch,
+        &[],
+        "Asks how far all watches here were told everything.",
     ),
 ];
 
@@ -474,15 +543,8 @@ pub static ABSENT: &[(&str, &str)] = &[
     ("LOCK", NOT_YET),
     ("MGET", "not in this version of Pawl: send several GET in one go, or RANGE"),
     ("MULTI", NO_MULTI),
-    ("PSUBSCRIBE", NOT_YET),
-    ("PUNSUBSCRIBE", NOT_YET),
     ("SNAPSHOT", NOT_YET),
-    ("SUBSCRIBE", NOT_YET),
     ("UNLOCK", NOT_YET),
-    ("UNSUBSCRIBE", NOT_YET),
-    ("UNWATCH", NOT_YET),
-    ("WATCH", NOT_YET),
-    ("WATCHPROGRESS", NOT_YET),
 ];
 
 const NOT_YET: &str = "not in this version of Pawl yet";

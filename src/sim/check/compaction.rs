@@ -42,6 +42,15 @@ pub(super) fn check(history: &History) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Where the history may have ended, at one time or another.
+pub(super) fn perhaps(history: &History) -> BTreeSet<Revision> {
+    let asked = history.ops.iter().filter_map(|op| match &op.request {
+        Request::Compact(compact) if !matches!(op.outcome, Outcome::Refused { .. }) => Some(compact.revision),
+        _ => None,
+    });
+    asked.collect()
+}
+
 struct Ends {
     asked: BTreeSet<Revision>,
     carried_out: BTreeSet<Revision>,

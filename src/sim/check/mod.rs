@@ -30,7 +30,9 @@
 //! the values that were seen. It finds what the store's own revisions would hide if they lied consistently, and
 //! mistakes of the first judge. Its search is exponential at worst, so it has a budget.
 //!
-//! What is checked of each kind of answer is written at [`Rule`]. Left out: watches, which the store does not have yet;
+//! **[`watches`]** holds what watches were told against the state that the replay ends in.
+//!
+//! What is checked of each kind of answer is written at [`Rule`]. Left out: when a watch is told, for nobody promises that;
 //! anything about errors but whether they may have changed something; the order among equals where a range is sorted by
 //! something else than its key, which nobody promises.
 
@@ -50,6 +52,7 @@ pub mod txn;
 mod txn_replay;
 #[cfg(test)]
 mod txn_tests;
+mod watches;
 pub mod wgl;
 
 pub use replay::{Summary, check};
@@ -83,6 +86,16 @@ pub enum Rule {
     Compaction,
     /// No order of the operations on one key explains what was seen.
     Linearizable,
+    /// A watch is told revisions in their order, each once, and none before the first that was asked for.
+    WatchOrder,
+    /// No revision that changed something that a watch wants is left out before a later one.
+    WatchComplete,
+    /// All that a revision did to the keys of a watch comes in one piece, with what was there before, and nothing else.
+    WatchRight,
+    /// Progress is not told up to a revision before everything up to there was.
+    WatchProgress,
+    /// A watch ends for a compaction only if what it wants next was compacted, and is told nothing more.
+    WatchEnd,
     /// A lease lives as long as was promised, and does not come back.
     LeaseLives,
 }
@@ -101,6 +114,11 @@ impl Rule {
             Rule::ConnectionForward => "connection-forward",
             Rule::Compaction => "compaction",
             Rule::Linearizable => "linearizable",
+            Rule::WatchOrder => "watch-order",
+            Rule::WatchComplete => "watch-complete",
+            Rule::WatchRight => "watch-right",
+            Rule::WatchProgress => "watch-progress",
+            Rule::WatchEnd => "watch-end",
             Rule::LeaseLives => "lease-lives",
         }
     }

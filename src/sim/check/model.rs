@@ -44,6 +44,19 @@ impl Model {
         std::iter::once((from, now)).chain(changes[upto..].iter().map(|(at, kv)| (*at, kv.as_ref())))
     }
 
+    /// Every change of a key of the span: its revision, and what the key was from then on and before. By key.
+    pub fn changes(
+        &self,
+        span: &Span,
+    ) -> impl Iterator<Item = (Revision, &Bytes, Option<&KeyValue>, Option<&KeyValue>)> {
+        let (from, end) = span.bounds();
+        let within = move |key: &Bytes| *key >= from && end.as_ref().is_none_or(|end| key < end);
+        self.keys.iter().filter(move |(key, _)| within(key)).flat_map(|(key, changes)| {
+            let before = std::iter::once(None).chain(changes.iter().map(|(_, kv)| kv.as_ref()));
+            changes.iter().zip(before).map(move |((at, kv), before)| (*at, key, kv.as_ref(), before))
+        })
+    }
+
     /// None where the put keeps what is not there: the store answers NOKEY, and there is no revision.
     pub fn put(&mut self, put: &Put, revision: Revision) -> Option<&KeyValue> {
         let changes = self.keys.entry(put.key.clone()).or_default();

@@ -9,7 +9,7 @@ use super::super::history::{Answer, Change, History, Op, Outcome, Shown, ShownKv
 use super::model::{EMPTY, Model};
 use super::resolve::{Claim, Owners, Readback, Seen, assign, puts_all};
 use super::timeline::{self, Floor};
-use super::{Rule, Violation, compaction, txn};
+use super::{Rule, Violation, compaction, txn, watches};
 use crate::api::{Code, Delete, KeyValue, LeaseAnswer, LeaseRequest, Put, Request, Span};
 use crate::base::{LeaseId, Revision};
 
@@ -31,10 +31,12 @@ pub struct Summary {
     pub gaps: usize,
     /// Answers that could not be judged because of such gaps.
     pub unchecked: usize,
+    /// Revisions that watches were told of.
+    pub told: usize,
 }
 
 /// Judges a whole history. The first broken promise that is found, in the order: owners of revisions, effects of
-/// writes by revision, answers of reads by operation, true time.
+/// writes by revision, answers of reads by operation, true time, watches.
 pub fn check(history: &History) -> Result<Summary, Violation> {
     let ops = &history.ops;
     let readback = Readback::new(history);
@@ -67,8 +69,15 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
     })?;
     compaction::check(history)?;
     replay.settle(ops, &floors)?;
+    let watches = watches::Case {
+        model: &replay.model,
+        last,
+        in_doubt: &|span, revision| replay.in_doubt(span, revision),
+        ends: (!history.compacts_by_itself).then(|| compaction::perhaps(history)),
+    };
     let mut summary = Summary {
         last_revision: last,
+        told: watches.check(&history.watched)?,
         gaps: replay.gaps.len(),
         unchecked,
         unknown_applied: replay.claims.len(),

@@ -149,6 +149,7 @@ fn a_correct_history_passes_with_and_without_the_read_back() {
         last_revision: 7,
         gaps: 0,
         unchecked: 0,
+        told: 0,
     };
     assert_eq!(summary, expected);
     // Revision 6 was seen by the last read.

@@ -1,0 +1,514 @@
+//! Tells watchers what happened: walks, gathers, hands out, in slices of about a millisecond per turn.
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::{GroupNo, HEAD, Out, Slot, Watcher, Watches};
+use crate::api::{Body, Event, EventKind, Fault, KeyValue};
+use crate::base::planted;
+use crate::base::{Mono, Result, Revision};
+use crate::io::Disk;
+use crate::store::{Changed, Rev, Store};
+
+/// What a turn may do: changes that are looked at, and what is made of them, in pieces of work of the same size.
+pub const WATCH_WORK: usize = 8_192;
+const EVENT_WORK: usize = 4;
+const TELL_WORK: usize = 4;
+const MOVE_WORK: usize = 4;
+
+/// What a turn may hand out, in bytes (one piece is always handed out).
+pub(super) const BYTES_MAX: usize = 4 << 20;
+
+/// The head leaves one part in so many to the others, and each of these has as much at a time.
+pub(super) const SHARE: usize = 4;
+
+/// Changes of one revision that are looked at in one go.
+const LOOK_MAX: u32 = 256;
+
+/// What is left of a turn's work.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    pub(super) work: usize,
+    pub(super) bytes: usize,
+}
+
+impl Budget {
+    fn share(self) -> Budget {
+        Budget { work: self.work / SHARE, bytes: self.bytes / SHARE }
+    }
+
+    /// What is left behind this.
+    fn after(self, used: Budget) -> Budget {
+        Budget { work: self.work.saturating_sub(used.work), bytes: self.bytes.saturating_sub(used.bytes) }
+    }
+
+    fn take(&mut self, work: usize, bytes: usize) {
+        *self = self.after(Budget { work, bytes });
+    }
+
+    fn is_down_to(self, floor: Budget) -> bool {
+        self.work <= floor.work || self.bytes <= floor.bytes
+    }
+}
+
+const NOTHING: Budget = Budget { work: 0, bytes: 0 };
+
+/// One change that somebody is told of.
+#[derive(Debug)]
+struct Gathered {
+    kind: EventKind,
+    kv: KeyValue,
+    previous: Option<KeyValue>,
+    /// Without and with what was there before; made when somebody wants it.
+    events: [Option<Arc<Event>>; 2],
+}
+
+impl Gathered {
+    fn event(&mut self, with_previous: bool) -> Arc<Event> {
+        let previous = self.previous.as_ref().filter(|_| with_previous);
+        let made = &mut self.events[usize::from(previous.is_some())];
+        let event = made.get_or_insert_with(|| Event::new(self.kind, self.kv.clone(), previous.cloned()));
+        Arc::clone(event)
+    }
+}
+
+/// What one revision did to the keys of a group, and who is told of it.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    group: GroupNo,
+    revision: Revision,
+    /// The first change that was not looked at; None: all of the revision were.
+    pub(super) next: Option<Rev>,
+    changes: Vec<Gathered>,
+    /// The places of changes in the order of their keys, if there are several.
+    by_key: Vec<usize>,
+    /// Who wants any of them, and how many of these are done with.
+    slots: Vec<Slot>,
+    done: usize,
+    /// Watchers with this number and later ones are others, under the same slot.
+    serial: u64,
+}
+
+impl Gathering {
+    fn new(group: GroupNo, revision: Revision, serial: u64) -> Gathering {
+        Gathering {
+            group,
+            revision,
+            next: None,
+            changes: Vec::new(),
+            by_key: Vec::new(),
+            slots: Vec::new(),
+            done: 0,
+            serial,
+        }
+    }
+
+    /// All changes have been looked at.
+    fn close(&mut self) {
+        self.next = None;
+        if self.changes.len() > 1 {
+            self.slots.sort_unstable();
+            self.slots.dedup();
+            self.by_key = (0..self.changes.len()).collect();
+            self.by_key.sort_by(|a, b| self.changes[*a].kv.key.cmp(&self.changes[*b].kv.key));
+        }
+    }
+
+    /// What this watcher is told, in the order in which it happened.
+    fn events_for(&mut self, watcher: &Watcher) -> Vec<Arc<Event>> {
+        let wants = |change: &Gathered| match change.kind {
+            _ if change.previous.is_some() && planted::on("watch-filter-of-what-was-before") => {
+                !watcher.no_put
+            }
+            EventKind::Put => !watcher.no_put,
+            EventKind::Delete => !watcher.no_delete,
+        };
+        let mut places = match self.changes.len() {
+            1 => vec![0],
+            _ => {
+                let position = |place: &usize| watcher.target.position_of(&self.changes[*place].kv.key);
+                let first = self.by_key.partition_point(|place| position(place) == Ordering::Less);
+                let end = self.by_key.partition_point(|place| position(place) != Ordering::Greater);
+                self.by_key[first..end].to_vec()
+            }
+        };
+        places.sort_unstable();
+        places.retain(|place| wants(&self.changes[*place]));
+        places.into_iter().map(|place| self.changes[place].event(watcher.prev_kv)).collect()
+    }
+}
+
+impl Watches {
+    /// One turn's work. `store` is what this member has applied.
+    pub(in super::super) fn feed<D: Disk>(
+        &mut self,
+        store: &Store<D>,
+        now: Mono,
+        out: &mut Out<'_>,
+    ) -> Result<()> {
+        self.follow(store.revision());
+        let mut budget = self.turn;
+        let (mut head_served, mut others_wait) = (false, self.others_wait);
+        loop {
+            if let Some(gathering) = self.gathering.take() {
+                self.go_on(gathering, store, now, &mut budget, out)?;
+                if self.gathering.is_some() {
+                    break;
+                }
+            } else if budget.is_down_to(NOTHING) {
+                break;
+            } else if !head_served && !others_wait {
+                (head_served, others_wait) = (true, true);
+                if self.groups[&HEAD].next <= store.revision() {
+                    self.advance(HEAD, store, now, (&mut budget, self.turn.share()), out)?;
+                }
+            } else if let Some(group) = self.next_group() {
+                others_wait = false;
+                let floor = budget.after(self.turn.share());
+                self.advance(group, store, now, (&mut budget, floor), out)?;
+                if let Some(group) = self.groups.get(&group) {
+                    self.turn_of.0 = group.next;
+                }
+                self.turn_of.1 = group + 1;
+            } else if head_served {
+                others_wait = false;
+                break;
+            } else {
+                others_wait = false;
+            }
+        }
+        self.others_wait = others_wait;
+        if self.gathering.is_none() {
+            self.tell_progress(store.revision(), now, out);
+        }
+        Ok(())
+    }
+
+    /// Whose turn it is behind the head: each in its turn, whoever is far behind and whoever is not.
+    fn next_group(&self) -> Option<GroupNo> {
+        let next = self.order.range(self.turn_of..).next().or_else(|| self.order.first());
+        next.map(|(_, group)| *group)
+    }
+
+    /// Goes on with a revision. It is back where it was if it is not done with.
+    fn go_on<D: Disk>(
+        &mut self,
+        mut gathering: Gathering,
+        store: &Store<D>,
+        now: Mono,
+        budget: &mut Budget,
+        out: &mut Out<'_>,
+    ) -> Result<()> {
+        while let Some(from) = gathering.next {
+            if budget.is_down_to(NOTHING) {
+                self.gathering = Some(gathering);
+                return Ok(());
+            }
+            if store.is_forgotten(gathering.revision) && !planted::on("watch-goes-on-with-half-a-revision") {
+                self.end_gathering(&gathering, store.compact_revision(), budget, out);
+                return Ok(());
+            }
+            let mut next = None;
+            store.visit_changes(from, |changed| {
+                if changed.rev.main != gathering.revision {
+                    return Ok(ControlFlow::Break(()));
+                }
+                if changed.rev.sub >= from.sub.saturating_add(LOOK_MAX) {
+                    next = Some(changed.rev);
+                    return Ok(ControlFlow::Break(()));
+                }
+                self.look(changed, &mut gathering, budget)?;
+                Ok(ControlFlow::Continue(()))
+            })?;
+            gathering.next = next;
+            if next.is_none() {
+                gathering.close();
+            }
+        }
+        if !self.hand_out(&mut gathering, now, (budget, NOTHING), out) {
+            self.gathering = Some(gathering);
+        }
+        Ok(())
+    }
+
+    /// Walks on with a group, until the budget is down to the floor, or nothing is left, or it has come to the head.
+    fn advance<D: Disk>(
+        &mut self,
+        no: GroupNo,
+        store: &Store<D>,
+        now: Mono,
+        (budget, floor): (&mut Budget, Budget),
+        out: &mut Out<'_>,
+    ) -> Result<()> {
+        let from = self.groups[&no].next;
+        if store.is_forgotten(from) && !planted::on("watch-compacted-is-passed-over") {
+            self.end_group(no, store, (budget, floor), out);
+            return Ok(());
+        }
+        self.order.remove(&(from, no));
+        let head_next = self.groups[&HEAD].next;
+        let mut gathering = Gathering::new(no, 0, self.next_serial);
+        let mut next = from;
+        let walked_to_end = store.visit_changes(Rev::new(from, 0), |changed| {
+            let revision = changed.rev.main;
+            if revision != gathering.revision || planted::on("watch-revision-in-pieces") {
+                next = revision;
+                gathering.close();
+                let told = self.hand_out(&mut gathering, now, (budget, floor), out);
+                let arrived = no != HEAD && revision >= head_next;
+                if !told || arrived || budget.is_down_to(floor) || !self.groups.contains_key(&no) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                self.meet(no, revision, (budget, floor));
+                if budget.is_down_to(floor) || !self.groups.contains_key(&no) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                gathering = Gathering::new(no, revision, self.next_serial);
+                next = revision + 1;
+                // Who joins from here on is not told of this revision.
+                self.group_mut(no).next = next;
+            } else if changed.rev.sub >= LOOK_MAX {
+                gathering.next = Some(changed.rev);
+                return Ok(ControlFlow::Break(()));
+            }
+            self.look(changed, &mut gathering, budget)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let whole = gathering.next.is_none();
+        if whole {
+            gathering.close();
+        }
+        if walked_to_end {
+            next = store.revision() + 1;
+        }
+        let told = whole && self.hand_out(&mut gathering, now, (budget, floor), out);
+        if !told {
+            self.gathering = Some(gathering);
+        }
+        self.arrive(no, next, (budget, floor));
+        Ok(())
+    }
+
+    /// The group stands at `next` now.
+    fn arrive(&mut self, no: GroupNo, next: Revision, (budget, floor): (&mut Budget, Budget)) {
+        let head_next = self.groups[&HEAD].next;
+        let Some(group) = self.groups.get_mut(&no) else { return };
+        if no != HEAD {
+            group.next = next.min(head_next);
+            self.order.insert((group.next, no));
+            if group.next == head_next {
+                self.absorb(HEAD, no, (budget, floor));
+            }
+            return;
+        }
+        group.next = next;
+        while let Some(&(settles_at, slot)) = self.future.first()
+            && settles_at <= next
+        {
+            self.future.pop_first();
+            self.set_lags(slot, false);
+        }
+    }
+
+    /// Joins a group with those that its walk has come to, before it tells of `revision`. The one with the lower number
+    /// stays, whoever of them walks: else two that are large would take turns in moving their watchers to and fro.
+    fn meet(&mut self, no: GroupNo, revision: Revision, (budget, floor): (&mut Budget, Budget)) {
+        if no == HEAD {
+            return;
+        }
+        let own = self.groups[&no].next;
+        while let Some(&(at, other)) = self.order.range((own, 0)..=(revision, GroupNo::MAX)).next() {
+            if budget.is_down_to(floor) {
+                return;
+            }
+            self.group_mut(no).next = at;
+            self.absorb(no.min(other), no.max(other), (budget, floor));
+            if !self.groups.contains_key(&no) {
+                return;
+            }
+        }
+    }
+
+    /// Moves the watchers of `other` over to `to`, which stands where it does.
+    fn absorb(&mut self, to: GroupNo, other: GroupNo, (budget, floor): (&mut Budget, Budget)) {
+        while let Some(slot) = self.groups.get(&other).and_then(|group| group.index.any()) {
+            if budget.is_down_to(floor) {
+                return;
+            }
+            budget.take(MOVE_WORK, 0);
+            self.leave(slot);
+            self.enter(slot, to);
+            self.watcher_mut(slot).from += u64::from(planted::on("watch-event-lost-where-it-has-caught-up"));
+            self.set_lags(slot, to != HEAD);
+        }
+    }
+
+    /// Looks at one change: who wants it is added to the gathering, and the change if anybody does.
+    fn look<D: Disk>(
+        &mut self,
+        changed: &Changed<'_, '_, D>,
+        gathering: &mut Gathering,
+        budget: &mut Budget,
+    ) -> Result<()> {
+        budget.take(1, 0);
+        let Some(group) = self.groups.get(&gathering.group) else { return Ok(()) };
+        let before = gathering.slots.len();
+        group.index.find(&changed.key, &mut gathering.slots);
+        if gathering.slots.len() == before {
+            return Ok(());
+        }
+        budget.take(EVENT_WORK, 0);
+        let kind = if changed.is_delete() { EventKind::Delete } else { EventKind::Put };
+        let previous = if group.prev_kvs > 0 { changed.previous()? } else { None };
+        gathering.changes.push(Gathered { kind, kv: changed.key_value()?, previous, events: [None, None] });
+        Ok(())
+    }
+
+    /// Tells the watchers of a revision; false if the budget does not suffice for all of them.
+    fn hand_out(
+        &mut self,
+        gathering: &mut Gathering,
+        now: Mono,
+        (budget, floor): (&mut Budget, Budget),
+        out: &mut Out<'_>,
+    ) -> bool {
+        while let Some(&slot) = gathering.slots.get(gathering.done) {
+            if budget.is_down_to(floor) {
+                return false;
+            }
+            gathering.done += 1;
+            let Some(watcher) = &mut self.watchers[slot as usize] else { continue };
+            let early = watcher.from > gathering.revision && !planted::on("watch-begins-too-early");
+            if watcher.serial >= gathering.serial || early {
+                continue;
+            }
+            let events = gathering.events_for(watcher);
+            if events.is_empty() {
+                continue;
+            }
+            if self.held.contains_key(&watcher.conn) {
+                let lost = u64::from(planted::on("watch-parked-misses-one"));
+                self.park(slot, gathering.revision + lost);
+                continue;
+            }
+            watcher.told_at = now;
+            let body = Body::Events { revision: gathering.revision, events };
+            budget.take(TELL_WORK, body.size_bytes());
+            out(watcher.conn, watcher.tag, body, true);
+        }
+        true
+    }
+
+    /// What the group wants next is gone: its watches end.
+    fn end_group<D: Disk>(
+        &mut self,
+        no: GroupNo,
+        store: &Store<D>,
+        (budget, floor): (&mut Budget, Budget),
+        out: &mut Out<'_>,
+    ) {
+        let compacted = store.compact_revision();
+        if no == HEAD {
+            // The head is behind only while there is more to tell than a turn can. Some of it waits for later revisions.
+            self.end_those(budget, out, compacted, |watcher| {
+                watcher.group == Some(HEAD) && watcher.from < compacted
+            });
+            return self.arrive(HEAD, compacted, (budget, floor));
+        }
+        while let Some(slot) = self.groups.get(&no).and_then(|group| group.index.any()) {
+            if budget.is_down_to(floor) {
+                return;
+            }
+            self.end(slot, budget, out, compacted);
+        }
+    }
+
+    /// A part of a revision was looked at, and the rest may be swept: nobody can be told of it as a whole any more.
+    fn end_gathering(
+        &mut self,
+        gathering: &Gathering,
+        compacted: Revision,
+        budget: &mut Budget,
+        out: &mut Out<'_>,
+    ) {
+        self.end_those(budget, out, compacted, |watcher| {
+            watcher.group == Some(gathering.group)
+                && watcher.serial < gathering.serial
+                && watcher.from <= gathering.revision
+        });
+    }
+
+    /// All at once: who is among them cannot be told any more when something else has happened.
+    fn end_those(
+        &mut self,
+        budget: &mut Budget,
+        out: &mut Out<'_>,
+        compacted: Revision,
+        which: impl Fn(&Watcher) -> bool,
+    ) {
+        let all = (0..).zip(&self.watchers);
+        let slots = all.filter(|(_, watcher)| watcher.as_ref().is_some_and(&which)).map(|(slot, _)| slot);
+        for slot in slots.collect::<Vec<Slot>>() {
+            self.end(slot, budget, out, compacted);
+        }
+    }
+
+    fn end(&mut self, slot: Slot, budget: &mut Budget, out: &mut Out<'_>, compacted: Revision) {
+        budget.take(TELL_WORK, 0);
+        let Watcher { conn, tag, .. } = self.remove(slot);
+        out(conn, tag, Body::Unwatched { fault: Fault::compacted(compacted), compacted }, false);
+    }
+
+    /// This member must not answer: the watches end, as many as a turn should end.
+    pub(in super::super) fn end_all(&mut self, fault: &Fault, out: &mut Out<'_>) {
+        let mut budget = self.turn;
+        self.gathering = None;
+        while let Some((_, &slot)) = self.slots.first_key_value()
+            && !budget.is_down_to(NOTHING)
+        {
+            budget.take(TELL_WORK, 0);
+            let Watcher { conn, tag, .. } = self.remove(slot);
+            out(conn, tag, Body::Unwatched { fault: fault.clone(), compacted: 0 }, false);
+        }
+    }
+
+    /// Nothing is being handed out now.
+    fn tell_progress(&mut self, revision: Revision, now: Mono, out: &mut Out<'_>) {
+        let head_next = self.groups[&HEAD].next;
+        let told = if planted::on("watch-progress-of-the-store") { revision } else { head_next - 1 };
+        for conn in std::mem::take(&mut self.ready) {
+            let held = self.held.contains_key(&conn);
+            let Some(connection) = self.conns.get_mut(&conn) else { continue };
+            if connection.lagging > 0 || held {
+                continue;
+            }
+            let revision = if connection.watches == 0 { revision } else { told };
+            if let Some(tag) = connection.asked.take() {
+                out(conn, tag, Body::Progress { revision }, false);
+            }
+            if connection.watches == 0 {
+                self.conns.remove(&conn);
+            }
+        }
+        let mut budget = self.turn;
+        while let Some(&(due, slot)) = self.due.first()
+            && due <= now
+            && !budget.is_down_to(NOTHING)
+        {
+            budget.take(TELL_WORK, 0);
+            let Watcher { conn, tag, serial, told_at, .. } = *self.watcher(slot);
+            let next = told_at + self.pause(serial);
+            if next > now {
+                self.set_due(slot, next);
+                continue;
+            }
+            self.set_due(slot, now + self.pause(serial));
+            let lags = self.watcher(slot).lags && !planted::on("watch-progress-of-who-lags");
+            if !lags && !self.held.contains_key(&conn) {
+                self.watcher_mut(slot).told_at = now;
+                out(conn, tag, Body::Progress { revision: told }, true);
+            }
+        }
+    }
+}

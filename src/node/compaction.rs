@@ -3,11 +3,16 @@
 use super::writes::Asker;
 use super::{CHECKPOINT_AFTER, Node};
 use crate::api::{Body, ConnId, Fault, Tag};
+use crate::base::time::{MS, Nanos};
 use crate::base::{Mono, Result, Revision};
 use crate::io::Disk;
 
 /// Changes that are looked at in one turn, or pages that come free: a fraction of a millisecond.
 pub const SWEEP_WORK_MAX: usize = 64;
+
+/// Between two turns that sweep. Nobody waits for the room, and members that share a processor would take it from those
+/// who wait for a write.
+pub const SWEEP_PAUSE: Nanos = MS;
 
 /// A client that wants to know when the room is free.
 #[derive(Debug)]
@@ -27,15 +32,17 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Whether a turn can sweep. While changed pages may not become more, it waits for the checkpoint as entries do.
-    pub(super) fn may_sweep(&self) -> bool {
-        self.store.sweep_due() && !self.snapshots.installing() && !self.waits_for_checkpoint()
+    /// When a turn is to sweep. While changed pages may not become more, it waits for the checkpoint as entries do.
+    pub(super) fn sweep_deadline(&self) -> Mono {
+        let waits = self.snapshots.installing() || self.waits_for_checkpoint();
+        if self.store.sweep_due() && !waits { self.sweep_at } else { Mono::NEVER }
     }
 
     /// The part of this turn.
     pub(super) fn sweep(&mut self) -> Result<()> {
-        if self.may_sweep() {
+        if self.now >= self.sweep_deadline() {
             self.store.sweep(self.config.sweep_work_max)?;
+            self.sweep_at = self.now + SWEEP_PAUSE;
             if self.checkpoint_due == Mono::NEVER {
                 self.checkpoint_due = self.now + CHECKPOINT_AFTER;
             }

@@ -64,7 +64,7 @@ use writes::{Asker, Writes};
 pub use crate::raft::Message;
 pub use crate::store::Budget;
 pub use crate::wal::{Batch, LogWriter, Written};
-pub use compaction::SWEEP_WORK_MAX;
+pub use compaction::{SWEEP_PAUSE, SWEEP_WORK_MAX};
 pub use members::Rules;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
 pub use streams::PART;
@@ -257,6 +257,8 @@ pub struct Node<D: Disk> {
     /// It lost its memory and is not whole yet.
     repair: Option<Repair<D>>,
     movers: Vec<members::Mover>,
+    /// No turn sweeps before this.
+    sweep_at: Mono,
     sweepers: Vec<Sweeper>,
     /// Those whose additions are in the log; of no interest once these are applied.
     expected: Vec<Member>,

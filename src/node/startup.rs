@@ -154,6 +154,7 @@ impl<D: Disk> Node<D> {
             left: false,
             repair,
             movers: Vec::new(),
+            sweep_at: Mono(0),
             sweepers: Vec::new(),
             expected: Vec::new(),
             agreement,

@@ -22,11 +22,9 @@ use crate::base::planted;
 use crate::io::Disk;
 use crate::store::{Budget, Reading};
 
-/// What a part may cost: about a millisecond of work.
+/// What a part may cost, and all parts of a turn together: a millisecond or two of work. A write takes several turns on
+/// its way, so it waits for as many of these.
 pub const PART: Budget = Budget { keys: 1_024, bytes: 256 << 10 };
-
-/// Parts of one turn, if they are all as large as they may be.
-const TURN_PARTS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -63,8 +61,7 @@ impl Streams {
     }
 
     pub(super) fn begin_turn(&mut self) {
-        let Budget { keys, bytes } = self.part;
-        self.left = Budget { keys: keys * TURN_PARTS, bytes: bytes * TURN_PARTS };
+        self.left = self.part;
     }
 
     fn is_spent(&self) -> bool {
@@ -186,12 +183,7 @@ impl<D: Disk> Node<D> {
 
     /// Replies with the next part of a range; the rest of it, if there is more.
     fn read_part(&mut self, conn: ConnId, mut stream: Stream) -> Option<Stream> {
-        let Streams { part, left, .. } = &mut self.streams;
-        let given = Budget { keys: part.keys.min(left.keys), bytes: part.bytes.min(left.bytes) };
-        let mut budget = given;
-        let read = self.store.read_part(&mut stream.reading, &mut budget);
-        left.keys -= given.keys - budget.keys;
-        left.bytes -= given.bytes - budget.bytes;
+        let read = self.store.read_part(&mut stream.reading, &mut self.streams.left);
         let tag = stream.tag;
         match read.map(|part| part.map(|part| part.whole())) {
             Ok(Ok(Ok(result))) => self.reply(conn, tag, Body::Range(result)),

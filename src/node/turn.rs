@@ -103,6 +103,7 @@ impl<D: Disk> Node<D> {
             self.leases_deadline(),
             self.watches.deadline(),
             if self.watches.is_empty() { Mono::NEVER } else { self.cut_off_at() },
+            self.sweep_deadline(),
             self.snapshots.deadline(),
             self.movers_deadline(),
             self.report_deadline(),
@@ -122,8 +123,7 @@ impl<D: Disk> Node<D> {
         let again = (serves && (asked || self.watches.has_work(self.store.revision())))
             || self.raft.has_ready()
             || self.has_chunks_to_send()
-            || (!self.committed.is_empty() && !stalled)
-            || (self.damage.is_none() && !self.is_silent() && self.may_sweep());
+            || (!self.committed.is_empty() && !stalled);
         let empty = Output {
             // As many as now: a list that grows from nothing is moved several times.
             replies: Vec::with_capacity(self.output.replies.len().min(REPLIES_EXPECTED_MAX)),

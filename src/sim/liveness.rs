@@ -17,9 +17,9 @@
 
 use super::operator::Outcome;
 use super::plan::{Step, Who};
-use super::process::SWEEP_DELAY;
 use super::world::{START, World};
 use crate::base::time::{MS, Nanos, SECOND};
+use crate::node::SWEEP_PAUSE;
 
 /// A connection that was being made while its link was cut is noticed and made again after this; as in `net::peers`.
 const RECONNECT: Nanos = 2_750 * MS;
@@ -223,7 +223,7 @@ impl World {
             return self.fail("L5", format!("the members do not agree in the end: {}", who.join("; ")));
         }
         let swept = |world: &World| world.unswept().is_empty();
-        let due = self.now + SECOND + self.watch.committed.len() as u64 * SWEEP_DELAY;
+        let due = self.now + SECOND + self.watch.committed.len() as u64 * 2 * SWEEP_PAUSE;
         self.run_until(due, swept);
         if self.sound() && !swept(self) {
             return self.fail("L9", format!("members {:?} do not sweep what was compacted", self.unswept()));

@@ -22,9 +22,6 @@ use crate::node::{Bootstrap, Budget, Config, Node, Output, Rules};
 /// loop needs for a system call and for its work.
 const TURN_DELAY: Nanos = MS / 50;
 
-/// And where it sweeps.
-pub(super) const SWEEP_DELAY: Nanos = 2 * MS;
-
 /// As in the event loop: how often free space is looked at.
 const SPACE_EVERY: Nanos = 2 * SECOND;
 
@@ -318,9 +315,7 @@ impl World {
         self.advance_stop(member);
         let Some(process) = &self.machines[member].process else { return };
         if again {
-            // What is swept in a turn takes its time.
-            let sweeps = process.node.sweep_due();
-            self.turn_after(member, if sweeps { SWEEP_DELAY } else { TURN_DELAY });
+            self.turn_after(member, TURN_DELAY);
         } else {
             let due = self.machines[member].clock.when(process.node.deadline());
             self.count_idle(member, due <= self.now);

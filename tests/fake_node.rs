@@ -1,14 +1,15 @@
 //! A node for adapters to talk to: one member, one map, answers at once. Too simple to be wrong about what it
-//! stores; it knows nothing of old revisions, and says so as the real one would. Its leases stand still. Watches begin
-//! now, whatever they ask for, and are told before the writer is.
+//! stores; it knows nothing of old revisions, and says so as the real one would. Its leases stand still, and nobody waits for a
+//! lock: who is not the first is told so at once. Watches begin now, whatever they ask for, and are told before the
+//! writer is.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Event, EventKind, Fault, Header, KeyValue,
-    LeaseAnswer, LeaseRequest, LeaseTime, Member, MemberChange, Op, Order, Put, Range, RangeResult, Reply,
-    Request, Span, Status, Tag, Target, Txn, TxnResult, Watch,
+    Acquire, Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Event, EventKind, Fault, Header,
+    KeyValue, LeaseAnswer, LeaseRequest, LeaseTime, LockRequest, Member, MemberChange, Op, Order, Put, Range,
+    RangeResult, Reply, Request, Span, Status, Tag, Target, Txn, TxnResult, Watch, lock,
 };
 use pawl::base::Revision;
 
@@ -150,6 +151,7 @@ impl FakeNode {
                 Ok(Body::Exists(keys.iter().filter(|key| self.keys.contains_key(*key)).count() as u64))
             }
             Request::Lease(request) => self.lease(request).map(Body::Lease),
+            Request::Lock(request) => self.lock(request),
             Request::Status => Ok(Body::Status(Box::new(self.status()))),
             Request::MemberList { .. } => Ok(Body::Members(vec![Member {
                 id: MEMBER,
@@ -178,6 +180,33 @@ impl FakeNode {
             Request::MoveLeader { to } if to == MEMBER => Ok(Body::LeaderMoved),
             Request::MoveLeader { .. } => Err(Fault::no_leader()),
             Request::Watch(_) | Request::WatchProgress => unreachable!("answered before"),
+        }
+    }
+
+    fn lock(&mut self, request: LockRequest) -> Result<Body, Fault> {
+        match request {
+            LockRequest::Acquire(Acquire { name, value, lease, campaign, .. }) => {
+                let key = lock::lock_key(&name, lease);
+                self.put(Put { key: key.clone(), value, lease, ..Put::default() })?;
+                let own = self.keys[&key].create_revision;
+                let under = self.within(&Span::Prefix(lock::lock_prefix(&name)));
+                if under.iter().any(|kv| kv.create_revision < own) {
+                    self.delete(&Delete { span: Span::Key(key), prev_kv: false });
+                    return Err(if campaign { Fault::another_leads() } else { Fault::locked() });
+                }
+                Ok(Body::Acquired { key, revision: own })
+            }
+            LockRequest::Release { key } => Ok(self.delete(&Delete { span: Span::Key(key), prev_kv: false })),
+            LockRequest::Proclaim { key, value } => {
+                self.put(Put { key, value, ignore_lease: true, ..Put::default() })
+            }
+            LockRequest::Leader { name } => {
+                let mut kvs = self.within(&Span::Prefix(lock::lock_prefix(&name)));
+                kvs.sort_by_key(|kv| kv.create_revision);
+                let count = kvs.len() as u64;
+                kvs.truncate(1);
+                Ok(Body::Range(RangeResult { revision: self.revision, count, more: count > 1, kvs }))
+            }
         }
     }
 

@@ -132,6 +132,16 @@ impl Fault {
         Fault::new(Code::LeaseExists, "etcdserver: lease already exists")
     }
 
+    /// Whoever did not want to wait longer for a lock; nothing of the request is left.
+    pub fn locked() -> Fault {
+        Fault::new(Code::Busy, "mutex: Locked by another session")
+    }
+
+    /// The same of an election.
+    pub fn another_leads() -> Fault {
+        Fault::new(Code::Busy, "election: not leader")
+    }
+
     pub fn lease_ttl_too_large() -> Fault {
         Fault::new(Code::Err, "etcdserver: too large lease TTL")
     }

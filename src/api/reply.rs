@@ -41,6 +41,11 @@ pub enum Body {
         revision: Revision,
     },
     Lease(LeaseAnswer),
+    /// A lock, or leadership: under which key, and when that was created, the fencing revision.
+    Acquired {
+        key: Bytes,
+        revision: Revision,
+    },
     Status(Box<Status>),
     Members(Vec<Member>),
     /// Who was added, and everybody.
@@ -86,6 +91,7 @@ impl Body {
                 return size_of::<Reply>() + events.iter().map(|event| event.size_bytes()).sum::<usize>();
             }
             Body::Lease(answer) => return size_of::<Reply>() + answer.size_bytes(),
+            Body::Acquired { key, .. } => return size_of::<Reply>() + key.len(),
             _ => &[],
         };
         size_of::<Reply>() + kvs.iter().map(KeyValue::size_bytes).sum::<usize>()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{LeaseRequest, MemberChange, Txn};
+use super::{LeaseRequest, LockRequest, MemberChange, Txn};
 use crate::base::{LeaseId, MemberId, Revision};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub enum Request {
         keys: Vec<Bytes>,
     },
     Lease(LeaseRequest),
+    Lock(LockRequest),
     /// This member's state; always answered locally and at once.
     Status,
     /// The cluster's members. Linearizable unless `serializable`.

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::lease::LEASE_TTL_S_MAX;
+use super::lock::{LOCK_WAIT_MS_MAX, lock_key_bytes_max, lock_owner};
 use super::txn::PART_BYTES_MAX;
-use super::{Code, Fault, LeaseRequest, MemberChange, Op, Put, Request, Span, Target, Txn};
+use super::{
+    Acquire, Code, Fault, LeaseRequest, LockRequest, MemberChange, Op, Put, Request, Span, Target, Txn,
+};
 use crate::base::{limits, planted};
 
 /// The settings that requests are measured against.
@@ -48,6 +51,7 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
             keys.iter().try_for_each(|key| check_key(key, limits))
         }
         Request::Lease(lease) => check_lease(lease),
+        Request::Lock(lock) => check_lock(lock, limits),
         Request::Compact(_)
         | Request::Status
         | Request::MemberList { .. }
@@ -226,6 +230,29 @@ fn check_lease(request: &LeaseRequest) -> Result<(), Fault> {
             Err(Fault::new(Code::Err, format!("KEEPALIVE takes {KEEPALIVE_IDS_MAX} leases at most")))
         }
         _ => Ok(()),
+    }
+}
+
+fn check_lock(request: &LockRequest, limits: &Limits) -> Result<(), Fault> {
+    match request {
+        LockRequest::Acquire(Acquire { wait_ms: Some(wait_ms), .. }) if *wait_ms > LOCK_WAIT_MS_MAX => {
+            let text =
+                format!("WAIT is {LOCK_WAIT_MS_MAX} ms at most; without it, it is as long as it takes");
+            Err(Fault::new(Code::Err, text))
+        }
+        LockRequest::Acquire(Acquire { name, .. }) | LockRequest::Leader { name } if name.is_empty() => {
+            Err(Fault::empty_key())
+        }
+        LockRequest::Acquire(Acquire { lease: 0, .. }) => Err(Fault::no_lease()),
+        LockRequest::Acquire(Acquire { name, value, .. }) => {
+            check_size(lock_key_bytes_max(name) + value.len(), limits)
+        }
+        LockRequest::Release { key } | LockRequest::Proclaim { key, .. } if lock_owner(key).is_none() => Err(
+            Fault::new(Code::Err, "that is not the key of a lock: a name, /, and the id of a lease in hex"),
+        ),
+        LockRequest::Release { key } => check_key(key, limits),
+        LockRequest::Proclaim { key, value } => check_size(key.len() + value.len(), limits),
+        LockRequest::Leader { name } => check_size(lock_key_bytes_max(name), limits),
     }
 }
 

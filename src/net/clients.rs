@@ -24,6 +24,9 @@ const INPUT_BYTES_MAX: usize = 256 << 20;
 /// A connection that holds no more than this is not asked to help when it is too much.
 const SMALL_INPUT_BYTES: usize = 16 << 10;
 
+/// Of what a client sends while it waits for a lock, so much is read: as long as it is read, its end is noticed.
+const WAITING_INPUT_BYTES_MAX: usize = 64 << 10;
+
 /// A request that has begun must be complete within this.
 const REQUEST_PATIENCE: Nanos = 30 * SECOND;
 
@@ -66,7 +69,9 @@ impl Client {
 
     /// Whether the connection should be read and decoded now.
     pub(super) fn listens(&self) -> bool {
-        !self.deaf && !self.is_congested()
+        !self.deaf
+            && !self.is_congested()
+            && (!self.waits() || self.pipe.input.len() < WAITING_INPUT_BYTES_MAX)
     }
 
     /// Whether the node should answer no more before some of it is taken, if that is news.
@@ -84,16 +89,32 @@ impl Client {
     fn is_congested(&self) -> bool {
         self.lags
             || self.is_overfull()
-            || self.adapter.as_ref().is_some_and(|adapter| adapter.owed() >= OWED_MAX || adapter.waits())
+            || self
+                .adapter
+                .as_ref()
+                .is_some_and(|adapter| adapter.owed() >= OWED_MAX || adapter.awaits_answers())
     }
 
     /// The adapter paused because its output was full, and it no longer is.
     pub(super) fn wants_decoding(&self) -> bool {
-        self.listens() && self.adapter.as_ref().is_some_and(LineAdapter::stalled)
+        self.listens() && !self.waits() && self.adapter.as_ref().is_some_and(LineAdapter::stalled)
     }
 
-    /// Decodes what has arrived.
+    fn waits(&self) -> bool {
+        self.adapter.as_ref().is_some_and(LineAdapter::waits)
+    }
+
+    /// Decodes what has arrived. A client that has ended its side waits for nothing that could take long.
     pub(super) fn decode(&mut self, info: &Arc<ServerInfo>, calls: &mut Vec<Call>, now: Mono) {
+        self.decode_input(info, calls, now);
+        if self.pipe.ended
+            && let Some(adapter) = &mut self.adapter
+        {
+            adapter.cancel(calls);
+        }
+    }
+
+    fn decode_input(&mut self, info: &Arc<ServerInfo>, calls: &mut Vec<Call>, now: Mono) {
         let stalled = self.adapter.as_ref().is_some_and(LineAdapter::stalled);
         if self.deaf || (self.pipe.input.is_empty() && !stalled) {
             return;
@@ -242,6 +263,7 @@ impl Client {
     /// Nothing is owed and nothing will come.
     pub(super) fn is_over(&self) -> bool {
         let silent = if self.has_parted() { self.pipe.ended } else { self.deaf || self.pipe.ended };
-        self.pipe.broken || (silent && self.has_answered())
+        // What came behind a lock is still to be read.
+        self.pipe.broken || (silent && self.has_answered() && !self.wants_decoding())
     }
 }

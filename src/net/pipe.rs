@@ -27,6 +27,8 @@ pub(super) struct Pipe {
     pub(super) input: BytesMut,
     pub(super) output: BytesMut,
     readable: bool,
+    /// The poll has said that the other side will send no more.
+    read_closed: bool,
     writable: bool,
     output_ended: bool,
     /// The other side will send no more.
@@ -43,6 +45,7 @@ impl Pipe {
             input,
             output,
             readable: false,
+            read_closed: false,
             writable: true,
             output_ended: false,
             ended: false,
@@ -69,6 +72,7 @@ impl Pipe {
     }
 
     pub(super) fn on_event(&mut self, event: &mio::event::Event) {
+        self.read_closed |= event.is_read_closed();
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable();
     }
@@ -93,8 +97,9 @@ impl Pipe {
                     return 0;
                 }
                 Ok(count) => {
-                    // A short read has emptied the socket: the next byte makes a new event.
-                    self.readable = count == buffer.len();
+                    // A short read has emptied the socket: the next byte makes a new event. But an end that came with the last
+                    // bytes has had its event.
+                    self.readable = count == buffer.len() || self.read_closed;
                     self.input.extend_from_slice(&buffer[..count]);
                     return count;
                 }

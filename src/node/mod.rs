@@ -18,6 +18,9 @@ mod lease_clock;
 #[cfg(test)]
 mod lease_tests;
 mod leases;
+#[cfg(test)]
+mod lock_tests;
+mod locks;
 mod members;
 #[cfg(feature = "sim")]
 mod misapply;
@@ -30,6 +33,7 @@ mod startup;
 mod status;
 mod streams;
 mod turn;
+mod waiters;
 mod watches;
 mod writes;
 
@@ -52,6 +56,7 @@ use crate::wal::{Chore, ChoreDone, Log};
 use agreement::{Agreement, Trust};
 use compaction::Sweeper;
 use leases::Leases;
+use locks::Locks;
 use members::NotProposed;
 use reads::{Question, Read, Reads};
 use repair::Repair;
@@ -213,6 +218,7 @@ pub struct Node<D: Disk> {
     /// When this member last led, or heard from who leads.
     led_at: Mono,
     leases: Leases,
+    locks: Locks,
     /// The number of the last proposal sent, and the last one taken from each member's connection.
     proposal_number: u64,
     proposed_by: BTreeMap<MemberId, u64>,
@@ -284,8 +290,11 @@ impl<D: Disk> Node<D> {
     pub fn on_call(&mut self, conn: ConnId, call: Call, now: Mono) {
         let (tag, request) = match call {
             Call::Request { tag, request } => (tag, request),
-            // What is no watch still happens.
-            Call::Cancel { tag } => return self.watches.cancel(conn, tag),
+            // Any other request still happens.
+            Call::Cancel { tag } => {
+                self.watches.cancel(conn, tag);
+                return self.cancel_wait(conn, tag);
+            }
         };
         if let Some(fault) = self.refusal(matches!(request, Request::Status)) {
             return self.fail(conn, tag, fault);
@@ -302,6 +311,7 @@ impl<D: Disk> Node<D> {
             }
             Request::Exists { keys } => self.wait_to_read(conn, tag, Question::Exists(keys), deadline),
             Request::Lease(request) => self.on_lease_request(conn, tag, request, deadline, now),
+            Request::Lock(request) => self.on_lock_request(conn, tag, request, deadline, now),
             Request::Txn(txn) if txn.is_read_only() => {
                 if self.may_read_now(conn, txn.is_serializable(), now) {
                     self.answer_txn(conn, tag, &txn);
@@ -412,13 +422,10 @@ impl<D: Disk> Node<D> {
     fn write(&mut self, asker: Asker, command: &Command, deadline: Mono) {
         let (bytes, count) = self.writes.load();
         if count >= WAITING_MAX || bytes >= WAITING_BYTES_MAX {
-            if let Asker::Client { conn, tag } = asker {
-                self.fail(conn, tag, Fault::busy());
-            }
-            return;
+            return self.answer_write(asker, Body::Fault(Fault::busy()));
         }
         let origin = Origin { member: self.id, request_id: self.writes.next_id() };
-        if let Asker::Client { conn, .. } = asker {
+        if let Some(conn) = asker.conn() {
             self.reads.write_follows(conn, origin.request_id, self.writes.first_id());
         }
         command::encode(origin, command, &mut self.payloads);
@@ -432,6 +439,7 @@ impl<D: Disk> Node<D> {
         self.streams.forget(conn);
         self.sweepers.retain(|sweeper| sweeper.conn != conn);
         self.watches.forget(conn);
+        self.forget_waiters(conn);
     }
 
     /// Another member's Raft speaks.
@@ -635,6 +643,8 @@ impl<D: Disk> Node<D> {
     pub fn stop(&mut self, now: Mono) {
         if self.stopping.is_none() {
             self.stopping = Some(now);
+            // They can wait elsewhere, in the same places.
+            self.dismiss_waiters(&Fault::shutdown());
             if self.leads() && !self.raft.membership().is_only_voter(self.id) {
                 // Refused if nobody could take over: then the others elect after a timeout.
                 let _ = self.raft.transfer(0, now);
@@ -653,12 +663,14 @@ impl<D: Disk> Node<D> {
     /// Ends all that waits: with `fault` where it certainly did nothing.
     fn end_requests(&mut self, fault: &Fault) {
         while let Some((write, perhaps)) = self.writes.expired(Mono::NEVER) {
-            if let Asker::Client { conn, tag } = write.asker {
-                self.fail(conn, tag, if perhaps { Fault::timeout() } else { fault.clone() });
-            }
+            let fault = if perhaps { Fault::timeout() } else { fault.clone() };
+            self.answer_write(write.asker, Body::Fault(fault));
         }
+        self.dismiss_waiters(fault);
         for read in self.reads.expired(Mono::NEVER) {
-            self.fail(read.conn, read.tag, fault.clone());
+            if !matches!(read.question, Question::Lock(_)) {
+                self.fail(read.conn, read.tag, fault.clone());
+            }
         }
         self.end_streams(fault);
         self.dismiss_sweepers();
@@ -685,13 +697,17 @@ impl<D: Disk> Node<D> {
     /// Whatever still waits is answered now, with what is known of it: the process ends soon.
     pub fn give_up(&mut self) {
         self.expire(Mono::NEVER);
+        self.dismiss_waiters(&Fault::shutdown());
         self.end_streams(&Fault::shutdown());
         self.dismiss_sweepers();
     }
 
     /// Nothing is owed any more: the process may end.
     pub fn may_exit(&self, now: Mono) -> bool {
-        let waits = self.reads.waiting() > 0 || self.streams.len() > 0 || !self.sweepers.is_empty();
+        let waits = self.reads.waiting() > 0
+            || self.streams.len() > 0
+            || !self.sweepers.is_empty()
+            || !self.locks.waiters.is_empty();
         self.handed_over(now) && self.writes.is_empty() && !waits
     }
 
@@ -748,10 +764,17 @@ impl<D: Disk> Node<D> {
 
     /// A write is over.
     fn end_write(&mut self, id: u64, body: Body) {
-        if let Some(write) = self.writes.take(id)
-            && let Asker::Client { conn, tag } = write.asker
-        {
-            self.reply(conn, tag, body);
+        if let Some(write) = self.writes.take(id) {
+            self.answer_write(write.asker, body);
+        }
+    }
+
+    /// What came of a write.
+    fn answer_write(&mut self, asker: Asker, body: Body) {
+        match asker {
+            Asker::Client { conn, tag } => self.reply(conn, tag, body),
+            Asker::Waiter { id, .. } => self.waiter_told(id, body),
+            Asker::Member => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::waiters::WaiterId;
 use crate::api::{ConnId, LeaseRequest, LeaseTime, LeaseWant, Range, Tag, Txn};
 use crate::base::planted;
 use crate::base::{Index, MemberId, Mono, time::Nanos};
@@ -28,6 +29,8 @@ pub(super) enum Question {
     Txn(Txn),
     Members,
     Lease(LeaseQuestion),
+    /// Whether one who waits for a lock is the first.
+    Lock(WaiterId),
 }
 
 /// A request about leases that does not go through the log.
@@ -62,7 +65,7 @@ impl Question {
         match self {
             Question::Range(range) => range.serializable,
             Question::Txn(txn) => txn.is_serializable() || planted::on("node-reading-txn-asks-nobody"),
-            Question::Exists(_) | Question::Members | Question::Lease(_) => false,
+            Question::Exists(_) | Question::Members | Question::Lease(_) | Question::Lock(_) => false,
         }
     }
 

@@ -21,9 +21,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use log::{info, warn};
 
-use super::writes::Asker;
 use super::{Agreement, Job, Node, Outbound, Trust, startup};
-use crate::api::{Fault, PeerCall};
+use crate::api::{Body, Fault, PeerCall};
 use crate::base::planted;
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{EntryId, Error, Index, MemberId, Mono, Result};
@@ -438,10 +437,9 @@ impl<D: Disk> Node<D> {
         };
         self.halfway = None;
         for write in doubtful {
-            if let Asker::Client { conn, tag } = write.asker {
-                self.fail(conn, tag, Fault::timeout());
-            }
+            self.answer_write(write.asker, Body::Fault(Fault::timeout()));
         }
+        self.locks.waiters.touch_all();
         info!("installed the snapshot at {at}");
         self.call(from, PeerCall::SnapshotAck { stream, next: 0, installed: true });
         Ok(())

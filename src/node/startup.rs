@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use bytes::BytesMut;
 
 use super::leases::Leases;
+use super::locks::Locks;
 use super::reads::Reads;
 use super::repair::{self, Mark, Repair, Stage};
 use super::snapshots::Snapshots;
@@ -129,6 +130,7 @@ impl<D: Disk> Node<D> {
             proposed_by: BTreeMap::new(),
             snapshots: Snapshots::new(disk.clone(), first_id()),
             leases: Leases::new(Rng::new(first_id())),
+            locks: Locks::default(),
             hard_state,
             waiting_batches: Vec::new(),
             log_writer_busy: false,

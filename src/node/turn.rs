@@ -51,6 +51,7 @@ impl<D: Disk> Node<D> {
         self.apply()?;
         self.compare_states();
         self.keep_leases()?;
+        self.look_after_locks()?;
         // What was applied may settle writes that a former leader lost, and let Raft go on.
         self.send_writes();
         self.take_readies()?;
@@ -104,6 +105,7 @@ impl<D: Disk> Node<D> {
             self.watches.deadline(),
             if self.watches.is_empty() { Mono::NEVER } else { self.cut_off_at() },
             self.sweep_deadline(),
+            self.locks_deadline(),
             self.snapshots.deadline(),
             self.movers_deadline(),
             self.report_deadline(),
@@ -142,18 +144,18 @@ impl<D: Disk> Node<D> {
     /// Answers what has waited until its deadline. A write that may have happened is told from one that did not.
     pub(super) fn expire(&mut self, now: Mono) {
         while let Some((write, perhaps)) = self.writes.expired(now) {
-            if let Asker::Client { conn, tag } = write.asker {
-                let fault = if perhaps && !planted::on("node-unknown-told-as-refused") {
-                    Fault::timeout()
-                } else {
-                    Fault::no_leader()
-                };
-                self.fail(conn, tag, fault);
-            }
+            let fault = if perhaps && !planted::on("node-unknown-told-as-refused") {
+                Fault::timeout()
+            } else {
+                Fault::no_leader()
+            };
+            self.answer_write(write.asker, Body::Fault(fault));
         }
         self.reads.give_up_attempts(self.now - self.read_patience());
         for read in self.reads.expired(now) {
-            if read.question.is_serializable() {
+            if let Question::Lock(id) = read.question {
+                self.end_waiter(id, Body::Fault(Fault::timeout()));
+            } else if read.question.is_serializable() {
                 self.answer_read(read);
             } else if read.question.may_have_happened() {
                 self.fail(read.conn, read.tag, Fault::timeout());
@@ -225,7 +227,7 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    fn ask_for_read_index(&mut self) {
+    pub(super) fn ask_for_read_index(&mut self) {
         let leader = self.raft.standing().leader;
         if leader == 0 {
             return;
@@ -347,6 +349,7 @@ impl<D: Disk> Node<D> {
             }
             let body = self.store.apply(id, Some(&command))?;
             self.note_lease_command(&command, &body)?;
+            self.locks.waiters.touch(&command);
             if origin.member == self.id {
                 match (&command, body) {
                     (Command::Compact(compact), Body::Compacted { revision }) if compact.physical => {
@@ -423,6 +426,12 @@ impl<D: Disk> Node<D> {
             Question::Txn(txn) => self.answer_txn(read.conn, read.tag, &txn),
             Question::Members => self.answer_members(read.conn, read.tag),
             Question::Lease(question) => self.answer_lease(read.conn, read.tag, &question),
+            Question::Lock(id) => {
+                if let Err(damage) = self.confirm_lock(id) {
+                    self.end_waiter(id, Body::Fault(Fault::corrupt()));
+                    self.failure = Some(damage);
+                }
+            }
         }
     }
 

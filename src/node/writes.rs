@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::waiters::WaiterId;
 use crate::api::{ConnId, Tag};
 use crate::base::planted;
 use crate::base::{Mono, Term};
@@ -24,8 +25,23 @@ pub(super) enum Asker {
         conn: ConnId,
         tag: Tag,
     },
+    /// Whoever waits for a lock over this connection.
+    Waiter {
+        conn: ConnId,
+        id: WaiterId,
+    },
     /// The member itself: nobody is told.
     Member,
+}
+
+impl Asker {
+    /// On which connection it takes its place among other requests.
+    pub(super) fn conn(self) -> Option<ConnId> {
+        match self {
+            Asker::Client { conn, .. } | Asker::Waiter { conn, .. } => Some(conn),
+            Asker::Member => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -108,7 +124,7 @@ impl Writes {
     pub(super) fn push(&mut self, asker: Asker, payload: Bytes, deadline: Mono) {
         let id = self.next_id();
         self.bytes += payload.len();
-        if let Asker::Client { conn, .. } = asker {
+        if let Some(conn) = asker.conn() {
             self.newest_of.insert(conn, id);
         }
         self.unsent.push_back(id);
@@ -250,7 +266,7 @@ impl Writes {
         if write.sent_with.is_some() {
             self.sent_open -= 1;
         }
-        if let Asker::Client { conn, .. } = write.asker
+        if let Some(conn) = write.asker.conn()
             && self.newest_of.get(&conn) == Some(&id)
         {
             self.newest_of.remove(&conn);

@@ -42,6 +42,13 @@ pub trait Adapter {
     /// new bytes) when replies have come and this is false again.
     fn stalled(&self) -> bool;
 
+    /// The last request may be answered late, and nothing behind it is decoded before. `decode` has something to do
+    /// again when it is answered. While it is not, `cancel` says that the client will ask for nothing more.
+    fn waits(&self) -> bool;
+
+    /// The client sends nothing more: pushes the end of what it [`waits`](Adapter::waits) for, once.
+    fn cancel(&mut self, calls: &mut Vec<Call>);
+
     /// The client has asked to close (QUIT): close once nothing is owed and the output is written.
     fn closing(&self) -> bool;
 }

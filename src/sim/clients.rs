@@ -1,11 +1,12 @@
 //! The clients: what they ask, of whom, how long they wait, and what they write down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::history::{Answer, History, Outcome};
 use super::lease_load::{Asks, Pool};
+use super::lock_load;
 use super::operator;
 use super::options::Options;
 use super::plan::Moment;
@@ -13,8 +14,8 @@ use super::stream::{exponential, stream};
 use super::txns;
 use super::world::{Event, World};
 use crate::api::{
-    Body, Call, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer, Order, Put, Range, Reply, Request,
-    SortBy, Span, Tag, validate,
+    Body, Call, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer, LockRequest, Order, Put, Range,
+    Reply, Request, SortBy, Span, Tag, lock, validate,
 };
 use crate::base::time::MS;
 use crate::base::{Mono, Revision, Rng};
@@ -57,6 +58,11 @@ pub struct Clients {
     /// One operation in so many is a compaction; none, if it is 0.
     compact: u64,
     leases: Pool,
+    locks: lock_load::Pool,
+    /// Were the first, and not told.
+    overdue: BTreeSet<usize>,
+    /// What was asked in other words than the history has.
+    in_words: BTreeMap<usize, Request>,
     /// Of a hundred operations, so many are transactions.
     txns: u64,
 }
@@ -101,6 +107,9 @@ impl Clients {
             value_max: options.value_max,
             compact: options.compact,
             leases: Pool::new(options.leases, options.ttl_max),
+            locks: lock_load::Pool::new(options.locks),
+            overdue: BTreeSet::new(),
+            in_words: BTreeMap::new(),
             txns: options.txns,
         }
     }
@@ -162,6 +171,9 @@ impl Clients {
         if self.txns > 0 && rng.below(100) < self.txns {
             let asking = Asking { keys, value_max, known: *known, number, leases: &self.leases };
             return Request::Txn(txns::txn(rng, &asking, seen.as_ref()));
+        }
+        if let Some(request) = self.locks.next(rng, &self.leases, number) {
+            return Request::Lock(request);
         }
         let one = |rng: &mut Rng| put(rng, keys, value_max, &format!("v{number}"));
         match self.leases.next(rng) {
@@ -316,7 +328,9 @@ impl World {
         let rng = &mut self.clients.all[client].rng;
         let burst = if rng.one_in(10) { rng.between(2, 5) } else { 1 };
         for _ in 0..burst.min(self.clients.budget) {
-            self.ask(client, connected);
+            if self.ask(client, connected) {
+                return; // What comes behind a lock waits for it.
+            }
         }
     }
 
@@ -333,12 +347,22 @@ impl World {
         Some(connected)
     }
 
-    fn ask(&mut self, client: usize, connected: Connected) {
+    /// Whether the answer may be long in coming.
+    fn ask(&mut self, client: usize, connected: Connected) -> bool {
         let Connected { member, life, conn } = connected;
         let request = self.clients.request(client);
         self.lease_is_asked_for(&request);
         self.clients.budget -= 1;
-        let op = self.clients.history.invoke(client as u64, conn, request, self.now);
+        let waits = matches!(request, Request::Lock(LockRequest::Acquire(_)));
+        let plain = if let Request::Lock(lock) = &request { lock_load::plain(lock) } else { None };
+        let op = match plain {
+            None => self.clients.history.invoke(client as u64, conn, request, self.now),
+            Some(plain) => {
+                let op = self.clients.history.invoke(client as u64, conn, plain, self.now);
+                self.clients.in_words.insert(op, request);
+                op
+            }
+        };
         self.clients.asked.push((client, conn));
         self.clients.all[client].waiting.push(op);
         if self.net.passes(0, member) {
@@ -348,6 +372,7 @@ impl World {
         let patience = 4 * self.options.election;
         let patience = self.clients.all[client].rng.between(patience, 20 * patience);
         self.after(patience, Event::GiveUp { op });
+        waits
     }
 
     pub(super) fn request_arrives(&mut self, member: usize, life: u64, op: usize) {
@@ -355,7 +380,7 @@ impl World {
             return;
         }
         let (_, conn) = self.clients.asked[op];
-        let request = self.clients.history.ops[op].request.clone();
+        let request = self.clients.in_words.get(&op).unwrap_or(&self.clients.history.ops[op].request).clone();
         let now = self.local(member);
         let process = self.machines[member].process.as_mut().expect("it lives");
         let tag = op as u64;
@@ -408,6 +433,9 @@ impl World {
         if let Body::Lease(LeaseAnswer::Granted { id, .. }) = reply.body {
             self.clients.leases.granted(id);
         }
+        if let Body::Acquired { key, .. } = &reply.body {
+            self.clients.locks.granted(key);
+        }
         let this = &mut self.clients.all[client];
         this.known = this.known.max(reply.header.revision);
         if let Body::Range(result) = &reply.body
@@ -436,6 +464,10 @@ impl World {
         if !this.waiting.contains(&op) {
             return;
         }
+        if self.calm && self.lock_is_overdue(op) {
+            return;
+        }
+        let this = &mut self.clients.all[client];
         // Whoever asked in vain tries another member; sometimes it still listens for the late answer.
         let leaves = this.rng.one_in(2) || self.calm;
         if leaves
@@ -446,6 +478,36 @@ impl World {
             process.node.on_disconnect(conn);
         }
         self.settle(client, op);
+    }
+
+    /// L12: whoever waits for a lock in peace, and is the first, is told so at once. True if it is looked at again a little later.
+    fn lock_is_overdue(&mut self, op: usize) -> bool {
+        let (client, _) = self.clients.asked[op];
+        let asked = &self.clients.history.ops[op];
+        let Request::Lock(LockRequest::Acquire(acquire)) = &asked.request else { return false };
+        let in_peace = asked.invoked.at > self.leases.healed_at + 20 * self.options.election;
+        let Some(connected) = self.clients.all[client].connected.filter(|_| in_peace) else { return false };
+        let Some(process) = &self.machines[connected.member].process else { return false };
+        let Request::Range(leader) = lock_load::first_of(&acquire.name) else { return false };
+        let first = process
+            .node
+            .range(&leader)
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|found| found.kvs.into_iter().next());
+        let is_first = process.life == connected.life
+            && first.is_some_and(|kv| kv.key == lock::lock_key(&acquire.name, acquire.lease));
+        if !is_first {
+            self.clients.overdue.remove(&op);
+            return false;
+        }
+        if !self.clients.overdue.insert(op) {
+            let what = format!("it is the first, and is not told: {asked}");
+            self.fail("L12", what);
+            return false;
+        }
+        self.after(4 * self.options.election, Event::GiveUp { op });
+        true
     }
 
     /// A process has ended: its clients are told by its kernel, or wait in vain.

@@ -47,6 +47,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     let (many_keys, page_bytes) = many_keys(seed);
     let mut watching = stream(seed, "watching", 0);
     let leases = if sparse || seed % 3 == 1 { 2 + seed % 7 } else { 0 };
+    let locks = if leases > 0 && seed % 4 > 1 { 1 + seed % 3 } else { 0 };
     let mut rate = |low, high| if dice.one_in(2) { 0 } else { log_uniform(dice, low, high) };
     let (loss, repeat, overtake, recut) =
         (rate(1_000, 200_000), rate(1_000, 200_000), rate(1_000, 100_000), rate(20_000, 500_000));
@@ -60,6 +61,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         ops,
         keys: many_keys.unwrap_or(log_uniform(dice, 1, 64)),
         leases,
+        locks,
         ttl_max: if sparse { 20 + seed % 11 * 20 } else { 2 + seed % 5 },
         value_max: log_uniform(dice, 64, 20_000),
         // Of the seed itself, too.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::api::{
-    Body, Code, Compare, CompareResult, Delete, Event, Fault, Header, KeyValue, LeaseAnswer, LeaseRequest,
-    Op as Part, Order, Put, Range, RangeResult, Request, SortBy, Span, Target, Txn, Watch,
+    Acquire, Body, Code, Compare, CompareResult, Delete, Event, Fault, Header, KeyValue, LeaseAnswer,
+    LeaseRequest, LockRequest, Op as Part, Order, Put, Range, RangeResult, Request, SortBy, Span, Target,
+    Txn, Watch,
 };
 use crate::base::{LeaseId, Mono, Revision};
 
@@ -83,6 +84,11 @@ pub enum Answer {
     /// A put that keeps the value or the lease, of a key that was not there.
     NoKey,
     Lease(LeaseAnswer),
+    /// A lock, or leadership: under which key, and when that was created.
+    Acquired {
+        key: Bytes,
+        revision: Revision,
+    },
     /// The lease that was named was not there.
     NoLease,
     /// The lease that was to be granted was there.
@@ -120,6 +126,7 @@ impl Answer {
             Body::Compacted { revision } => Answer::Compact { revision },
             Body::Exists(found) => Answer::Exists { revision: header.revision, found },
             Body::Lease(answer) => Answer::Lease(answer),
+            Body::Acquired { key, revision } => Answer::Acquired { key, revision },
             Body::Fault(_)
             | Body::RangePart(_)
             | Body::Status(_)
@@ -331,6 +338,11 @@ fn show_request(f: &mut fmt::Formatter<'_>, request: &Request) -> fmt::Result {
         }
         Request::Lease(lease) => show_lease_request(f, lease),
         Request::Txn(txn) => show_txn(f, txn),
+        Request::Lock(LockRequest::Acquire(acquire)) => {
+            let Acquire { name, lease, wait_ms, .. } = acquire;
+            write!(f, "lock {} lease {lease}", Shown(name))?;
+            wait_ms.map_or(Ok(()), |wait_ms| write!(f, " wait {wait_ms} ms"))
+        }
         other => write!(f, "{other:?}"),
     }
 }
@@ -501,6 +513,7 @@ impl fmt::Display for Answer {
             Answer::Value(Some(value)) => write!(f, "{}", Shown(value)),
             Answer::NoKey => f.write_str("NOKEY"),
             Answer::Lease(answer) => write!(f, "{answer:?}"),
+            Answer::Acquired { key, revision } => write!(f, "{} of revision {revision}", Shown(key)),
             Answer::NoLease => f.write_str("NOLEASE"),
             Answer::LeaseExists => f.write_str("LEASEEXISTS"),
             Answer::Future { newest } => write!(f, "FUTURE {newest}"),

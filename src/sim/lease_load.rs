@@ -85,7 +85,7 @@ impl Pool {
     }
 
     /// One of those that are kept alive: the newest, which the next ones will push out.
-    fn kept(&self, rng: &mut Rng) -> LeaseId {
+    pub fn kept(&self, rng: &mut Rng) -> LeaseId {
         let newest = self.granted.iter().rev().take(self.size as usize);
         pick(newest.copied().collect(), rng)
     }

@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use super::check::txn::attaching;
 use super::plan::Action;
 use super::world::{START, World};
-use crate::api::{Body, Code, Command, LeaseAnswer, LeaseRef, LeaseRequest, Reply, Request, command};
+use crate::api::{
+    Body, Code, Command, LeaseAnswer, LeaseRef, LeaseRequest, LockRequest, Reply, Request, command,
+};
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{EntryId, Index, LeaseId, Mono};
 use crate::store::Lease;
@@ -237,6 +239,11 @@ impl World {
                 let named = attaching(&request).into_iter().map(|put| put.lease);
                 let told: Vec<_> = named.map(|id| self.told_gone(id, since)).collect();
                 if told.iter().all(Option::is_some) { told.into_iter().flatten().next() } else { None }
+            }
+            (Request::Lock(LockRequest::Acquire(acquire)), Body::Fault(fault))
+                if fault.code == Code::NoLease =>
+            {
+                self.told_gone(acquire.lease, since)
             }
             (Request::Lease(LeaseRequest::Revoke { id }), Body::Fault(fault))
                 if fault.code == Code::NoLease =>

@@ -10,6 +10,7 @@
 //! - L9: and have swept all that compactions left.
 //! - L10: leases go when their time is over; `lease_watch` has the details.
 //! - L11: and all who watch have been told everything.
+//! - L12: who waits for a lock and has become the first is told so; `clients` looks when a client would give up.
 //! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over. So a
 //!   joint membership was left by then.
 //! - L8: before the core is chosen, with all that is left of the cluster connected: a member whose state is wrong

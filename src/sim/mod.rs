@@ -76,6 +76,7 @@ pub mod generate;
 mod lease_load;
 mod lease_watch;
 mod liveness;
+mod lock_load;
 mod machine;
 mod net;
 mod operator;

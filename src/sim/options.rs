@@ -24,6 +24,8 @@ pub struct Options {
     pub keys: u64,
     /// Leases that clients keep alive at a time; 0: they ask for none.
     pub leases: u64,
+    /// Names of locks that they fight for; 0: none. There must be leases.
+    pub locks: u64,
     /// Seconds of the longest TTL.
     pub ttl_max: u64,
     /// Bytes of the longest values.
@@ -83,6 +85,7 @@ impl Default for Options {
             ops: 1_000,
             keys: 8,
             leases: 0,
+            locks: 0,
             ttl_max: 4,
             value_max: 3_000,
             txns: 0,
@@ -129,7 +132,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 35] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 36] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -140,6 +143,7 @@ impl Options {
             ("ops", Field::Number(&mut self.ops)),
             ("keys", Field::Number(&mut self.keys)),
             ("leases", Field::Number(&mut self.leases)),
+            ("locks", Field::Number(&mut self.locks)),
             ("ttl-max", Field::Number(&mut self.ttl_max)),
             ("value-max", Field::Number(&mut self.value_max)),
             ("txns", Field::Number(&mut self.txns)),
@@ -204,6 +208,9 @@ impl Options {
         let at_least_one = [self.keys, self.forks, self.catchup, self.checkpoint, self.sweep];
         if at_least_one.contains(&0) {
             return wrong("keys, forks, catchup, checkpoint and sweep begin at 1");
+        }
+        if self.locks > 0 && self.leases == 0 {
+            return wrong("locks go with leases");
         }
         if self.ttl_max == 0 || self.ttl_max > 1_000_000 {
             return wrong("a TTL is one second to a million");

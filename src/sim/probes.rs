@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::check::txn::{Asked, answered};
 use super::history::{Answer, History, Outcome};
 use crate::api::{
-    CompareResult, Delete, LeaseAnswer, LeaseRequest, Op, Order, Put, Range, Request, SortBy, Span, Target,
-    Txn,
+    Acquire, CompareResult, Delete, LeaseAnswer, LeaseRequest, LockRequest, Op, Order, Put, Range, Request,
+    SortBy, Span, Target, Txn,
 };
 
 /// Counts by name: `put ok`, `txn NOKEY`, `then: delete`, `version < fails`, `range by mod desc`, `revoke with keys`. What
@@ -25,6 +25,7 @@ pub fn probes(history: &History) -> Probes {
             Request::Txn(_) => "txn",
             Request::Compact(_) => "compact",
             Request::Lease(lease) => of_leases(lease),
+            Request::Lock(lock) => of_locks(lock),
             _ => "exists",
         };
         let came_of_it = match &op.outcome {
@@ -43,6 +44,7 @@ pub fn probes(history: &History) -> Probes {
                 | Answer::Txn { .. }
                 | Answer::Compact { .. }
                 | Answer::Exists { .. }
+                | Answer::Acquired { .. }
                 | Answer::Value(_) => "ok",
             },
         };
@@ -127,6 +129,16 @@ fn of_leases(asked: &LeaseRequest) -> &'static str {
         LeaseRequest::TimeToLive { keys: true, .. } => "ttl and keys",
         LeaseRequest::TimeToLive { .. } => "ttl",
         LeaseRequest::List => "list",
+    }
+}
+
+/// All others are known by other names.
+fn of_locks(asked: &LockRequest) -> &'static str {
+    match asked {
+        LockRequest::Acquire(Acquire { wait_ms: Some(0), .. }) => "lock at once",
+        LockRequest::Acquire(Acquire { wait_ms: Some(_), .. }) => "lock in time",
+        LockRequest::Acquire(Acquire { campaign: true, .. }) => "campaign",
+        _ => "lock",
     }
 }
 

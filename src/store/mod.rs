@@ -73,7 +73,7 @@ pub use check::{Report, check};
 pub use incoming::{Incoming, Job, JobDone};
 pub use lease::Lease;
 pub use members::Joint;
-pub use range::{Budget, Reading};
+pub use range::{Budget, Creation, Reading};
 pub use revision::Rev;
 pub use snapshot::Snapshot;
 pub use state::Identity;

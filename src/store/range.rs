@@ -25,7 +25,7 @@ use super::walk::{Bounds, Past, Step, Walk, value_at};
 use super::{KEYS, Store};
 use crate::api::{Code, Fault, KeyValue, Order, Range, RangeHead, RangePart, RangeResult, SortBy, Span};
 use crate::base::planted;
-use crate::base::{Result, Revision};
+use crate::base::{LeaseId, Result, Revision};
 use crate::btree::View;
 use crate::io::Disk;
 use bytes::Bytes;
@@ -207,6 +207,24 @@ impl<D: Disk> Store<D> {
         Ok(found)
     }
 
+    /// When each key of a span was created that is there now, in the order of the keys; None if there are more than so many.
+    pub fn creations(&self, span: &Span, count_max: u64) -> Result<Option<Vec<Creation>>> {
+        let bounds = Bounds::of(span);
+        let mut found = Vec::new();
+        if bounds.is_empty() {
+            return Ok(Some(found));
+        }
+        if self.tree.count(View::Now, KEYS, &bounds.from, bounds.to.as_deref())? > count_max {
+            return Ok(None);
+        }
+        let mut walk = Walk::new(&self.tree, &self.path, &bounds, Order::Ascending, None);
+        while walk.advance()? {
+            let (_, header) = walk.change();
+            found.push(Creation { created: header.create, lease: header.lease, key: walk.key()? });
+        }
+        Ok(Some(found))
+    }
+
     /// One key has nothing to sort and nothing to cut off, and what is counted is what is read.
     fn read_one(&self, reading: &Reading, budget: &mut Budget) -> Result<RangePart> {
         let Reading { range, revision, rest, .. } = reading;
@@ -354,6 +372,14 @@ impl<D: Disk> Store<D> {
         let past = is_old.then_some(Past { at: reading.revision, compacted: self.state.compact_revision });
         Walk::new(&self.tree, &self.path, bounds, order, past)
     }
+}
+
+/// A key that is there: since when, and the lease with which it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Creation {
+    pub created: Revision,
+    pub lease: LeaseId,
+    pub key: Bytes,
 }
 
 impl Reading {

@@ -109,6 +109,12 @@ pub enum Command {
     /// Grants, renews, ends and shows leases
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Lease(Lease),
+    /// Holds a lock while a command runs, or until it is interrupted
+    #[command(long_about = LOCK)]
+    Lock(Lock),
+    /// Takes part in an election, or shows who leads
+    #[command(long_about = ELECT)]
+    Elect(Elect),
     /// Reads and changes the cluster's members
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Member(Member),
@@ -121,6 +127,15 @@ pub enum Command {
     /// Prints the version of this client
     Version(Rest),
 }
+
+const LOCK: &str = "Waits for the lock NAME and holds it, on a lease that is renewed meanwhile: while COMMAND runs, or, without \
+one, after printing its key, until it is interrupted. What is held is then given back.
+
+COMMAND finds the lock's key in ETCD_LOCK_KEY, and the fencing revision in ETCD_LOCK_REV: it is higher for each owner than for \
+the one before. Its exit code is passed on. Flags stand before it.";
+
+const ELECT: &str = "Waits until PROPOSAL leads the election NAME, prints its key and value, and leads on a lease that is \
+renewed until it is interrupted. With -l, prints who leads, and again whenever that is seen to change, until it is interrupted.";
 
 const TXN: &str = "Does several requests in one transaction.
 
@@ -319,6 +334,29 @@ pub struct LeaseKeepAlive {
     pub once: Option<bool>,
 }
 
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// Seconds after which the lock is lost if it cannot be renewed
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=9_000_000_000))]
+    pub ttl: Option<u64>,
+    pub name: Option<OsString>,
+    /// Is run while the lock is held
+    #[arg(trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Elect {
+    /// Print who leads, and do not take part
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub listen: Option<bool>,
+    /// Seconds after which leadership is lost if it cannot be renewed
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=9_000_000_000))]
+    pub ttl: Option<u64>,
+    #[arg(value_name = "NAME|PROPOSAL")]
+    pub words: Vec<OsString>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Member {
     /// Lists the members
@@ -405,8 +443,6 @@ const NOT_YET: &[&str] = &[
     "completion",
     "defrag",
     "downgrade",
-    "elect",
-    "lock",
     "make-mirror",
     "role",
     "snapshot",
@@ -616,7 +652,7 @@ mod tests {
         for (words, line) in [
             ("bogus", "1 unknown command \"bogus\" for \"etcdctl\""),
             ("pit a b", "1 unknown command \"pit\" for \"etcdctl\"; did you mean put?"),
-            ("lock a", "4 the command lock is not available yet"),
+            ("make-mirror a", "4 the command make-mirror is not available yet"),
             ("member add x --peer-url=y", "1 unknown flag: --peer-url; did you mean --peer-urls?"),
             ("get a --bogus", "1 unknown flag: --bogus"),
             ("get a --prefxi", "1 unknown flag: --prefxi; did you mean --prefix?"),

@@ -3,6 +3,7 @@
 mod args;
 mod keys;
 mod lease;
+mod lock;
 mod maintenance;
 mod members;
 mod reply;
@@ -52,6 +53,8 @@ enum Failure {
     WatchCanceled,
     /// What etcdctl takes for a bad connection.
     Connection(String),
+    /// A command that was run ended with this code.
+    Command(u8),
     /// Everything has been said already.
     Told,
 }
@@ -86,6 +89,7 @@ impl Failure {
             Failure::Connection(_) => 2,
             Failure::WatchCanceled => watch::EXIT_CANCELED,
             Failure::Input(_) => watch::EXIT_INPUT,
+            Failure::Command(code) => *code,
             _ => 1,
         }
     }
@@ -112,6 +116,7 @@ impl fmt::Display for Failure {
             }
             Failure::Unhealthy => f.write_str("unhealthy cluster"),
             Failure::WatchCanceled => f.write_str("watch is canceled by the server"),
+            Failure::Command(code) => write!(f, "exit status {code}"),
             Failure::Told => f.write_str("failed"),
         }
     }
@@ -191,6 +196,8 @@ impl Client<'_> {
             Command::Member(change) => return self.change_members(change, console),
             Command::Compaction(compaction) => return self.compact(compaction, console),
             Command::Lease(lease) => return self.lease(lease, console),
+            Command::Lock(lock) => return self.lock(lock, console),
+            Command::Elect(elect) => return self.elect(elect, console),
             Command::MoveLeader(id) => return self.move_leader(id, console),
             Command::Watch(watch) => return self.watch(watch, console),
             Command::Endpoint(endpoint) => return self.endpoint(endpoint, console),

@@ -250,6 +250,25 @@ pub fn leases(reply: &Value) -> Option<Vec<LeaseId>> {
     }
 }
 
+/// `[key, revision]`
+pub fn acquired(reply: &Value) -> Option<(Vec<u8>, Revision)> {
+    match reply {
+        Value::Array(parts) => match parts.as_slice() {
+            [Value::Bulk(key), revision] => Some((key.clone(), number(revision)?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A kv or null.
+pub fn first(reply: &Value) -> Option<Option<KeyValue>> {
+    match reply {
+        Value::Null => Some(None),
+        kv => key_value(kv).map(Some),
+    }
+}
+
 pub fn ok(reply: &Value) -> Option<()> {
     (text(reply)? == "OK").then_some(())
 }

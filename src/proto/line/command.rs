@@ -3,6 +3,7 @@
 
 use super::frame::Words;
 use super::lease;
+use super::lock;
 use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
 use super::txn;
@@ -119,6 +120,12 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
             (Request::MemberUpdate { id: id(call, first)?, peer_urls }, Shape::Members)
         }
         Run::MoveLeader => (Request::MoveLeader { to: id(call, first)? }, Shape::Ok),
+        Run::Lock
+        | Run::Unlock
+        | Run::ElectionCampaign
+        | Run::ElectionLeader
+        | Run::ElectionProclaim
+        | Run::ElectionResign => return lock::request(call),
         _ => return lease::request(call),
     }))
 }

@@ -33,7 +33,7 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
     Ok(Some((Request::Lease(asked), shape)))
 }
 
-fn id(call: Call<'_>, word: usize) -> Result<LeaseId, Fault> {
+pub fn id(call: Call<'_>, word: usize) -> Result<LeaseId, Fault> {
     let id = decimal(call.words.get(word)).map(u64::cast_signed);
     id.ok_or_else(|| call.fault_at(word, "must be the id of a lease, a decimal number below 2^63"))
 }

@@ -29,6 +29,8 @@
 //! A range too large for one reply of the node comes in parts, which are one value on the wire: its length is known with
 //! the first. A range that breaks off between two parts ends the connection, because RESP has no word for it.
 //!
+//! Behind a request that waits (LOCK) nothing is decoded until it is answered: what a client sends behind it rests on the lock.
+//!
 //! Left out: RESP3 attributes (client libraries break on them), RESP3's streamed strings and aggregates, and requests of
 //! any other type than an array of bulk strings.
 
@@ -37,6 +39,7 @@ mod frame;
 mod info;
 mod json;
 mod lease;
+mod lock;
 mod reply;
 mod resp;
 mod session;
@@ -119,6 +122,8 @@ pub struct LineAdapter {
     closing: bool,
     /// In the middle of an answer.
     broken: bool,
+    /// What was waited for when that was cancelled.
+    cancelled: Option<Tag>,
 }
 
 /// One reply that is owed or waits for those before it.
@@ -160,6 +165,7 @@ impl LineAdapter {
             ended: false,
             closing: false,
             broken: false,
+            cancelled: None,
             info,
         }
     }
@@ -171,7 +177,7 @@ impl LineAdapter {
     }
 
     /// A request waits until nothing is owed; whether this one has to.
-    pub fn waits(&self) -> bool {
+    pub fn awaits_answers(&self) -> bool {
         self.parked.is_some() && !self.slots.is_empty()
     }
 
@@ -461,8 +467,8 @@ impl Adapter for LineAdapter {
         output: &mut BytesMut,
     ) -> Result<(), Fault> {
         self.stalled = false;
-        while !self.ended && !self.waits() {
-            if self.is_full(output) || calls.len() >= CALLS_AT_ONCE_MAX {
+        while !self.ended && !self.awaits_answers() {
+            if self.is_full(output) || self.waits() || calls.len() >= CALLS_AT_ONCE_MAX {
                 self.stalled = !input.is_empty();
                 return Ok(());
             }
@@ -539,6 +545,20 @@ impl Adapter for LineAdapter {
 
     fn stalled(&self) -> bool {
         self.stalled || self.parked.is_some()
+    }
+
+    /// As Redis does it with commands that wait: what a client sends behind a LOCK happens when it has the lock.
+    fn waits(&self) -> bool {
+        let is_open = |slot: &Slot| slot.shape == Shape::Acquired && matches!(slot.filled, Filled::No);
+        self.slots.back().is_some_and(is_open)
+    }
+
+    fn cancel(&mut self, calls: &mut Vec<Call>) {
+        let last = (self.front + self.slots.len() as Tag).checked_sub(1);
+        if let Some(tag) = last.filter(|_| self.waits() && self.cancelled != last) {
+            self.cancelled = last;
+            calls.push(Call::Cancel { tag });
+        }
     }
 
     fn closing(&self) -> bool {

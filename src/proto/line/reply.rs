@@ -17,7 +17,7 @@ pub enum Shape {
     Revision,
     /// PUT PREV: `[revision, previous kv or null]`.
     PutPrevious,
-    /// SET, COMPACT, MOVELEADER: `OK`.
+    /// SET, COMPACT, UNLOCK, MOVELEADER, ...: `OK`.
     Ok,
     /// GET: the value or null.
     Value,
@@ -35,6 +35,10 @@ pub enum Shape {
     DeletedKvs,
     /// LEASE: what that answers.
     Lease,
+    /// LOCK, ELECTION CAMPAIGN: `[key, revision]`.
+    Acquired,
+    /// ELECTION LEADER: a kv, or null.
+    First,
     /// TXN: `revision, succeeded, responses`.
     Txn(TxnShape),
     /// STATUS.
@@ -85,6 +89,7 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
         (
             Shape::Ok,
             Body::Put { .. }
+            | Body::Delete { .. }
             | Body::Compacted { .. }
             | Body::Lease(LeaseAnswer::Revoked { .. })
             | Body::LeaderMoved,
@@ -102,6 +107,15 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
             range_head(head, resp);
             kvs.iter().for_each(|kv| key_value(kv, *keys_only, resp));
         }
+        (Shape::Acquired, Body::Acquired { key, revision }) => {
+            resp.array(2);
+            resp.bulk(key);
+            resp.integer(*revision);
+        }
+        (Shape::First, Body::Range(range)) => match range.kvs.first() {
+            Some(kv) => key_value(kv, false, resp),
+            None => resp.null(),
+        },
         (Shape::Count, Body::Range(range)) => resp.integer(range.count),
         (Shape::Deleted, Body::Delete { deleted, .. }) => resp.integer(*deleted),
         (Shape::DeletedKvs, Body::Delete { revision, deleted, previous }) => {

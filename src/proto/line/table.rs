@@ -4,7 +4,7 @@
 use self::Argument::{
     Any, Choice, Either, Flag, Many, Maybe, Number, OneOf, Section, Span, Texts, Token, Word,
 };
-use self::Group::{Cluster, Leases, Session, Watch};
+use self::Group::{Cluster, Leases, Locks, Session, Watch};
 use self::Kind::{Integer, Key, Pattern, Text};
 
 /// What a command is about; the groups of `HELP` in `redis-cli`.
@@ -13,6 +13,7 @@ pub enum Group {
     Keys,
     Watch,
     Leases,
+    Locks,
     Cluster,
     Session,
 }
@@ -23,6 +24,7 @@ impl Group {
             Group::Keys => "keys",
             Watch => "watch",
             Leases => "leases",
+            Locks => "locks",
             Cluster => "cluster",
             Session => "session",
         }
@@ -46,6 +48,12 @@ pub enum Run {
     LeaseList,
     LeaseRevoke,
     LeaseTtl,
+    Lock,
+    Unlock,
+    ElectionCampaign,
+    ElectionLeader,
+    ElectionProclaim,
+    ElectionResign,
     Status,
     MemberAdd,
     MemberChange,
@@ -108,10 +116,11 @@ pub enum Opt {
     NoPut,
     NoDelete,
     Progress,
+    Wait,
 }
 
 /// Options there are.
-pub const OPTIONS: usize = Opt::Progress as usize + 1;
+pub const OPTIONS: usize = Opt::Wait as usize + 1;
 
 /// The type of a word, as `COMMAND DOCS` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -291,6 +300,48 @@ pub static COMMANDS: &[Spec] = &[
         "Deletes a key, or all keys of a span.",
     ),
     other("ECHO", Run::Echo, Session, &[Word("message", Text)], "Answers the message."),
+    container(
+        "ELECTION",
+        Run::Container,
+        Locks,
+        "One leader at a time, by a key that goes with a lease.",
+        &[
+            other(
+                "CAMPAIGN",
+                Run::ElectionCampaign,
+                Locks,
+                &[
+                    Word("name", Text),
+                    Word("value", Text),
+                    Token("LEASE"),
+                    Word("id", Integer),
+                    Number(Opt::Wait, "WAIT", "ms"),
+                ],
+                "Waits for leadership; answers its key and fencing revision.",
+            ),
+            other(
+                "LEADER",
+                Run::ElectionLeader,
+                Locks,
+                &[Word("name", Text)],
+                "The leader's key and value, or null.",
+            ),
+            other(
+                "PROCLAIM",
+                Run::ElectionProclaim,
+                Locks,
+                &[Word("key", Key), Word("value", Text)],
+                "Gives the key that CAMPAIGN answered another value.",
+            ),
+            other(
+                "RESIGN",
+                Run::ElectionResign,
+                Locks,
+                &[Word("key", Key)],
+                "Gives leadership up, or the wait for it.",
+            ),
+        ],
+    ),
     data(
         "EXISTS",
         Run::Exists,
@@ -358,6 +409,13 @@ pub static COMMANDS: &[Spec] = &[
                 "How long a lease has left, and which keys it has.",
             ),
         ],
+    ),
+    other(
+        "LOCK",
+        Run::Lock,
+        Locks,
+        &[Word("name", Text), Token("LEASE"), Word("id", Integer), Number(Opt::Wait, "WAIT", "ms")],
+        "Waits for a lock; answers its key and fencing revision.",
     ),
     container(
         "MEMBER",
@@ -494,6 +552,13 @@ pub static COMMANDS: &[Spec] = &[
         "A transaction: if all compares hold, does the first operations, else the others.",
     ),
     other(
+        "UNLOCK",
+        Run::Unlock,
+        Locks,
+        &[Word("key", Key)],
+        "Gives a lock back, by the key that LOCK answered.",
+    ),
+    other(
         "UNSUBSCRIBE",
         Run::Unsubscribe,
         Watch,
@@ -537,14 +602,12 @@ pub static ABSENT: &[(&str, &str)] = &[
     ("AUTH", "authentication is not in this version of Pawl: every client may do everything"),
     ("DEFRAG", "there is no stop-the-world defragmentation: space is given back while running"),
     ("DISCARD", NO_MULTI),
-    ("ELECTION", NOT_YET),
+    ("ELECTION OBSERVE", NOT_YET),
     ("EXEC", NO_MULTI),
     ("HASHKV", NOT_YET),
-    ("LOCK", NOT_YET),
     ("MGET", "not in this version of Pawl: send several GET in one go, or RANGE"),
     ("MULTI", NO_MULTI),
     ("SNAPSHOT", NOT_YET),
-    ("UNLOCK", NOT_YET),
 ];
 
 const NOT_YET: &str = "not in this version of Pawl yet";

@@ -22,7 +22,7 @@ use super::super::history::{Answer, History, Moment, Op, Outcome};
 use super::txn::{self, Asked};
 use super::wgl::Taken;
 use super::{Rule, Violation};
-use crate::api::{LeaseAnswer, LeaseRequest, Request};
+use crate::api::{LeaseAnswer, LeaseRequest, LockRequest, Request};
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{LeaseId, Mono};
 
@@ -126,6 +126,7 @@ fn named(op: &Op) -> Vec<LeaseId> {
         (Request::Put(_) | Request::Txn(_), _) => {
             txn::attaching(&op.request).into_iter().map(|put| put.lease).collect()
         }
+        (Request::Lock(LockRequest::Acquire(acquire)), _) => vec![acquire.lease],
         (Request::Lease(LeaseRequest::KeepAlive { ids }), _) => ids.clone(),
         (
             Request::Lease(
@@ -152,6 +153,12 @@ fn told(
             Answer::Put { .. } | Answer::NoKey => vec![(put.lease, Does::SeesIt)],
             _ => vec![(put.lease, Does::SeesNone)],
         },
+        (Request::Lock(LockRequest::Acquire(acquire)), Some(Answer::Acquired { .. } | Answer::NoKey)) => {
+            vec![(acquire.lease, Does::SeesIt)]
+        }
+        (Request::Lock(LockRequest::Acquire(acquire)), Some(Answer::NoLease)) => {
+            vec![(acquire.lease, Does::SeesNone)]
+        }
         // Of several leases it is not known which was not there, nor which was asked for before a key was missed.
         (Request::Txn(_), Some(Answer::NoLease)) => {
             let named: BTreeSet<LeaseId> =

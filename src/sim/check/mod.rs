@@ -9,6 +9,7 @@
 //!   ops, changes    |             written in that order            versions, what was there before
 //!                   +--> timeline: one sweep over true time       nothing goes back, nothing comes
 //!                   |                                              from the future
+//!                   +--> locks:   the oldest key of a name         who is told to own it does
 //!                   +--> compaction: the same, of where history ends   it ends where somebody said, never earlier
 //!                   |
 //!                   +--> wgl:     search per key, no revisions    a second opinion
@@ -42,6 +43,9 @@ mod generator;
 #[cfg(test)]
 mod lease_tests;
 pub mod leases;
+#[cfg(test)]
+mod lock_tests;
+mod locks;
 mod model;
 pub mod replay;
 mod resolve;
@@ -98,6 +102,8 @@ pub enum Rule {
     WatchEnd,
     /// A lease lives as long as was promised, and does not come back.
     LeaseLives,
+    /// Whoever is told to have a lock had the oldest key of its name, on a lease that lived.
+    OneOwner,
 }
 
 impl Rule {
@@ -120,6 +126,7 @@ impl Rule {
             Rule::WatchProgress => "watch-progress",
             Rule::WatchEnd => "watch-end",
             Rule::LeaseLives => "lease-lives",
+            Rule::OneOwner => "one-owner",
         }
     }
 }

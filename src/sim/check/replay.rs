@@ -9,8 +9,8 @@ use super::super::history::{Answer, Change, History, Op, Outcome, Shown, ShownKv
 use super::model::{EMPTY, Model};
 use super::resolve::{Claim, Owners, Readback, Seen, assign, puts_all};
 use super::timeline::{self, Floor};
-use super::{Rule, Violation, compaction, txn, watches};
-use crate::api::{Code, Delete, KeyValue, LeaseAnswer, LeaseRequest, Put, Request, Span};
+use super::{Rule, Violation, compaction, locks, txn, watches};
+use crate::api::{Code, Delete, KeyValue, LeaseAnswer, LeaseRequest, LockRequest, Put, Request, Span};
 use crate::base::{LeaseId, Revision};
 
 const CANDIDATES_SHOWN_MAX: usize = 8;
@@ -102,7 +102,12 @@ fn last_revision(ops: &[Op], owned: Revision) -> Result<Revision, Violation> {
         Request::Txn(txn) => txn::writes(txn),
         _ => false,
     };
-    let writes = ops.iter().filter(may_write).count();
+    // Whoever wants a lock puts a key, and may take it back.
+    let asked = |op: &Op| {
+        let (put, taken) = locks::may_have(op);
+        usize::from(put) + usize::from(taken)
+    };
+    let writes = ops.iter().filter(may_write).count() + ops.iter().map(asked).sum::<usize>();
     let highest_possible = EMPTY + writes as Revision;
     let mut last = owned;
     for op in ops {
@@ -137,7 +142,7 @@ fn named_in(answer: &Answer) -> Revision {
         Answer::Exists { revision, .. } => *revision,
         Answer::Future { newest } => *newest,
         Answer::Compact { revision } => *revision,
-        Answer::Lease(LeaseAnswer::Revoked { revision, .. }) => *revision,
+        Answer::Lease(LeaseAnswer::Revoked { revision, .. }) | Answer::Acquired { revision, .. } => *revision,
         Answer::Lease(_) | Answer::NoLease | Answer::LeaseExists => 0,
         Answer::Value(_) | Answer::NoKey | Answer::Compacted { .. } => 0,
     }
@@ -371,7 +376,8 @@ impl Replay<'_> {
     /// for before the store was beyond it.
     fn settle(&self, ops: &[Op], floors: &[Floor]) -> Result<(), Violation> {
         // What nobody saw may have been the end of a lease.
-        let leases = ops.iter().any(|op| !txn::attaching(&op.request).is_empty());
+        let leases =
+            ops.iter().any(|op| !txn::attaching(&op.request).is_empty() || locks::acquire(op).is_some());
         let gaps = if leases { &[][..] } else { &self.gaps };
         let any = gaps.iter().map(|&revision| Claim {
             revision,
@@ -384,7 +390,7 @@ impl Replay<'_> {
             let rule = if self.gaps.contains(&claim.revision) { Rule::NoGaps } else { Rule::AppliedOnce };
             return Err(unsettled(rule, ops, claim, "no write is left that could have made it"));
         }
-        let in_time = |claim: &Claim, at: usize| floors[at].revision < claim.revision;
+        let in_time = |claim: &Claim, at: usize| floors[at % ops.len()].revision < claim.revision;
         assign(&claims, in_time).map(|_| ()).map_err(|claim| {
             let what = "every write that could have made it was asked for when the store was beyond it";
             unsettled(Rule::RealTime, ops, claim, what)
@@ -466,6 +472,13 @@ impl Replay<'_> {
                 _ => Err(wrong(op, "one value for a span")),
             },
             (Request::Put(put), Answer::NoLease) if put.lease != 0 => Ok(true),
+            (Request::Lock(LockRequest::Acquire(asked)), answer) => match answer {
+                Answer::Acquired { key, .. } if *key == locks::key(asked) => {
+                    Ok(!self.leased_in_doubt(Revision::MAX))
+                }
+                Answer::NoKey | Answer::NoLease => Ok(true),
+                _ => Err(wrong(op, "an answer to another question")),
+            },
             (Request::Lease(asked), answer) => self.lease_answer_is_right(op, asked, answer, *header),
             (Request::Put(put), Answer::NoKey) if put.ignore_value || put.ignore_lease => {
                 Ok(!self.in_doubt(&Span::Key(put.key.clone()), Revision::MAX))
@@ -545,7 +558,7 @@ fn check_revoke(op: &Op, gone: &[Bytes]) -> Result<(), Violation> {
 
 fn unsettled(rule: Rule, ops: &[Op], claim: &Claim, what: &str) -> Violation {
     let candidates: Vec<&Op> =
-        claim.candidates.iter().take(CANDIDATES_SHOWN_MAX).map(|&at| &ops[at]).collect();
+        claim.candidates.iter().take(CANDIDATES_SHOWN_MAX).map(|&at| &ops[at % ops.len()]).collect();
     Violation::new(
         rule,
         format!("revision {} is seen as {}: {what}", claim.revision, claim.what),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::super::history::{Answer, Change, History, Op, Outcome, Shown};
 use super::model::EMPTY;
 use super::txn::{self, Asked};
-use super::{Rule, Violation};
+use super::{Rule, Violation, locks};
 use crate::api::{KeyValue, LeaseAnswer, Request, Span, Txn};
 use crate::base::{LeaseId, Revision};
 
@@ -50,6 +50,10 @@ pub(super) struct Owners<'a> {
     puts: BTreeMap<(&'a Bytes, &'a Bytes), Vec<usize>>,
     keeping_puts: BTreeMap<&'a Bytes, Vec<usize>>,
     deletes: Vec<(&'a Span, usize)>,
+    /// Who may have put a lock's key, and who may have taken it back, whatever came of it. A number beyond those of the
+    /// operations is the second thing that one did.
+    acquires: BTreeMap<Bytes, Vec<usize>>,
+    take_backs: Vec<(Span, usize)>,
     txns: Vec<(&'a Txn, usize)>,
 }
 
@@ -70,9 +74,20 @@ impl<'a> Owners<'a> {
             puts: BTreeMap::new(),
             keeping_puts: BTreeMap::new(),
             deletes: Vec::new(),
+            acquires: BTreeMap::new(),
+            take_backs: Vec::new(),
             txns: Vec::new(),
         };
         for (at, op) in ops.iter().enumerate() {
+            if let Some(acquire) = locks::acquire(op) {
+                let (put, taken_back) = locks::may_have(op);
+                if put {
+                    owners.acquires.entry(locks::key(acquire)).or_default().push(at);
+                }
+                if taken_back {
+                    owners.take_backs.push((Span::Key(locks::key(acquire)), ops.len() + at));
+                }
+            }
             if let Some(revision) = claimed_revision(op) {
                 if revision <= EMPTY {
                     let what = format!("a write claims revision {revision}; the empty store is at {EMPTY}");
@@ -146,7 +161,13 @@ impl<'a> Owners<'a> {
     pub fn putters(&self, seen: &Seen, kept: bool) -> Vec<usize> {
         let putting = self.puts.get(&(seen.key, seen.value));
         let keeping = self.keeping_puts.get(seen.key).filter(|_| kept);
-        putting.into_iter().chain(keeping).flatten().copied().collect()
+        let acquiring = self.acquires.get(seen.key);
+        let fits = |at: &&usize| {
+            let acquire = locks::acquire(&self.ops[**at]).expect("it is one");
+            (&acquire.value, acquire.lease) == (seen.value, seen.lease)
+        };
+        let acquiring = acquiring.into_iter().flatten().filter(fits);
+        putting.into_iter().chain(keeping).flatten().chain(acquiring).copied().collect()
     }
 
     /// Which promise is broken when a value is seen that no write of unknown outcome can have brought.
@@ -171,7 +192,9 @@ impl<'a> Owners<'a> {
 
     /// The deletes that may have deleted what a revision was told to have deleted.
     pub fn claim_delete(&self, fits: impl Fn(&Span) -> bool) -> Vec<usize> {
-        self.deletes.iter().filter(|(span, _)| fits(span)).map(|(_, at)| *at).collect()
+        let deletes = self.deletes.iter().filter(|(span, _)| fits(span)).map(|(_, at)| *at);
+        let taken_back = self.take_backs.iter().filter(|(span, _)| fits(span)).map(|(_, at)| *at);
+        deletes.chain(taken_back).collect()
     }
 
     /// What the writes of unknown outcome, and the ends of leases, may have touched.
@@ -183,14 +206,17 @@ impl<'a> Owners<'a> {
         let deleted = self.deletes.iter().map(|(span, _)| (*span).clone());
         let by_txns = self.txns.iter().flat_map(|(txn, _)| txn::everything(txn));
         let by_txns = by_txns.filter(|asked| !matches!(asked, Asked::Range(_))).map(txn::span);
-        spans.chain(deleted).chain(by_txns).collect()
+        let locked = self.acquires.keys().map(|key| Span::Key(key.clone()));
+        spans.chain(deleted).chain(by_txns).chain(locked).collect()
     }
 
     /// All writes of unknown outcome.
     pub fn unknown(&self) -> Vec<usize> {
         let puts = self.puts.values().chain(self.keeping_puts.values()).flatten().copied();
         let deletes = self.deletes.iter().map(|(_, at)| *at);
-        puts.chain(deletes).chain(self.txns.iter().map(|(_, at)| *at)).collect()
+        let taken_back = self.take_backs.iter().map(|(_, at)| *at);
+        let locks = self.acquires.values().flatten().copied().chain(taken_back);
+        puts.chain(deletes).chain(self.txns.iter().map(|(_, at)| *at)).chain(locks).collect()
     }
 }
 

@@ -10,8 +10,8 @@ use super::super::history::{Answer, Moment, Op, Outcome, Shown};
 use super::model::{EMPTY, Model};
 use super::txn::{self, Stop};
 use super::txn_replay::stop_at;
-use super::{Rule, Violation};
-use crate::api::{LeaseAnswer, Request, Span, Txn};
+use super::{Rule, Violation, locks};
+use crate::api::{LeaseAnswer, Request, Span, Txn, lock};
 use crate::base::Revision;
 
 pub(super) struct Case<'a> {
@@ -108,6 +108,7 @@ impl Case<'_> {
             }
             // Only the header says when.
             Answer::Lease(_) | Answer::LeaseExists | Answer::Compacted { .. } => EMPTY,
+            Answer::Acquired { revision, .. } => self.first_place(at, *revision, header, floor)?,
             Answer::Value(value) => self.lowest_fit(at, asked, value.as_ref(), floor, rule)?,
             Answer::NoKey => match &op.request {
                 Request::Txn(txn) => self.lowest_stop(at, txn, Stop::NoKey, header, floor)?,
@@ -123,6 +124,24 @@ impl Case<'_> {
             self.not_below(at, header, floor, rule)?;
         }
         Ok(reached.max(header))
+    }
+
+    /// A lock was granted: the key that is told must have been the first then.
+    fn first_place(
+        &self,
+        at: usize,
+        created: Revision,
+        header: Revision,
+        floor: Floor,
+    ) -> Result<Revision, Violation> {
+        let Some(acquire) = locks::acquire(&self.ops[at]) else { return Ok(EMPTY) };
+        let upto = if header > 0 { header.min(self.last) } else { self.last };
+        if (self.in_doubt)(&Span::Prefix(lock::lock_prefix(&acquire.name)), upto) {
+            return Ok(created);
+        }
+        locks::first_until(self.model, acquire, created, floor.revision, upto)
+            .map_err(|what| self.violation(Rule::OneOwner, what, at, floor))?;
+        Ok(created)
     }
 
     fn above(&self, at: usize, revision: Revision, floor: Floor) -> Result<(), Violation> {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::super::history::{Answer, History, Moment, Op, Outcome, Shown};
 use super::txn::{self, Asked};
-use super::{Rule, Violation};
+use super::{Rule, Violation, locks};
 use crate::api::{
     Compare, CompareResult, Delete, KeyValue, Put, Range, RangeResult, Request, Span, Target, Txn,
 };
@@ -95,6 +95,9 @@ impl<'a> Step<'a> {
 fn steps_by_key(ops: &[Op]) -> BTreeMap<&Bytes, Vec<Step<'_>>> {
     let mut keys: BTreeMap<&Bytes, Vec<Step>> =
         ops.iter().flat_map(named).map(|key| (key, Vec::new())).collect();
+    // What a lock's key was put by, and taken back, is not known well enough here.
+    let locked: BTreeSet<Bytes> = ops.iter().filter_map(locks::acquire).map(locks::key).collect();
+    keys.retain(|key, _| !locked.contains(*key));
     let attaching = ops.iter().flat_map(|op| txn::attaching(&op.request));
     let leased: BTreeSet<&Bytes> = attaching.map(|put| &put.key).collect();
     for (at, op) in ops.iter().enumerate() {

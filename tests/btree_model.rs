@@ -190,6 +190,33 @@ fn the_file_shrinks_with_its_content() {
     assert_sound(&disk, path());
 }
 
+/// As a member does it that nobody writes to: a few pages at a time, and checkpoints only as long as they are good for
+/// something.
+#[test]
+fn a_file_that_nobody_writes_to_shrinks_too() {
+    let (disk, mut tree) = new_tree(1024);
+    let key = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    for n in 0..6_000u64 {
+        tree.insert(0, &key(n), &[&[n as u8; 100]], true).expect("sound");
+    }
+    settle(&mut tree);
+    for n in 100..6_000u64 {
+        tree.remove(0, &key(n)).expect("sound");
+    }
+    let mut checkpoints = 0;
+    while let Some(work) = tree.begin_checkpoint().expect("sound") {
+        let done = work.run().expect("room");
+        tree.end_checkpoint(done).expect("sound");
+        checkpoints += 1;
+        while tree.is_loose() && tree.move_tail(16).expect("sound") > 0 {}
+        assert!(checkpoints < 20, "{:?}", tree.stats());
+    }
+    assert!(!tree.owes_space());
+    let stats = tree.stats();
+    assert!(stats.file_bytes < 256 << 10 && stats.used_pages < 40, "{stats:?}");
+    assert_sound(&disk, path());
+}
+
 /// V14: a view shows the same while everything is rewritten many times; and it holds no more than it shows.
 #[test]
 fn a_pinned_view_stays_and_holds_only_what_it_sees() {

@@ -63,6 +63,7 @@ fn every_kind_of_answer_is_met() {
         "txn ok, txn NOKEY, txn NOLEASE, txn FUTURE, txn COMPACTED, txn DUPKEY, txn TOOMANYOPS, txn unknown",
     );
     want("reading txn ok, reading txn FUTURE, reading txn COMPACTED, reading txn TOOMANYOPS");
+    want("defrag ok, alarm list none, alarm disarm none");
     want("put over something, put over nothing, put keeps the value, put keeps the lease");
     want("delete of none, delete of one, delete of several, delete shows what was there");
     want("range cut off by its limit, range within its limit, range of keys alone, range counts alone");
@@ -122,6 +123,43 @@ fn every_kind_of_answer_about_leases_is_met() {
         }
     }
     panic!("nobody met {missing:?}; there were {:?}", met.probes);
+}
+
+/// What is refused while an alarm stands, and what is not: as many seeds as it takes.
+#[test]
+fn every_kind_of_answer_about_room_is_met() {
+    let mut missing: Vec<String> = Vec::new();
+    let mut want = |names: &str| missing.extend(names.split(", ").map(str::to_string));
+    want("put NOSPACE, attaching put NOSPACE, keeping put NOSPACE, txn NOSPACE, grant NOSPACE");
+    want("delete ok, compact ok, revoke with keys, entry raises the alarm, entry ends the alarm");
+    want("alarm list none, alarm list some, alarm disarm none, alarm disarm some, defrag ok");
+    let mut met = Tally::default();
+    for seed in 1..=60 {
+        let mut plan = generate(seed, Load::Dense);
+        plan.options.quota = (30 + seed % 8 * 4) << 10;
+        (plan.options.leases, plan.options.compact, plan.options.txns) = (4, 20, 10);
+        met.add(&assert_sound(&format!("room, seed {seed}"), &plan).tally);
+        missing.retain(|name| !met.probes.contains_key(name));
+        if missing.is_empty() {
+            return;
+        }
+    }
+    panic!("nobody met {missing:?}; there were {:?}", met.probes);
+}
+
+/// By time and by count, with members that come and go and clocks that go wrong: V42 looks at each compaction.
+#[test]
+fn history_is_compacted_by_itself() {
+    let mut met = Tally::default();
+    for seed in 1..=8 {
+        let mut plan = generate(seed, Load::Dense);
+        (plan.options.compact, plan.options.quota) = (0, 0);
+        (plan.options.retention, plan.options.retention_revisions) =
+            if seed % 2 == 0 { (SECOND / 2, 0) } else { (0, 50) };
+        met.add(&assert_sound(&format!("retention, seed {seed}"), &plan).tally);
+    }
+    assert!(met.probes["entry compacts by itself"] > 16, "{:?}", met.probes);
+    assert!(met.probes.contains_key("range COMPACTED"), "nobody asked for what was gone: {:?}", met.probes);
 }
 
 /// A state that is wrong in one value, with every checksum right: noticed within a second and 1,024 entries, under

@@ -147,6 +147,9 @@ impl FakeNode {
                 Err(Fault::future(self.revision))
             }
             Request::Compact(Compact { revision, .. }) => Ok(Body::Compacted { revision }),
+            Request::Defrag => Ok(Body::Defragmented),
+            Request::AlarmList => Ok(Body::Alarms(Vec::new())),
+            Request::AlarmDisarm => Ok(Body::Alarms(vec![MEMBER])),
             Request::Exists { keys } => {
                 Ok(Body::Exists(keys.iter().filter(|key| self.keys.contains_key(*key)).count() as u64))
             }

@@ -87,6 +87,12 @@ pub enum Command {
         /// Each with the seconds that it has left.
         leases: Vec<(LeaseRef, u64)>,
     },
+    /// The leader has no room for more, by its quota, and puts are refused; or (`raised` is false) it has again, or an
+    /// operator says so.
+    Alarm {
+        member: MemberId,
+        raised: bool,
+    },
 }
 
 /// Why an entry could not be decoded.
@@ -111,6 +117,7 @@ const KIND_MEMBER_PROMOTE: u8 = 7;
 const KIND_MEMBER_ALONE: u8 = 8;
 const KIND_TXN: u8 = 9;
 const KIND_COMPACT: u8 = 10;
+const KIND_ALARM: u8 = 11;
 const KIND_MEMBER_SEVERAL: u8 = 32;
 const KIND_LEASE_GRANT: u8 = 16;
 const KIND_LEASE_REVOKE: u8 = 17;
@@ -135,6 +142,7 @@ const SPAN_FROM: u8 = 3;
 /// publish: member u64 | name blob | count u32 | url blob*
 /// txn:     as `api::txn` says
 /// compact: revision u64 | physical u8
+/// alarm:   member u64 | raised u8
 /// several: count u32 | (kind u8 | body)*
 /// lease grant:      lease i64 | ttl u64
 /// lease revoke:     term u64 | count u32 | (lease i64 | generation u64)*
@@ -200,6 +208,11 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
                 put_lease(lease, out);
                 out.put_u64_le(*remaining_s);
             }
+        }
+        Command::Alarm { member, raised } => {
+            put_head(out, KIND_ALARM);
+            out.put_u64_le(*member);
+            out.put_u8(u8::from(*raised));
         }
         Command::Members(change) => {
             put_head(out, kind_of(change));
@@ -293,7 +306,18 @@ fn is_member_kind(kind: u8) -> bool {
     matches!(kind, KIND_MEMBER_ADD..=KIND_MEMBER_ALONE | KIND_MEMBER_SEVERAL)
 }
 
-/// Whether an encoded command may take up room: such are refused where there is none.
+impl Command {
+    /// Whether it may take up room: such are refused where there is none.
+    pub fn takes_room(&self) -> bool {
+        match self {
+            Command::Put(_) | Command::LeaseGrant { .. } => true,
+            Command::Txn(txn) => txn.may_put(),
+            _ => false,
+        }
+    }
+}
+
+/// The same of an encoded one.
 pub fn takes_room(payload: &[u8]) -> bool {
     match payload.get(1) {
         Some(&(KIND_PUT | KIND_LEASE_GRANT)) => true,
@@ -351,6 +375,7 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
             let left = |reader: &mut SharedReader| Ok((decode_lease(reader)?, reader.u64()?));
             Command::LeaseCheckpoint { term: reader.u64()?, leases: list(&mut reader, left)? }
         }
+        KIND_ALARM => Command::Alarm { member: reader.u64()?, raised: reader.u8()? != 0 },
         other => {
             return Err(Undecodable(format!(
                 "command kind {other}; this program does not know it: upgrade it"
@@ -496,6 +521,7 @@ mod tests {
             client_urls: vec!["http://127.0.0.1:2379".into(), "http://[::1]:2379".into()],
         });
         round_trip(Command::Compact(Compact { revision: 1 << 40, physical: true }));
+        round_trip(Command::Alarm { member: 3, raised: true });
         let leases = [(i64::MIN, 0), (7, 1 << 60)].map(|(id, generation)| LeaseRef { id, generation });
         round_trip(Command::LeaseGrant { id: -1, ttl_s: 60 });
         round_trip(Command::LeaseRevoke { term: 0, leases: leases[..1].to_vec() });

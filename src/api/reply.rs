@@ -41,6 +41,10 @@ pub enum Body {
         revision: Revision,
     },
     Lease(LeaseAnswer),
+    /// The room has been given back.
+    Defragmented,
+    /// Members whose alarm for want of room stands, or has just been ended.
+    Alarms(Vec<MemberId>),
     /// A lock, or leadership: under which key, and when that was created, the fencing revision.
     Acquired {
         key: Bytes,

@@ -13,6 +13,12 @@ pub enum Request {
     Txn(Txn),
     /// What nobody needs who reads at this revision or later goes.
     Compact(Compact),
+    /// Give the room of free pages back to the file system now, at this member.
+    Defrag,
+    /// Which alarms stand. Linearizable.
+    AlarmList,
+    /// Ends them. Where there is still no room, one comes back at once.
+    AlarmDisarm,
     /// How many of these keys there are now, one that is named twice counted twice.
     Exists {
         keys: Vec<Bytes>,

@@ -53,6 +53,9 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         Request::Lease(lease) => check_lease(lease),
         Request::Lock(lock) => check_lock(lock, limits),
         Request::Compact(_)
+        | Request::Defrag
+        | Request::AlarmList
+        | Request::AlarmDisarm
         | Request::Status
         | Request::MemberList { .. }
         | Request::MemberRemove { .. }

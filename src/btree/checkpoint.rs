@@ -101,8 +101,9 @@ impl<D: Disk> Checkpoint<D> {
             sync()?;
         }
         // The end of the file that no meta slot and no view reaches; not worth an error, nor a sync.
-        let wanted = with_growth(frozen.len_bytes, meta.page_bytes);
-        if file_bytes > wanted + growth_step(wanted) && file.set_len(wanted).is_ok() {
+        if let Some(wanted) = shorter(file_bytes, frozen.len_bytes, meta.page_bytes)
+            && file.set_len(wanted).is_ok()
+        {
             file_bytes = wanted;
         }
         let written_bytes = (frozen.pages.len() * meta.page_bytes + META_BYTES) as u64;
@@ -119,6 +120,12 @@ fn with_growth(len_bytes: u64, page_bytes: usize) -> u64 {
     (len_bytes + growth_step(len_bytes)).next_multiple_of((page_bytes as u64).max(GROWTH_BYTES_MIN))
 }
 
+/// What a file is cut to of which so much is in use; None if it is not worth it.
+fn shorter(file_bytes: u64, used_bytes: u64, page_bytes: usize) -> Option<u64> {
+    let wanted = with_growth(used_bytes, page_bytes);
+    (file_bytes > wanted + growth_step(wanted)).then_some(wanted)
+}
+
 /// Cuts a rising list of pages into runs of neighbours, each at most `count_max` long.
 fn runs(pages: &[(PageNo, Arc<[u8]>)], count_max: usize) -> impl Iterator<Item = &[(PageNo, Arc<[u8]>)]> {
     let mut rest = pages;
@@ -133,9 +140,10 @@ fn runs(pages: &[(PageNo, Arc<[u8]>)], count_max: usize) -> impl Iterator<Item =
 }
 
 impl<D: Disk> Tree<D> {
-    /// Freezes the present state for writing. None if a checkpoint is running already or nothing has changed.
+    /// Freezes the present state for writing. None if a checkpoint is running already, or nothing has changed and there is
+    /// no space to give back.
     pub fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint<D>>> {
-        if self.running.is_some() || (self.dirty_bytes() == 0 && self.is_unchanged()) {
+        if self.running.is_some() || (self.dirty_bytes() == 0 && self.is_unchanged() && !self.owes_space()) {
             return Ok(None);
         }
         let prepared = self.move_tail_a_little().and_then(|()| self.save_map());
@@ -161,6 +169,12 @@ impl<D: Disk> Tree<D> {
         let frozen = Frozen { pages, meta, len_bytes, sync_failed: AtomicBool::new(false) };
         self.running = Some(Arc::new(frozen));
         Ok(Some(self.checkpoint_work()))
+    }
+
+    /// The file goes on so far behind its last page that it would be cut.
+    pub(super) fn is_too_long(&self) -> bool {
+        let used_bytes = page_range(self.space().page_count(), self.page_bytes()).start;
+        shorter(self.stats().file_bytes, used_bytes, self.page_bytes()).is_some()
     }
 
     fn is_unchanged(&self) -> bool {

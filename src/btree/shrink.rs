@@ -33,6 +33,22 @@ impl<D: Disk> Tree<D> {
         self.guard(result)
     }
 
+    /// Whether a quarter of the file is free, or will be when checkpoints have let go of it: more than comes of ordinary
+    /// writing. Not while a view is pinned: it may hold all of that.
+    pub fn is_loose(&self) -> bool {
+        let space = self.space();
+        let spare = space.free().count() + space.held_count();
+        let many = spare >= FREE_PAGES_MIN && spare >= space.page_count() as usize / 4;
+        many && self.stats().pins == 0
+    }
+
+    /// Whether a checkpoint would give space back although nothing has changed: because the slots still lead to pages that
+    /// could be free, or because the end of the file has become free only now.
+    pub fn owes_space(&self) -> bool {
+        let held = self.space().held_count() > 0;
+        (held && self.is_loose()) || self.is_too_long()
+    }
+
     /// With every checkpoint, if more than a fifth of the file is free.
     pub(super) fn move_tail_a_little(&mut self) -> Result<()> {
         let free = self.space().free().count();

@@ -70,7 +70,7 @@ pub const GROUPS: &[Group] = &[
                 "quota-backend-bytes",
                 ANY_NUMBER,
                 "0",
-                "Bytes in use at which writes are refused (0: 2 GiB, negative: no quota).",
+                "Bytes in use at which puts are refused, until less than 90% are (0: 2 GiB, negative: no quota).",
             ),
             applies("max-txn-ops", number(1, i64::MAX), "128", "Operations in one transaction at most."),
             applies(
@@ -150,17 +150,17 @@ pub const GROUPS: &[Group] = &[
                 "true",
                 "Serve linearizable reads under the leader's lease. Off: one round of heartbeats per read, and no trust in clocks.",
             ),
-            ignored(
+            applies(
                 "auto-compaction-retention",
                 form(Form::Retention),
                 "0",
-                "History kept by automatic compaction.",
+                "History that is kept when older revisions are compacted automatically; 0: all of it.",
             ),
-            ignored(
+            applies(
                 "auto-compaction-mode",
                 Word(&["periodic", "revision"]),
                 "periodic",
-                "Meaning of the retention.",
+                "The retention is a time such as 30m, or a number of hours; or a number of revisions.",
             ),
             ignored("v2-deprecation", Word(V2_PHASES), "write-only", "Phase of the old API's end."),
             refused("discovery", Text, "", NO_DISCOVERY),

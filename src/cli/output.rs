@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::go;
 use crate::api::{Event, EventKind, Header, KeyValue, Member, RangeResult, Status};
+use crate::base::MemberId;
 use crate::base::codec::base64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,6 +342,38 @@ pub fn members(
             }
             Ok(out.into_bytes())
         }
+        Format::Protobuf => Err(no_protobuf()),
+    }
+}
+
+/// Members whose alarm for want of room stands, or has just been ended: then etcdctl prints no header as JSON.
+pub fn alarms(
+    header: &Header,
+    members: &[MemberId],
+    ended: bool,
+    format: Format,
+) -> Result<Vec<u8>, Unsupported> {
+    match format {
+        Format::Simple => {
+            let lines = members.iter().map(|member| format!("memberID:{member} alarm:NOSPACE \n"));
+            Ok(lines.collect::<String>().into_bytes())
+        }
+        Format::Json => {
+            let alarms: Vec<String> =
+                members.iter().map(|member| format!("{{\"memberID\":{member},\"alarm\":1}}")).collect();
+            let header = (!ended).then(|| json_header(header));
+            let alarms = (!alarms.is_empty()).then(|| format!("\"alarms\":[{}]", alarms.join(",")));
+            let fields: Vec<String> = header.into_iter().chain(alarms).collect();
+            Ok(format!("{{{}}}\n", fields.join(",")).into_bytes())
+        }
+        Format::Fields => {
+            let mut out = fields_header(header);
+            for member in members {
+                let _ = writeln!(out, "\"MemberID\" : {member}\n\"AlarmType\" : NOSPACE\n");
+            }
+            Ok(out.into_bytes())
+        }
+        Format::Table => Err(no_table()),
         Format::Protobuf => Err(no_protobuf()),
     }
 }

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::flag::Effect;
 use super::flag_table::{self, TLS_VERSIONS};
-use super::forms;
 use super::url::Url;
 use super::values::{Refusal, Values};
+use super::{forms, go};
 use crate::base::limits;
+use crate::base::time::SECOND;
 use crate::net::Settings;
+use crate::node::{REVISIONS_EVERY, Retention};
 
 /// etcd's default quota, and its bound of the election timeout.
 const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
@@ -98,6 +100,7 @@ pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settin
             0 => Some(QUOTA_BYTES_DEFAULT),
             quota => u64::try_from(quota).ok(),
         },
+        retention: checked_retention(values)?,
         max_request_bytes: usize::try_from(values.count("max-request-bytes")).expect("bounded by the table"),
         max_txn_ops: usize::try_from(values.count("max-txn-ops")).unwrap_or(usize::MAX),
         effective: effective(values),
@@ -137,6 +140,28 @@ fn checked_segment_bytes(values: &Values) -> Result<u64, Refusal> {
         )));
     }
     Ok(bytes)
+}
+
+/// etcd's: a number is hours or revisions, as the mode says. etcd takes a time for revisions, too, and means its
+/// nanoseconds: so many that nothing is ever compacted.
+fn checked_retention(values: &Values) -> Result<Option<Retention>, Refusal> {
+    let text = values.text("auto-compaction-retention");
+    let by_revision = values.text("auto-compaction-mode") == "revision";
+    let retention = match text.parse::<u64>() {
+        Ok(0) => return Ok(None),
+        _ if text.is_empty() => return Ok(None),
+        Ok(count) if by_revision => Some(Retention::Revisions { count, every: REVISIONS_EVERY }),
+        Ok(hours) => hours.checked_mul(3_600 * SECOND).map(Retention::Time),
+        Err(_) if by_revision => None,
+        Err(_) => go::parse_duration(text).map(Retention::Time),
+    };
+    let kept = if by_revision { "a number of revisions" } else { "a shorter time" };
+    let refusal = || {
+        let source = values.source("auto-compaction-retention");
+        Refusal::value(format!("{source}: expected {kept}, found {text:?}"))
+    };
+    let retention = retention.ok_or_else(refusal)?;
+    Ok((retention != Retention::Time(0)).then_some(retention))
 }
 
 /// TLS itself is not there yet; settings of it that no server could follow are refused all the same.
@@ -427,6 +452,7 @@ mod tests {
         assert_eq!((settings.heartbeat_interval_ms, settings.election_timeout_ms), (100, 1000));
         assert_eq!(settings.quota_backend_bytes, Some(2 << 30));
         assert!(settings.pre_vote && settings.lease_reads && !settings.join_existing);
+        assert_eq!(settings.retention, None);
         assert_eq!(warnings, ["--data-dir is not set: using default.etcd in the working directory"]);
         assert!(settings.effective.contains(&("snapshot-count".into(), "100000".into())));
         assert!(!settings.effective.iter().any(|(name, _)| name == "max-wals"));
@@ -446,6 +472,43 @@ mod tests {
         assert_eq!(settings.quota_backend_bytes, None);
         assert!(!settings.lease_reads);
         assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn how_much_history_is_kept() {
+        let retention = |words: &str| check(words).unwrap().0.retention;
+        let hours = |hours: u64| Some(Retention::Time(hours * 3_600 * SECOND));
+        assert_eq!(retention("--auto-compaction-retention=0"), None);
+        assert_eq!(retention("--auto-compaction-retention=0s"), None);
+        assert_eq!(retention("--auto-compaction-retention="), None);
+        assert_eq!(retention("--auto-compaction-retention=5"), hours(5));
+        assert_eq!(retention("--auto-compaction-retention=72h"), hours(72));
+        assert_eq!(retention("--auto-compaction-retention=90s"), Some(Retention::Time(90 * SECOND)));
+        let by_revision = "--auto-compaction-mode=revision --auto-compaction-retention";
+        let kept = Retention::Revisions { count: 1000, every: REVISIONS_EVERY };
+        assert_eq!(retention(&format!("{by_revision}=1000")), Some(kept));
+        assert_eq!(retention(&format!("{by_revision}=0")), None);
+        assert_eq!(
+            complaint(&format!("{by_revision}=1h")),
+            "--auto-compaction-retention: expected a number of revisions, found \"1h\""
+        );
+        assert_eq!(
+            complaint("--auto-compaction-retention=9999999999"),
+            "--auto-compaction-retention: expected a shorter time, found \"9999999999\""
+        );
+        for bad in ["-1", "-5m", "5x", "1.5", "1hx", "0x10", "18446744073709551616", "many"] {
+            for mode in ["periodic", "revision"] {
+                let words = format!("--auto-compaction-mode={mode} --auto-compaction-retention={bad}");
+                let said = complaint(&words);
+                assert!(
+                    said.contains("--auto-compaction-retention") && said.contains("expected"),
+                    "{words}: {said}"
+                );
+            }
+        }
+        assert!(complaint("--auto-compaction-mode=hourly").contains("periodic"));
+        assert!(complaint("--quota-backend-bytes=2GB").contains("--quota-backend-bytes"));
+        assert!(complaint("--quota-backend-bytes=9223372036854775808").contains("--quota-backend-bytes"));
     }
 
     /// A name alone makes a cluster of its own, as in etcd.

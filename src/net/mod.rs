@@ -183,6 +183,7 @@ fn node_config(settings: &Settings, clock: &impl Clock) -> Config {
         tree_page_bytes: TREE_PAGE_BYTES,
         checkpoint_entries: settings.snapshot_count,
         sweep_work_max: SWEEP_WORK_MAX,
+        retention: settings.retention,
         quota_bytes: settings.quota_backend_bytes,
         range_part: node::PART,
         members: Rules {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::node::Retention;
+
 /// The checked settings of one server process. `cli` makes them from flags and environment.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -34,7 +36,9 @@ pub struct Settings {
     pub snapshot_catchup_entries: u64,
     /// Entries between two checkpoints at most.
     pub snapshot_count: u64,
-    /// Bytes in use at which writes are refused; None = no quota.
+    /// How much history is kept; None = all.
+    pub retention: Option<Retention>,
+    /// Bytes in use at which puts are refused; None = no quota.
     pub quota_backend_bytes: Option<u64>,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,

@@ -1,7 +1,7 @@
 //! Compactions: what they leave to be swept, and who waits for that.
 
+use super::Node;
 use super::writes::Asker;
-use super::{CHECKPOINT_AFTER, Node};
 use crate::api::{Body, ConnId, Fault, Tag};
 use crate::base::time::{MS, Nanos};
 use crate::base::{Mono, Result, Revision};
@@ -43,9 +43,7 @@ impl<D: Disk> Node<D> {
         if self.now >= self.sweep_deadline() {
             self.store.sweep(self.config.sweep_work_max)?;
             self.sweep_at = self.now + SWEEP_PAUSE;
-            if self.checkpoint_due == Mono::NEVER {
-                self.checkpoint_due = self.now + CHECKPOINT_AFTER;
-            }
+            self.checkpoint_some_time();
         }
         if !self.store.sweep_due() {
             for Sweeper { conn, tag, revision } in std::mem::take(&mut self.sweepers) {

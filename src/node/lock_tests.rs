@@ -45,6 +45,7 @@ fn config(id: MemberId) -> Config {
         catchup_entries: 1_000,
         checkpoint_entries: 100_000,
         sweep_work_max: 100,
+        retention: None,
         watch_progress_interval: 600 * SECOND,
         watch_work: 1_000,
         quota_bytes: None,

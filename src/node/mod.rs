@@ -13,6 +13,7 @@
 //!   damaged newest meta page still finds its log.
 
 mod agreement;
+mod auto_compaction;
 mod compaction;
 mod lease_clock;
 #[cfg(test)]
@@ -25,8 +26,10 @@ mod members;
 #[cfg(feature = "sim")]
 mod misapply;
 mod promise;
+mod quota;
 mod reads;
 mod repair;
+mod room;
 mod small_file;
 mod snapshots;
 mod startup;
@@ -54,12 +57,14 @@ use crate::store::{Checkpoint, CheckpointDone, Store};
 use crate::wal::{Chore, ChoreDone, Log};
 
 use agreement::{Agreement, Trust};
+use auto_compaction::AutoCompaction;
 use compaction::Sweeper;
 use leases::Leases;
 use locks::Locks;
 use members::NotProposed;
 use reads::{Question, Read, Reads};
 use repair::Repair;
+use room::Room;
 use snapshots::Snapshots;
 use streams::Streams;
 use watches::Watches;
@@ -69,6 +74,7 @@ use writes::{Asker, Writes};
 pub use crate::raft::Message;
 pub use crate::store::Budget;
 pub use crate::wal::{Batch, LogWriter, Written};
+pub use auto_compaction::{REVISIONS_EVERY, Retention};
 pub use compaction::{SWEEP_PAUSE, SWEEP_WORK_MAX};
 pub use members::Rules;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
@@ -96,7 +102,9 @@ pub struct Config {
     pub checkpoint_entries: u64,
     /// Changes that a turn sweeps behind a compaction, at most.
     pub sweep_work_max: usize,
-    /// Bytes in use at which puts are refused.
+    /// How much history is kept; None: all, until somebody asks for a compaction.
+    pub retention: Option<Retention>,
+    /// Bytes in use, at the leader, at which puts are refused.
     pub quota_bytes: Option<u64>,
     /// What one part of a range's answer may cost.
     pub range_part: Budget,
@@ -266,6 +274,10 @@ pub struct Node<D: Disk> {
     /// No turn sweeps before this.
     sweep_at: Mono,
     sweepers: Vec<Sweeper>,
+    room: Room,
+    auto_compaction: Option<AutoCompaction>,
+    /// An entry about the alarm, on its way.
+    alarm_write: Option<u64>,
     /// Those whose additions are in the log; of no interest once these are applied.
     expected: Vec<Member>,
     agreement: Agreement,
@@ -318,6 +330,14 @@ impl<D: Disk> Node<D> {
                 } else {
                     self.wait_to_read(conn, tag, Question::Txn(txn), deadline);
                 }
+            }
+            Request::Defrag => self.defragment(conn, tag),
+            Request::AlarmList if self.may_read_now(conn, false, now) => self.answer_alarms(conn, tag),
+            Request::AlarmList => self.wait_to_read(conn, tag, Question::Alarms, deadline),
+            Request::AlarmDisarm if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
+            Request::AlarmDisarm => {
+                let disarm = Command::Alarm { member: 0, raised: false };
+                self.write(Asker::Client { conn, tag }, &disarm, deadline);
             }
             Request::MemberList { serializable: true } => self.answer_members(conn, tag),
             Request::MemberList { serializable: false } => {
@@ -438,6 +458,7 @@ impl<D: Disk> Node<D> {
         self.reads.forget(conn);
         self.streams.forget(conn);
         self.sweepers.retain(|sweeper| sweeper.conn != conn);
+        self.room.forget(conn);
         self.watches.forget(conn);
         self.forget_waiters(conn);
     }
@@ -580,6 +601,7 @@ impl<D: Disk> Node<D> {
             Done::Chore(done) => self.chore_done(done, now),
             Done::Checkpoint(done) => {
                 self.store.end_checkpoint(done)?;
+                self.checkpoint_over(true);
                 self.go_on_receiving()
             }
             Done::CheckpointLacksRoom(failure) if self.store.may_retry_checkpoint() => {
@@ -634,9 +656,7 @@ impl<D: Disk> Node<D> {
 
     /// Puts are refused; deletes are not, for they make room.
     fn is_full(&self) -> bool {
-        self.disk_full
-            || self.log_is_full()
-            || self.config.quota_bytes.is_some_and(|quota| self.store.bytes_in_use() >= quota)
+        self.disk_full || self.log_is_full() || !self.store.alarms().is_empty() || self.is_over_quota()
     }
 
     /// Begins to stop: leadership is handed over first. The shell asks [`Node::may_exit`] until it is true.
@@ -674,6 +694,7 @@ impl<D: Disk> Node<D> {
         }
         self.end_streams(fault);
         self.dismiss_sweepers();
+        self.dismiss_defragmenters();
     }
 
     /// Whether leadership is with another member (or nobody else could take it in time).
@@ -700,14 +721,13 @@ impl<D: Disk> Node<D> {
         self.dismiss_waiters(&Fault::shutdown());
         self.end_streams(&Fault::shutdown());
         self.dismiss_sweepers();
+        self.dismiss_defragmenters();
     }
 
     /// Nothing is owed any more: the process may end.
     pub fn may_exit(&self, now: Mono) -> bool {
-        let waits = self.reads.waiting() > 0
-            || self.streams.len() > 0
-            || !self.sweepers.is_empty()
-            || !self.locks.waiters.is_empty();
+        let reads = self.reads.waiting() > 0 || self.streams.len() > 0 || !self.locks.waiters.is_empty();
+        let waits = reads || !self.sweepers.is_empty() || self.room.is_awaited();
         self.handed_over(now) && self.writes.is_empty() && !waits
     }
 

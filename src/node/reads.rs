@@ -28,6 +28,7 @@ pub(super) enum Question {
     /// One that writes nothing.
     Txn(Txn),
     Members,
+    Alarms,
     Lease(LeaseQuestion),
     /// Whether one who waits for a lock is the first.
     Lock(WaiterId),
@@ -65,7 +66,8 @@ impl Question {
         match self {
             Question::Range(range) => range.serializable,
             Question::Txn(txn) => txn.is_serializable() || planted::on("node-reading-txn-asks-nobody"),
-            Question::Exists(_) | Question::Members | Question::Lease(_) | Question::Lock(_) => false,
+            Question::Exists(_) | Question::Members | Question::Alarms => false,
+            Question::Lease(_) | Question::Lock(_) => false,
         }
     }
 

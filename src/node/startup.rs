@@ -15,10 +15,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
 
+use super::auto_compaction::AutoCompaction;
 use super::leases::Leases;
 use super::locks::Locks;
 use super::reads::Reads;
 use super::repair::{self, Mark, Repair, Stage};
+use super::room::Room;
 use super::snapshots::Snapshots;
 use super::streams::Streams;
 use super::watches::Watches;
@@ -158,6 +160,9 @@ impl<D: Disk> Node<D> {
             movers: Vec::new(),
             sweep_at: Mono(0),
             sweepers: Vec::new(),
+            room: Room::new(),
+            auto_compaction: config.retention.map(|retention| AutoCompaction::new(retention, now)),
+            alarm_write: None,
             expected: Vec::new(),
             agreement,
             #[cfg(feature = "sim")]

@@ -14,9 +14,11 @@ impl<D: Disk> Node<D> {
         if standing.leader == 0 {
             errors.push("etcdserver: no leader".into());
         }
-        if self.is_full() {
-            errors.push(format!("memberID:{} alarm:NOSPACE", self.id));
+        let mut full = self.store.alarms();
+        if (self.disk_full || self.log_is_full()) && !full.contains(&self.id) {
+            full.push(self.id);
         }
+        errors.extend(full.iter().map(|id| format!("memberID:{id} alarm:NOSPACE")));
         errors.extend(self.repair_standing());
         let suspects = self.agreement.suspects(self.id);
         errors.extend(suspects.iter().map(|id| format!("memberID:{id} alarm:CORRUPT")));
@@ -77,6 +79,11 @@ impl<D: Disk> Node<D> {
     /// The first revision that can be read here.
     pub fn compact_revision(&self) -> Revision {
         self.store.compact_revision()
+    }
+
+    /// Whose alarm stands here; 0: nobody's.
+    pub fn alarms(&self) -> MemberId {
+        self.store.alarms().first().copied().unwrap_or(0)
     }
 
     /// Not all that compactions left is swept yet.

@@ -8,8 +8,8 @@
 //! Each turn has a budget for all ranges together, and they take their parts in rotation: a heartbeat, or a request for
 //! one key, waits for one turn at most. A small range is whole in its first part, and is never kept here.
 //!
-//! Left out: a compaction that takes away the revision of a range under way does not wait for it; the range ends with an
-//! error, and its connection with it.
+//! Left out: a compaction that takes away the revision of a range under way does not wait for it. A range of now of which
+//! nothing has been sent begins anew; any other ends with an error, and its connection with it.
 //!
 //! [`Reads::hold`]: super::reads::Reads::hold
 

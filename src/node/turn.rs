@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{
-    APPLY_ENTRIES_MAX, Asker, CHECKPOINT_AFTER, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
+    APPLY_ENTRIES_MAX, Asker, AutoCompaction, CHECKPOINT_DIRTY_BYTES, DIRTY_BYTES_MAX, Job, Node, Outbound,
     Output, Question, RETRY, Read,
 };
 use crate::api::{Body, Command, ConnId, Fault, PeerCall, Reply, Tag, Txn, command};
@@ -44,6 +44,7 @@ impl<D: Disk> Node<D> {
         }
         self.expire(now);
         self.publish();
+        self.compact_by_itself();
         self.send_writes();
         self.ask_for_read_index();
         self.ask_leader_about_leases();
@@ -51,6 +52,7 @@ impl<D: Disk> Node<D> {
         self.apply()?;
         self.compare_states();
         self.keep_leases()?;
+        self.mind_quota();
         self.look_after_locks()?;
         // What was applied may settle writes that a former leader lost, and let Raft go on.
         self.send_writes();
@@ -59,6 +61,7 @@ impl<D: Disk> Node<D> {
         self.serve_streams();
         self.serve_watches()?;
         self.sweep()?;
+        self.give_back_room()?;
         self.answer_second();
         self.answer_movers();
         self.stream_snapshots()?;
@@ -105,10 +108,12 @@ impl<D: Disk> Node<D> {
             self.watches.deadline(),
             if self.watches.is_empty() { Mono::NEVER } else { self.cut_off_at() },
             self.sweep_deadline(),
+            self.move_deadline(),
             self.locks_deadline(),
             self.snapshots.deadline(),
             self.movers_deadline(),
             self.report_deadline(),
+            self.auto_compaction.as_ref().map_or(Mono::NEVER, AutoCompaction::deadline),
             checkpoint,
             self.checkpoint_retry_at,
             publish,
@@ -325,9 +330,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn apply_entry(&mut self, entry: Entry) -> Result<()> {
-        if self.checkpoint_due == Mono::NEVER {
-            self.checkpoint_due = self.now + CHECKPOINT_AFTER;
-        }
+        self.checkpoint_some_time();
         self.entries_since_checkpoint += 1;
         let id = entry.id;
         if entry.kind == EntryKind::Membership {
@@ -426,6 +429,7 @@ impl<D: Disk> Node<D> {
             Question::Txn(txn) => self.answer_txn(read.conn, read.tag, &txn),
             Question::Members => self.answer_members(read.conn, read.tag),
             Question::Lease(question) => self.answer_lease(read.conn, read.tag, &question),
+            Question::Alarms => self.answer_alarms(read.conn, read.tag),
             Question::Lock(id) => {
                 if let Err(damage) = self.confirm_lock(id) {
                     self.end_waiter(id, Body::Fault(Fault::corrupt()));
@@ -469,8 +473,9 @@ impl<D: Disk> Node<D> {
         if due && !self.store.checkpoint_running() && !self.snapshots.installing() {
             self.checkpoint_due = Mono::NEVER;
             self.entries_since_checkpoint = 0;
-            if let Some(checkpoint) = self.store.begin_checkpoint()? {
-                self.output.jobs.push(Job::Checkpoint(checkpoint));
+            match self.store.begin_checkpoint()? {
+                Some(checkpoint) => self.output.jobs.push(Job::Checkpoint(checkpoint)),
+                None => self.checkpoint_over(false),
             }
         }
         if self.now >= self.checkpoint_retry_at {

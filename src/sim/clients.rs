@@ -10,11 +10,12 @@ use super::lock_load;
 use super::operator;
 use super::options::Options;
 use super::plan::Moment;
+use super::probes::{Probes, maintained};
 use super::stream::{exponential, stream};
 use super::txns;
 use super::world::{Event, World};
 use crate::api::{
-    Body, Call, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer, LockRequest, Order, Put, Range,
+    Body, Call, Code, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer, LockRequest, Order, Put, Range,
     Reply, Request, SortBy, Span, Tag, lock, validate,
 };
 use crate::base::time::MS;
@@ -30,6 +31,8 @@ pub struct Client {
     known: Revision,
     /// A key as it was read last.
     seen: Option<KeyValue>,
+    /// It has been told that there is no room: this many of its next requests make some.
+    makes_room: u8,
     /// It has an event on the heap, or waits for answers.
     busy: bool,
 }
@@ -55,8 +58,12 @@ pub struct Clients {
     pub budget: u64,
     keys: u64,
     value_max: u64,
-    /// One operation in so many is a compaction; none, if it is 0.
+    /// One operation in so many is a compaction, or what goes with it; none, if it is 0.
     compact: u64,
+    /// Who is told that there is none makes room, now and then.
+    makes_room: bool,
+    /// What came of requests that tell nothing of the store.
+    pub maintained: Probes,
     leases: Pool,
     locks: lock_load::Pool,
     /// Were the first, and not told.
@@ -93,6 +100,7 @@ impl Clients {
             waiting: Vec::new(),
             known: 1,
             seen: None,
+            makes_room: 0,
             busy: true,
         };
         Clients {
@@ -106,12 +114,19 @@ impl Clients {
             keys: options.keys,
             value_max: options.value_max,
             compact: options.compact,
+            makes_room: options.quota > 0,
+            maintained: Probes::new(),
             leases: Pool::new(options.leases, options.ttl_max),
             locks: lock_load::Pool::new(options.locks),
             overdue: BTreeSet::new(),
             in_words: BTreeMap::new(),
             txns: options.txns,
         }
+    }
+
+    /// Whether somebody may ask for compactions.
+    pub fn compact(&self) -> bool {
+        self.compact > 0 || self.makes_room
     }
 
     pub fn answered(&self) -> usize {
@@ -164,9 +179,16 @@ impl Clients {
     fn request(&mut self, client: usize) -> Request {
         let number = self.history.ops.len();
         let (keys, value_max) = (self.keys, self.value_max);
-        let Client { rng, known, seen, .. } = &mut self.all[client];
+        let Client { rng, known, seen, makes_room, .. } = &mut self.all[client];
+        if *makes_room > 0 {
+            *makes_room -= 1;
+            return match *makes_room {
+                0 => Request::Compact(Compact { revision: *known, physical: rng.one_in(2) }),
+                _ => Request::Delete(Delete { span: Span::Prefix(Bytes::from_static(b"k")), prev_kv: false }),
+            };
+        }
         if self.compact > 0 && rng.one_in(self.compact) {
-            return compact(rng, *known);
+            return maintain(rng, *known, number);
         }
         if self.txns > 0 && rng.below(100) < self.txns {
             let asking = Asking { keys, value_max, known: *known, number, leases: &self.leases };
@@ -212,14 +234,20 @@ fn name(number: u64, keys: u64) -> Bytes {
     Bytes::from(format!("k{number:0digits$}"))
 }
 
-/// Mostly a little behind what is known to be there; now and then what is refused.
-fn compact(rng: &mut Rng, known: Revision) -> Request {
+/// Mostly a little behind what is known to be there; now and then what is refused. Not by the dice: what goes with it.
+fn maintain(rng: &mut Rng, known: Revision, number: usize) -> Request {
     let revision = match rng.below(8) {
         0 => known + rng.below(6),
         1 => rng.between(0, known),
         _ => known.saturating_sub(rng.below(12)),
     };
-    Request::Compact(Compact { revision, physical: rng.one_in(3) })
+    let compact = Compact { revision, physical: rng.one_in(3) };
+    match number % 17 {
+        3 => Request::Defrag,
+        4 => Request::AlarmList,
+        5 => Request::AlarmDisarm,
+        _ => Request::Compact(compact),
+    }
 }
 
 /// `name` is what the value begins with; nobody else's does.
@@ -443,7 +471,18 @@ impl World {
         {
             this.seen = Some(kv.clone());
         }
+        let request = &self.clients.history.ops[op].request;
+        if let Some(cell) = maintained(request, &reply.body) {
+            *self.clients.maintained.entry(cell).or_default() += 1;
+        }
         self.clients.history.answer(op, &reply.header, reply.body, self.now);
+        let refused =
+            matches!(self.clients.history.ops[op].outcome, Outcome::Refused { code: Code::NoSpace, .. });
+        let this = &mut self.clients.all[client];
+        // Not everybody cares.
+        if refused && self.clients.makes_room && this.rng.one_in(3) {
+            this.makes_room = 2;
+        }
         self.settle(client, op);
     }
 

@@ -57,6 +57,7 @@ impl World {
     }
 
     fn check_history(&mut self) {
+        self.clients.history.compacts_by_itself = self.options.retention().is_some();
         let history = &self.clients.history;
         match check::check(history) {
             Ok(_) => {}

@@ -88,6 +88,9 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         recut,
         compact: if compactions.one_in(2) { 0 } else { log_uniform(&mut compactions, 6, 400) },
         sweep: log_uniform(&mut compactions, 1, 24),
+        quota: if compactions.one_in(4) { log_uniform(&mut compactions, 28, 256) << 10 } else { 0 },
+        retention: if compactions.one_in(6) { log_uniform(&mut compactions, 100, 5_000) * MS } else { 0 },
+        retention_revisions: if compactions.one_in(6) { log_uniform(&mut compactions, 1, 1_000) } else { 0 },
         forks: log_uniform(dice, 60, 1_000),
     }
 }

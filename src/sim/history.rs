@@ -132,6 +132,8 @@ impl Answer {
             | Body::Status(_)
             | Body::Members(_)
             | Body::MemberAdded { .. }
+            | Body::Defragmented
+            | Body::Alarms(_)
             | Body::LeaderMoved
             | Body::Watching
             | Body::Events { .. }

@@ -44,6 +44,8 @@ struct Life {
 pub struct LeaseWatch {
     /// Up to which entry the log was read.
     read: Index,
+    /// Nothing is granted: an alarm stands.
+    no_room: bool,
     /// By id, one after the other: all but the last have ended.
     lives: BTreeMap<LeaseId, Vec<Life>>,
     /// When somebody last asked to renew it.
@@ -67,6 +69,7 @@ impl LeaseWatch {
             drifts.fold((0, 0), |(fast, slow), ppm| (ppm.max(fast), ppm.min(slow)));
         LeaseWatch {
             read: 0,
+            no_room: false,
             lives: BTreeMap::new(),
             asked: BTreeMap::new(),
             fastest_ppm,
@@ -81,6 +84,12 @@ impl LeaseWatch {
     pub fn sure(&self, ttl_s: u64) -> Nanos {
         let scaled = |ppm: i64| u128::from(ttl_s * SECOND) * 1_000_000 / (1_000_000 + ppm) as u128;
         scaled((self.fastest_ppm - FAST_PPM).max(0)) as Nanos
+    }
+
+    /// How long so much of any clock's time lasts at least, and at most.
+    pub fn bounds(&self, nanos: Nanos) -> (Nanos, Nanos) {
+        let scaled = |ppm: i64| (u128::from(nanos) * 1_000_000 / (1_000_000 + ppm) as u128) as Nanos;
+        (scaled(self.fastest_ppm), scaled(self.slowest_ppm))
     }
 
     /// And at most.
@@ -101,6 +110,8 @@ impl LeaseWatch {
     /// One more entry is applied somewhere. What is broken by it, if anything is.
     fn read_entry(&mut self, entry: EntryId, command: &Command, now: Mono) -> Option<String> {
         match command {
+            Command::Alarm { raised, .. } => self.no_room = *raised,
+            Command::LeaseGrant { .. } if self.no_room => {}
             Command::LeaseGrant { id, ttl_s } if self.there(*id).is_none() && *id != 0 => {
                 let (generation, ttl_s) = (entry.index, (*ttl_s).max(1));
                 let lease = Lease { generation, ttl_s, remaining_s: ttl_s };

@@ -8,6 +8,8 @@
 //! - L4: nobody is elected again as long as nothing happens.
 //! - L5: at the end all members of the core have applied the same.
 //! - L9: and have swept all that compactions left.
+//! - L15: the alarm stands where there is no room, and only there; `room_watch` has the details.
+//! - L14: and given back the room: their files are not much longer than what is in use.
 //! - L10: leases go when their time is over; `lease_watch` has the details.
 //! - L11: and all who watch have been told everything.
 //! - L12: who waits for a lock and has become the first is told so; `clients` looks when a client would give up.
@@ -29,6 +31,10 @@ const RECONNECT: Nanos = 2_750 * MS;
 const STREAM_PATIENCE: Nanos = 31 * SECOND;
 /// Within so long of having applied the same entries members know that they differ.
 const NOTICE: Nanos = SECOND;
+
+/// A member whose file is short but for so much, and the time it takes to get there.
+const SPARE_BYTES: u64 = 512 << 10;
+const SHRINK: Nanos = 60 * SECOND;
 
 /// How long an entry of a backlog may take to be caught up.
 const BACKLOG_ENTRY: Nanos = MS / 2;
@@ -116,7 +122,7 @@ impl World {
     }
 
     /// Who leads, if the core agrees on it.
-    fn agreed_leader(&self) -> Option<u64> {
+    pub(super) fn agreed_leader(&self) -> Option<u64> {
         let mut leaders = self.enrolled().into_iter().map(|member| {
             let process = self.machines[member].process.as_ref()?;
             Some(process.node.standing().0.leader).filter(|leader| *leader != 0)
@@ -223,6 +229,7 @@ impl World {
             let who: Vec<String> = self.members().map(|member| self.describe(member)).collect();
             return self.fail("L5", format!("the members do not agree in the end: {}", who.join("; ")));
         }
+        self.check_retention();
         let swept = |world: &World| world.unswept().is_empty();
         let due = self.now + SECOND + self.watch.committed.len() as u64 * 2 * SWEEP_PAUSE;
         self.run_until(due, swept);
@@ -230,6 +237,7 @@ impl World {
             return self.fail("L9", format!("members {:?} do not sweep what was compacted", self.unswept()));
         }
         self.await_watchers(election);
+        self.check_room();
     }
 
     /// A client that hears nothing looks elsewhere; a large part of the history may be told in small pieces.
@@ -242,6 +250,27 @@ impl World {
         if self.sound() && !behind.is_empty() {
             self.fail("L11", format!("watchers {behind:?} are not told everything up to {}", last(self)));
         }
+    }
+
+    fn check_room(&mut self) {
+        if !self.sound() {
+            return;
+        }
+        self.check_alarm();
+        let short = |world: &World| world.too_long().is_empty();
+        self.run_until(self.now + SHRINK, short);
+        if self.sound() && !short(self) {
+            self.fail("L14", format!("the files of members {:?} stay too long", self.too_long()));
+        }
+    }
+
+    fn too_long(&self) -> Vec<usize> {
+        let is_long = |member: &usize| {
+            let Some(process) = &self.machines[*member].process else { return false };
+            let status = process.node.status();
+            status.db_size > status.db_size_in_use * 3 / 2 + SPARE_BYTES
+        };
+        self.enrolled().into_iter().filter(is_long).collect()
     }
 
     fn unswept(&self) -> Vec<usize> {
@@ -290,7 +319,7 @@ impl World {
     }
 
     /// Runs until something is so, but not longer; looked at ten times in an election timeout.
-    fn run_until(&mut self, due: crate::base::Mono, so: impl Fn(&World) -> bool) {
+    pub(super) fn run_until(&mut self, due: crate::base::Mono, so: impl Fn(&World) -> bool) {
         while self.sound() && self.now < due && !so(self) {
             let step = self.now + self.options.election / 10;
             self.run(step.min(due));

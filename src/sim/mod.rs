@@ -45,8 +45,8 @@
 //!
 //! # What is checked
 //!
-//! During the run, at every turn, message and answer: [`watch`], [`states`], [`forks`] and [`lease_watch`] have the list (V01 to V25, V30 to V33,
-//! S1, L6). At the end: what the clients and the operator were told ([`check`], three judges; [`operator`], V22 and V23), equal
+//! During the run, at every turn, message and answer: [`watch`], [`states`], [`forks`], [`lease_watch`] and [`room_watch`] have the list
+//! (V01 to V25, V30 to V33, V40 to V42, S1, L6). At the end: what the clients and the operator were told ([`check`], three judges; [`operator`], V22 and V23), equal
 //! content everywhere, every byte of every file (V13, V15).
 //! An assertion of the node that fails is caught and is a failure with its place as a name.
 //!
@@ -87,6 +87,7 @@ pub mod probes;
 mod process;
 mod readback;
 pub mod report;
+mod room_watch;
 mod roster;
 pub mod run;
 pub mod shrink;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::words::{Words, span};
 use crate::base::time::{MS, Nanos, SECOND};
+use crate::node::Retention;
 
 /// The numbers that a plan begins with. Rates are in millionths.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +66,15 @@ pub struct Options {
     pub sync: Nanos,
     /// How often power fails again while a member recovers.
     pub recut: u64,
-    /// One operation in so many is a compaction; 0: none.
+    /// One operation in so many is a compaction, or what goes with it; 0: none.
     pub compact: u64,
     /// Changes that a turn sweeps.
     pub sweep: u64,
+    /// Bytes in use at which puts are refused; 0: no quota.
+    pub quota: u64,
+    /// How much history is kept, by time or by revisions; 0: all of it.
+    pub retention: Nanos,
+    pub retention_revisions: u64,
     /// One in so many claims of durability is held against the worst disk that a power cut would leave.
     pub forks: u64,
 }
@@ -111,10 +117,16 @@ impl Default for Options {
             recut: 0,
             compact: 0,
             sweep: 4,
+            quota: 0,
+            retention: 0,
+            retention_revisions: 0,
             forks: 200,
         }
     }
 }
+
+/// Members look so often how many revisions there are.
+const COUNT_EVERY: Nanos = 500 * MS;
 
 /// The longest of uneven election timeouts is so many times the shortest.
 pub const UNEVEN: u64 = 3;
@@ -132,7 +144,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 36] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 39] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -169,6 +181,9 @@ impl Options {
             ("recut", Field::Number(&mut self.recut)),
             ("compact", Field::Number(&mut self.compact)),
             ("sweep", Field::Number(&mut self.sweep)),
+            ("quota", Field::Number(&mut self.quota)),
+            ("retention", Field::Span(&mut self.retention)),
+            ("retention-revisions", Field::Number(&mut self.retention_revisions)),
             ("forks", Field::Number(&mut self.forks)),
         ]
     }
@@ -194,6 +209,15 @@ impl Options {
     /// The election timeout of a machine's member from its nth start on.
     pub fn election_of(&self, machine: usize, start: u64) -> Nanos {
         if self.uneven { self.election / (1 + (machine as u64 + start) % UNEVEN) } else { self.election }
+    }
+
+    /// What the members are told of it.
+    pub fn retention(&self) -> Option<Retention> {
+        match (self.retention, self.retention_revisions) {
+            (0, 0) => None,
+            (0, count) => Some(Retention::Revisions { count, every: COUNT_EVERY }),
+            (time, _) => Some(Retention::Time(time)),
+        }
     }
 
     /// The first thing that cannot be run.

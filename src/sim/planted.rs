@@ -35,6 +35,8 @@ const fn bug(name: &'static str, what: &'static str, finders: &'static [&'static
 
 const CLUSTER: &str = "cluster_sim::";
 const PLANS: &str = "cluster_sim::plans_that_failed_once_pass";
+const ROOM: &str = "cluster_sim::every_kind_of_answer_about_room";
+const RETENTION: &str = "cluster_sim::history_is_compacted_by_itself";
 const SHUFFLE: &str = "raft_shuffle::";
 const GOLDEN: &str = "raft_golden::";
 const WAL_CRASH: &str = "wal_crash::";
@@ -171,6 +173,21 @@ pub const BUGS: &[Bug] = &[
     ),
     bug("store-digest-sees-garbage", "the content hash sees what is to be swept", &[STORE, CLUSTER]),
     bug("snapshot-forgets-the-sweep", "who takes a snapshot does not sweep the rest", &[STORE, CLUSTER]),
+    // The quota.
+    bug("store-put-despite-the-alarm", "puts go on though there is no room", &[STORE, CLUSTER]),
+    bug("node-quota-alarm-stays", "the alarm does not end when there is room", &[ROOM]),
+    bug(
+        "snapshot-forgets-the-alarm",
+        "who takes a snapshot admits puts though there is no room",
+        &[STORE, CLUSTER],
+    ),
+    // Compactions that nobody asks for.
+    bug(
+        "node-young-history-is-compacted",
+        "what is to be kept is compacted by itself",
+        &[NODE_UNIT, CLUSTER],
+    ),
+    bug("node-lost-compaction-is-awaited", "nothing is compacted by itself a second time", &[RETENTION]),
     // Snapshots.
     bug(
         "snapshot-without-deleted-keys",

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::check::txn::{Asked, answered};
 use super::history::{Answer, History, Outcome};
 use crate::api::{
-    Acquire, CompareResult, Delete, LeaseAnswer, LeaseRequest, LockRequest, Op, Order, Put, Range, Request,
-    SortBy, Span, Target, Txn,
+    Acquire, Body, CompareResult, Delete, LeaseAnswer, LeaseRequest, LockRequest, Op, Order, Put, Range,
+    Request, SortBy, Span, Target, Txn,
 };
 
 /// Counts by name: `put ok`, `txn NOKEY`, `then: delete`, `version < fails`, `range by mod desc`, `revoke with keys`. What
@@ -18,6 +18,8 @@ pub fn probes(history: &History) -> Probes {
     let mut probes = Probes::new();
     for op in &history.ops {
         let name = match &op.request {
+            // Answers to these are counted as they come.
+            Request::Defrag | Request::AlarmList | Request::AlarmDisarm => continue,
             Request::Put(_) => "put",
             Request::Delete(_) => "delete",
             Request::Range(_) => "range",
@@ -62,6 +64,23 @@ pub fn probes(history: &History) -> Probes {
         }
     }
     probes
+}
+
+/// What came of a request that tells nothing of the store; None: it is another one.
+pub fn maintained(request: &Request, body: &Body) -> Option<String> {
+    let name = match request {
+        Request::Defrag => "defrag",
+        Request::AlarmList => "alarm list",
+        Request::AlarmDisarm => "alarm disarm",
+        _ => return None,
+    };
+    let came_of_it = match body {
+        Body::Fault(fault) => fault.code.word(),
+        Body::Alarms(alarms) if alarms.is_empty() => "none",
+        Body::Alarms(_) => "some",
+        _ => "ok",
+    };
+    Some(format!("{name} {came_of_it}"))
 }
 
 /// The options of an operation, alone or in a transaction, that was answered.

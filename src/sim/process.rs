@@ -69,7 +69,8 @@ impl World {
             tree_page_bytes: options.page_bytes as usize,
             checkpoint_entries: options.checkpoint,
             sweep_work_max: options.sweep as usize,
-            quota_bytes: None,
+            retention: options.retention(),
+            quota_bytes: Some(options.quota).filter(|quota| *quota > 0),
             // Most answers in several parts.
             range_part: Budget { keys: 3, bytes: 300 },
             members: Rules { strict: options.strict, ..Rules::default() },

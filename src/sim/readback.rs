@@ -10,16 +10,19 @@ use bytes::Bytes;
 
 use super::check::txn::{Asked, Course};
 use super::history::Change;
+use super::room_watch::values;
 use super::world::World;
 use crate::api::{
     Code, Command, Compact, Delete, KeyValue, LeaseRef, Put, Range, RangeResult, Span, Txn, command,
 };
-use crate::base::{Index, LeaseId, Revision};
+use crate::base::{Index, LeaseId, MemberId, Revision};
 
 /// Why something could not be read.
 enum Unreadable {
     /// It was compacted.
     Hidden,
+    /// It happened where there was no room.
+    Refused,
     Wrong(String),
 }
 
@@ -72,8 +75,9 @@ impl World {
             {
                 compacted = revision;
             }
+            let alarm = self.room.alarm_before(index);
             let (lease, ended) = (|id| self.leases.was_there(id, index), |id| self.leases.ended(id, index));
-            let when = When { compacted, last, lease: &lease, ended: &ended };
+            let when = When { compacted, last, alarm, lease: &lease, ended: &ended };
             match happened(&committed.payload, done + 1, &when, &ask) {
                 Ok(revisions) => {
                     for changes in revisions {
@@ -84,6 +88,10 @@ impl World {
                 Err(Unreadable::Hidden) => {
                     blind = true;
                     break;
+                }
+                Err(Unreadable::Refused) => {
+                    let what = format!("member {member} carries out entry {index}, though there is no room");
+                    return self.fail("V41", what);
                 }
                 Err(Unreadable::Wrong(why)) => {
                     return self
@@ -146,11 +154,14 @@ impl World {
             }
             let committed = self.watch.committed[*index as usize - 1].as_ref().expect("it was read back");
             let ask = |span: &Span, revision| self.read_at(member, span, revision);
-            // It made a revision, so neither a compaction nor the want of a lease stopped it.
-            let when = When { compacted: 0, last, lease: &|_| Some(true), ended: &|_| Some(true) };
+            // It made a revision, so neither a compaction nor the want of a lease or of room stopped it.
+            let when =
+                When { compacted: 0, last, alarm: Some(0), lease: &|_| Some(true), ended: &|_| Some(true) };
             match happened(&committed.payload, *revision, &when, &ask) {
                 Ok(now) => *changes = now.into_iter().next().unwrap_or_default(),
-                Err(Unreadable::Hidden) => return Err(format!("member {member} hides revision {revision}")),
+                Err(Unreadable::Hidden | Unreadable::Refused) => {
+                    return Err(format!("member {member} hides revision {revision}"));
+                }
                 Err(Unreadable::Wrong(why)) => {
                     return Err(format!("member {member} cannot be read at revision {revision}: {why}"));
                 }
@@ -186,6 +197,8 @@ struct When<'a> {
     compacted: Revision,
     /// The store's afterwards.
     last: Revision,
+    /// Whose alarm stood, if that is known.
+    alarm: Option<MemberId>,
     /// Whether this lease was there, if that is known.
     lease: &'a dyn Fn(LeaseId) -> Option<bool>,
     /// Whether it ended this lease.
@@ -208,20 +221,28 @@ fn happened(
     ask: &Ask,
 ) -> Result<Vec<Vec<Change>>, Unreadable> {
     let (_, decoded) = command::decode(payload.clone()).map_err(|why| Unreadable::Wrong(why.0))?;
-    let changes = match decoded {
+    let refused = decoded.takes_room() && when.alarm.ok_or(Unreadable::Hidden)? != 0;
+    let changes = match &decoded {
         Command::Put(put) => match put.lease == 0 || when.lease_was_there(put.lease)? {
-            true => was_put(&put, revision, ask)?,
+            true => was_put(put, revision, ask)?,
             false => Vec::new(), // What is there may be of a transaction that put this key and others.
         },
-        Command::Delete(delete) => was_deleted(&delete, revision, ask)?,
-        Command::Txn(txn) => was_done(&txn, revision, when, ask)?,
-        Command::LeaseRevoke { leases, .. } => return ends(&leases, revision, when, ask),
+        Command::Delete(delete) => was_deleted(delete, revision, ask)?,
+        Command::Txn(txn) => was_done(txn, revision, when, ask)?,
+        Command::LeaseRevoke { leases, .. } => return ends(leases, revision, when, ask),
         Command::Publish { .. }
         | Command::Members(_)
         | Command::Compact(_)
         | Command::LeaseGrant { .. }
-        | Command::LeaseCheckpoint { .. } => Vec::new(),
+        | Command::LeaseCheckpoint { .. }
+        | Command::Alarm { .. } => Vec::new(),
     };
+    if refused {
+        // What is there is another entry's, unless it has this one's values.
+        let values = values(&decoded);
+        let its = |change: &Change| change.value.as_ref().is_some_and(|value| values.contains(&&value[..]));
+        return if changes.iter().any(its) { Err(Unreadable::Refused) } else { Ok(Vec::new()) };
+    }
     Ok(if changes.is_empty() { Vec::new() } else { vec![changes] })
 }
 

@@ -374,6 +374,7 @@ impl World {
         }
         self.observe_state(member, before, applied.index);
         self.watch_leases();
+        self.watch_room(member, applied.index);
         self.read_back(member, applied.index);
         let seen = &mut self.watch.seen[member];
         (seen.applied, seen.revision) = (applied.index, revision);

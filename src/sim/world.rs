@@ -12,6 +12,7 @@ use super::options::Options;
 use super::plan::{Action, Entry, Moment, Plan, Trigger};
 use super::readback::Readback;
 use super::report::{Failure, Tally};
+use super::room_watch::RoomWatch;
 use super::trace::Trace;
 use super::watch::Watch;
 use super::watchers::Watchers;
@@ -178,6 +179,7 @@ pub struct World {
     pub(super) watch: Watch,
     pub(super) readback: Readback,
     pub(super) leases: LeaseWatch,
+    pub(super) room: RoomWatch,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
     /// No more faults.
@@ -206,6 +208,7 @@ impl World {
             watch: Watch::new(&options),
             readback: Readback::new(),
             leases: LeaseWatch::new(plan.entries.iter().map(|entry| entry.action.clone())),
+            room: RoomWatch::new(),
             trace,
             tally: Tally::default(),
             calm: false,

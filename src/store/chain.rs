@@ -22,7 +22,7 @@
 use super::LEASES;
 use super::digest::Digest;
 use crate::base::crc::crc32;
-use crate::base::{Revision, Term};
+use crate::base::{MemberId, Revision, Term};
 
 /// The hash of a store to which nothing was applied.
 pub const START: u64 = Digest::new().value();
@@ -50,6 +50,14 @@ pub fn compaction(hash: u64, revision: Revision) -> u64 {
     let mut digest = Digest::resume(hash);
     digest.string(b"compact");
     digest.number(revision);
+    digest.value()
+}
+
+/// Mixes in whose alarm stands from now on.
+pub fn alarm(hash: u64, member: MemberId) -> u64 {
+    let mut digest = Digest::resume(hash);
+    digest.string(b"alarm");
+    digest.number(member);
     digest.value()
 }
 
@@ -81,6 +89,7 @@ mod tests {
         assert_eq!((START, written), (0xbb67_ae85_84ca_a73b, 0x40a1_19b9_bef1_31b4));
         assert_eq!(entry(written, 3, 2), 0xf6a6_68a8_ad68_3382);
         assert_eq!(member(START, b"key", b"record"), 0x45eb_8fbc_dc69_138f);
+        assert_eq!(alarm(START, 3), 0x71a3_8a13_677c_7c12);
         assert_eq!(compaction(START, 2), 0x9a6d_086c_5593_d2a9);
     }
 
@@ -99,6 +108,8 @@ mod tests {
             member(START, b"key", b"value"),
             compaction(START, 1),
             lease(START, b"key", b"value"),
+            alarm(START, 1),
+            alarm(START, 0),
             entry(base, 1, 1),
         ] {
             assert_ne!(base, other);

@@ -393,6 +393,7 @@ impl<D: Disk> Incoming<D> {
                 true => Rev::new(head.compact_revision + 1, 0),
                 false => head.swept,
             },
+            alarm: if planted::on("snapshot-forgets-the-alarm") { 0 } else { head.alarm },
             hash: head.hash,
         }
     }

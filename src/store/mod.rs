@@ -31,8 +31,9 @@
 //! - An error of the tree in the middle of an apply leaves a store that holds half of an entry. It refuses every
 //!   further apply and checkpoint, so the half never reaches the file; the member must stop.
 //!
-//! Quotas are not decided here. They are settings of a member and may differ; a decision in apply that rests on
-//! one would split the cluster. The member that proposes a write asks [`Store::bytes_in_use`] before.
+//! Quotas are not measured here. They are settings of a member and may differ, as do the bytes that it uses; a decision in
+//! apply that rests on one would split the cluster. Who leads measures ([`Store::bytes_in_use`]), and says so by an entry:
+//! while an *alarm* stands, apply refuses puts, on every member alike.
 //!
 //! Leases are two more roots: which there are, and which keys are attached to each ([`lease`](mod@lease)).
 //!
@@ -208,6 +209,11 @@ impl<D: Disk> Store<D> {
         self.state.compact_revision
     }
 
+    /// Members whose alarm stands: there is no room, and puts are refused. One at most, in this version.
+    pub fn alarms(&self) -> Vec<MemberId> {
+        (self.state.alarm != 0).then_some(self.state.alarm).into_iter().collect()
+    }
+
     /// All members of the cluster, by id.
     pub fn members(&self) -> &[Member] {
         &self.members
@@ -257,6 +263,21 @@ impl<D: Disk> Store<D> {
         }
         self.record_state();
         self.tree.begin_checkpoint()
+    }
+
+    /// Whether much of the file is free, so that pages at its end may find room further down.
+    pub fn is_loose(&self) -> bool {
+        self.tree.is_loose()
+    }
+
+    /// Moves up to so many pages there; none, if there is nothing to gain. The checkpoints that follow give the room back.
+    pub fn move_tail(&mut self, pages_max: usize) -> Result<usize> {
+        self.tree.move_tail(pages_max)
+    }
+
+    /// Whether a checkpoint would give room back although nothing has changed.
+    pub fn owes_space(&self) -> bool {
+        self.tree.owes_space()
     }
 
     /// Whether a checkpoint that failed for want of room may be tried again: not if it was the sync that failed.

@@ -19,13 +19,13 @@ use crate::base::codec::Short;
 use crate::base::crc::crc32_from;
 use crate::base::limits::{ENTRY_BYTES_MAX, KEY_BYTES_MAX};
 use crate::base::planted;
-use crate::base::{ClusterId, EntryId, Error, Reader, Result, Revision, Writer};
+use crate::base::{ClusterId, EntryId, Error, MemberId, Reader, Result, Revision, Writer};
 use crate::btree::{Cursor, View};
 use crate::io::Disk;
 
 pub const MAGIC: [u8; 8] = *b"PAWLSNAP";
 /// Versions 1 to 3 carried other heads or cells; no release wrote them.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The checksum in front of a chunk.
 pub const CHUNK_HEAD_BYTES: usize = 4;
 const CHUNK_BYTES_MIN: usize = 64;
@@ -41,9 +41,10 @@ pub struct Head {
     pub hash: u64,
     /// How far the sender had swept: the receiver goes on from there, too.
     pub swept: Rev,
+    pub alarm: MemberId,
 }
 
-pub const HEAD_BYTES: usize = 72;
+pub const HEAD_BYTES: usize = 80;
 
 /// In place of a root's number: the last item.
 pub const END: u8 = 0xff;
@@ -86,6 +87,7 @@ impl Head {
         out.put_u64_le(self.hash);
         out.put_u64_le(self.swept.main);
         out.put_u32_le(self.swept.sub);
+        out.put_u64_le(self.alarm);
         assert!(out.is_empty(), "the fields fill the head");
         bytes
     }
@@ -98,7 +100,8 @@ impl Head {
             let applied = EntryId::new(reader.u64()?, reader.u64()?);
             let (revision, compact_revision, hash) = (reader.u64()?, reader.u64()?, reader.u64()?);
             let swept = Rev::new(reader.u64()?, reader.u32()?);
-            Ok((magic, version, Head { cluster, applied, revision, compact_revision, hash, swept }))
+            let alarm = reader.u64()?;
+            Ok((magic, version, Head { cluster, applied, revision, compact_revision, hash, swept, alarm }))
         };
         let (magic, version, head) = fields().expect("the head is of this length");
         if magic != MAGIC {
@@ -318,6 +321,7 @@ impl<D: Disk> Store<D> {
             compact_revision: self.state.compact_revision,
             hash: self.state.hash,
             swept: self.state.swept,
+            alarm: self.state.alarm,
         };
         let mut pending = BytesMut::new();
         pending.put_slice(&head.encode());
@@ -336,14 +340,14 @@ impl<D: Disk> Store<D> {
         self.tree.unpin(snapshot.cells.view);
     }
 
-    /// A digest of the replicated content: every version that can be read, the members, the revision and the compact
-    /// revision. Equal on all members that have applied the same entries; what belongs to one member (its id, the
+    /// A digest of the replicated content: every version that can be read, the members, the revision, the compact
+    /// revision and the alarm. Equal on all members that have applied the same entries; what belongs to one member (its id, the
     /// layout of its pages, what it has not swept yet) and the applied index, which a no-op moves, are not part of it.
     /// Reads everything.
     pub fn content_hash(&self) -> Result<u64> {
         let mut digest = Digest::new();
-        let State { identity: Identity { cluster, .. }, revision, compact_revision, .. } = self.state;
-        for number in [cluster, revision, compact_revision] {
+        let State { identity: Identity { cluster, .. }, revision, compact_revision, alarm, .. } = self.state;
+        for number in [cluster, revision, compact_revision, alarm] {
             digest.number(number);
         }
         let may_hold_garbage = self.sweep_due() && !planted::on("store-digest-sees-garbage");

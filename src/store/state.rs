@@ -22,7 +22,7 @@ pub struct Identity {
 ///
 /// ```text
 /// version u16 | phase u16 | swept sub u32 | cluster u64 | member u64 | applied term u64 | applied index u64 |
-/// revision u64 | compact revision u64 | state hash u64 | swept main u64
+/// revision u64 | compact revision u64 | state hash u64 | swept main u64 | alarm u64
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
@@ -36,6 +36,8 @@ pub struct State {
     /// How far this member has swept: what the compact revision made superfluous and that a change before this one tells
     /// of is gone ([`super::compact`]).
     pub swept: Rev,
+    /// The member that had no room for more: puts are refused. 0: there is room.
+    pub alarm: MemberId,
     /// The chain over what every entry up to `applied` did ([`super::chain`]).
     pub hash: u64,
 }
@@ -49,12 +51,12 @@ pub enum Phase {
     Diverged,
 }
 
-/// Versions 1 to 3 had other records; no release wrote them.
-const VERSION: u16 = 4;
+/// Versions 1 to 4 had other records; no release wrote them.
+const VERSION: u16 = 5;
 const FILLING: u16 = 1;
 const COMPLETE: u16 = 2;
 const DIVERGED: u16 = 3;
-const STATE_BYTES: usize = 72;
+const STATE_BYTES: usize = 80;
 const _: () = assert!(STATE_BYTES <= USER_BYTES_MAX);
 
 /// The revision of a store in which nothing was ever written: etcd's.
@@ -69,6 +71,7 @@ impl State {
             revision: FIRST_REVISION,
             compact_revision: 0,
             swept: Rev::default(),
+            alarm: 0,
             hash: chain::START,
         }
     }
@@ -95,6 +98,7 @@ impl State {
         out.put_u64_le(self.compact_revision);
         out.put_u64_le(self.hash);
         out.put_u64_le(swept.main);
+        out.put_u64_le(self.alarm);
         assert!(out.is_empty(), "the fields fill the record");
         bytes
     }
@@ -115,22 +119,23 @@ impl State {
             )));
         }
         if record.len() != STATE_BYTES {
-            return Err(damaged(format!("{} bytes", record.len()), "72 bytes"));
+            return Err(damaged(format!("{} bytes", record.len()), "80 bytes"));
         }
         let mut reader = Reader::new(record);
         let mut fields = || -> Result<_, crate::base::codec::Short> {
             let head = (reader.u16()?, reader.u16()?, reader.u32()?);
             let identity = Identity { cluster: reader.u64()?, member: reader.u64()? };
             let applied = EntryId::new(reader.u64()?, reader.u64()?);
-            Ok((head, identity, applied, [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?]))
+            let numbers = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+            Ok((head, identity, applied, numbers))
         };
-        let ((version, phase, swept_sub), identity, applied, numbers) = fields().expect("72 bytes are there");
-        let [revision, compact_revision, hash, swept_main] = numbers;
+        let ((version, phase, swept_sub), identity, applied, numbers) = fields().expect("80 bytes are there");
+        let [revision, compact_revision, hash, swept_main, alarm] = numbers;
         let phase = match (version, phase) {
             (VERSION, FILLING) => Phase::Filling,
             (VERSION, COMPLETE) => Phase::Complete,
             (VERSION, DIVERGED) => Phase::Diverged,
-            other => return Err(damaged(format!("{other:?}"), "version 4, phase 1 to 3")),
+            other => return Err(damaged(format!("{other:?}"), "version 5, phase 1 to 3")),
         };
         if revision < FIRST_REVISION || compact_revision > revision {
             return Err(damaged(
@@ -143,7 +148,7 @@ impl State {
             let expected = format!("{compact_revision}, the compact revision, at most");
             return Err(damaged(format!("swept to {swept}"), &expected));
         }
-        Ok(State { phase, identity, applied, revision, compact_revision, swept, hash })
+        Ok(State { phase, identity, applied, revision, compact_revision, swept, alarm, hash })
     }
 }
 
@@ -159,6 +164,7 @@ mod tests {
             revision: 5,
             compact_revision: 2,
             swept: Rev::new(1, 7),
+            alarm: 8,
             hash: 6,
         }
     }
@@ -169,9 +175,9 @@ mod tests {
         let hex: String = example().encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "0400020007000000\
+            "0500020007000000\
              1100000000000000220000000000000003000000000000000400000000000000\
-             0500000000000000020000000000000006000000000000000100000000000000"
+             05000000000000000200000000000000060000000000000001000000000000000800000000000000"
         );
     }
 
@@ -184,12 +190,12 @@ mod tests {
             bytes[at] = byte;
             State::decode(path, &bytes).unwrap_err().to_string()
         };
-        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 4: upgrade it");
+        assert_eq!(altered(0, 9), "tree is a store of format 9; this program knows 5: upgrade it");
         assert!(altered(0, 3).contains("no release wrote that"));
         for (at, byte) in [(0, 0), (2, 4), (40, 0), (48, 6), (64, 4)] {
             assert!(altered(at, byte).contains("is damaged"), "byte {at} = {byte}");
         }
-        assert!(State::decode(path, &example().encode()[..71]).is_err());
+        assert!(State::decode(path, &example().encode()[..79]).is_err());
         assert!(State::decode(path, b"").is_err());
     }
 }

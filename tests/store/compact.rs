@@ -3,7 +3,7 @@
 use super::model::Model;
 use super::snapshot::{install, send};
 use super::*;
-use pawl::api::{Code, Range};
+use pawl::api::{Code, Fault, Range};
 use pawl::base::Rng;
 
 pub fn compact(revision: u64) -> Command {
@@ -217,4 +217,34 @@ fn a_sweep_goes_on_after_a_restart_and_at_a_member_that_takes_a_snapshot() {
         assert_eq!(content(store), hash);
     }
     assert_eq!(changes(&target, &mut received), 20 + 51);
+}
+
+/// Whoever leads measures and says so by an entry; apply looks at nothing but that.
+#[test]
+fn while_an_alarm_stands_puts_are_refused_and_deletes_are_not() {
+    let disk = disk();
+    let mut store = new_store(&disk, 4096);
+    let alarm = |member, raised| Command::Alarm { member, raised };
+    apply(&mut store, &put("k", "v2"));
+    let hash = content(&store);
+    assert_eq!(apply(&mut store, &alarm(7, true)), Body::Alarms(vec![7]));
+    assert_eq!(apply(&mut store, &alarm(8, true)), Body::Alarms(vec![7]), "it stands already");
+    assert_ne!(content(&store).0, hash.0);
+    for key in ["k", "new"] {
+        let fault = Fault::no_space();
+        assert_eq!(apply(&mut store, &put(key, "v")), Body::Fault(fault));
+    }
+    assert_eq!(apply(&mut store, &delete(Span::Key("k".into()))), {
+        Body::Delete { revision: 3, deleted: 1, previous: Vec::new() }
+    });
+    assert_eq!(apply(&mut store, &compact(3)), Body::Compacted { revision: 3 });
+    checkpoint(&mut store);
+    let target = super::disk();
+    let identity = Identity { member: 2, ..IDENTITY };
+    let received = install(&target, identity, options(512), &send(&mut store, 700));
+    let mut store = Store::open(&disk.point().kill_image(), path()).unwrap();
+    assert_eq!((store.alarms(), received.alarms()), (vec![7], vec![7]));
+    assert_eq!(apply(&mut store, &alarm(0, false)), Body::Alarms(vec![7]));
+    assert_eq!(apply(&mut store, &alarm(0, false)), Body::Alarms(vec![]));
+    assert_eq!(apply(&mut store, &put("k", "v4")), Body::Put { revision: 4, previous: None });
 }

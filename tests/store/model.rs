@@ -30,6 +30,7 @@ pub struct Lease {
 pub struct Model {
     pub revision: u64,
     pub compacted: u64,
+    alarm: Option<u64>,
     /// Oldest version first.
     keys: BTreeMap<Bytes, Vec<Version>>,
     pub members: BTreeMap<u64, Member>,
@@ -40,12 +41,28 @@ pub struct Model {
     pub leases: BTreeMap<i64, Lease>,
 }
 
+fn wants_room(command: &Command) -> bool {
+    fn holds_a_put(txn: &Txn) -> bool {
+        txn.success.iter().chain(&txn.failure).any(|op| match op {
+            Op::Put(_) => true,
+            Op::Txn(txn) => holds_a_put(txn),
+            _ => false,
+        })
+    }
+    match command {
+        Command::Put(_) | Command::LeaseGrant { .. } => true,
+        Command::Txn(txn) => holds_a_put(txn),
+        _ => false,
+    }
+}
+
 impl Model {
     pub fn new(members: &[Member]) -> Model {
         let members = members.iter().map(|member| (member.id, member.clone())).collect();
         Model {
             revision: 1,
             compacted: 0,
+            alarm: None,
             keys: BTreeMap::new(),
             members,
             removed: BTreeSet::new(),
@@ -56,6 +73,9 @@ impl Model {
     }
 
     pub fn apply(&mut self, entry: EntryId, command: &Command) -> Body {
+        if self.alarm.is_some() && wants_room(command) {
+            return Body::Fault(Fault::no_space());
+        }
         match command {
             Command::LeaseGrant { id, ttl_s } => self.grant(entry, *id, *ttl_s),
             Command::LeaseRevoke { term, leases } => self.revoke(entry, *term, leases),
@@ -83,6 +103,11 @@ impl Model {
             },
             Command::Members(change) => self.change_members(change),
             Command::Compact(compact) => self.compact(compact.revision),
+            Command::Alarm { member, raised } => {
+                let before = self.alarm;
+                self.alarm = if *raised { before.or(Some(*member)) } else { None };
+                Body::Alarms((if *raised { self.alarm } else { before }).into_iter().collect())
+            }
         }
     }
 

@@ -367,7 +367,16 @@ pub fn random_put(rng: &mut Rng) -> Put {
 }
 
 fn random_command(rng: &mut Rng, revision: u64) -> Command {
-    match rng.below(26) {
+    match rng.below(104) {
+        // Rare, and soon over: otherwise nothing would grow.
+        100 => Command::Alarm { member: rng.between(1, 3), raised: true },
+        101.. => Command::Alarm { member: 0, raised: false },
+        drawn => random_change_of_keys(rng, revision, drawn % 26),
+    }
+}
+
+fn random_change_of_keys(rng: &mut Rng, revision: u64, drawn: u64) -> Command {
+    match drawn {
         // Mostly a little behind the last one; now and then what is refused.
         21 => {
             let back = if rng.one_in(4) { rng.below(revision + 1) } else { rng.below(20) };

@@ -183,7 +183,7 @@ fn damaged_streams_leave_the_old_store() {
 fn a_sender_that_skips_a_cell_is_found_out_by_the_end() {
     let (_disk, mut store) = filled(4096, 20);
     let stream: Vec<u8> = send(&mut store, 10_000).iter().flat_map(|chunk| chunk[4..].to_vec()).collect();
-    let head = 72;
+    let head = 80;
     let cell = 10 + u32::from_le_bytes(stream[head + 2..head + 6].try_into().unwrap()) as usize;
     let value_at = head + cell - 4;
     let cell = cell + u32::from_le_bytes(stream[value_at..value_at + 4].try_into().unwrap()) as usize;

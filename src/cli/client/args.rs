@@ -109,6 +109,11 @@ pub enum Command {
     /// Grants, renews, ends and shows leases
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Lease(Lease),
+    /// Shows or ends alarms: while there is no room, puts are refused
+    #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
+    Alarm(Alarm),
+    /// Gives free room of each server's file back to its file system
+    Defrag(Defrag),
     /// Holds a lock while a command runs, or until it is interrupted
     #[command(long_about = LOCK)]
     Lock(Lock),
@@ -294,6 +299,30 @@ pub struct Watch {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum Alarm {
+    /// Lists the alarms that stand
+    List(NoWords),
+    /// Ends all alarms
+    Disarm(NoWords),
+}
+
+/// Words that etcdctl refuses.
+#[derive(Debug, Args)]
+pub struct NoWords {
+    #[arg(hide = true)]
+    pub words: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Defrag {
+    /// Ask every member of the cluster
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub cluster: Option<bool>,
+    #[command(flatten)]
+    rest: Rest,
+}
+
+#[derive(Debug, Subcommand)]
 pub enum Lease {
     /// A new lease of so many seconds
     Grant(LeaseWords),
@@ -436,18 +465,8 @@ pub enum EndpointCommand {
 }
 
 /// What etcdctl has and this client has not yet.
-const NOT_YET: &[&str] = &[
-    "alarm",
-    "auth",
-    "check",
-    "completion",
-    "defrag",
-    "downgrade",
-    "make-mirror",
-    "role",
-    "snapshot",
-    "user",
-];
+const NOT_YET: &[&str] =
+    &["auth", "check", "completion", "downgrade", "make-mirror", "role", "snapshot", "user"];
 
 /// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
 #[derive(Debug)]

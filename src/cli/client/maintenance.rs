@@ -1,9 +1,9 @@
-//! `compaction`.
+//! `compaction`, `defrag` and `alarm`.
 
-use super::args::Compaction;
+use super::args::{Alarm, Compaction, Defrag};
 use super::session::Question;
-use super::{Client, Failure, known, reply};
-use crate::cli::Console;
+use super::{Client, Failure, known, reply, words};
+use crate::cli::{Console, output};
 
 impl Client<'_> {
     pub(super) fn compact(&self, compaction: &Compaction, console: &mut Console) -> Result<(), Failure> {
@@ -26,6 +26,50 @@ impl Client<'_> {
         let (_, reply) = self.ask(&Question::write(words))?;
         known(reply::ok(&reply), "COMPACT")?;
         console.print(format!("compacted revision {revision}\n").as_bytes());
+        Ok(())
+    }
+
+    pub(super) fn defrag(&self, defrag: &Defrag, console: &mut Console) -> Result<(), Failure> {
+        let mut failed = false;
+        for endpoint in self.endpoints(defrag.cluster)? {
+            let asked = self.ask_now(&endpoint, &Question::read(words(&["DEFRAG"])));
+            match asked.and_then(|(_, reply)| known(reply::ok(&reply), "DEFRAG")) {
+                Ok(()) => {
+                    let line = format!("Finished defragmenting etcd member[{endpoint}]\n");
+                    console.print(line.as_bytes());
+                }
+                Err(failure) => {
+                    console.complain(&format!("Failed to defragment etcd member[{endpoint}] ({failure})"));
+                    failed = true;
+                }
+            }
+        }
+        if failed { Err(Failure::Told) } else { Ok(()) }
+    }
+
+    /// What etcdctl calls a server's error where alarms stand; empty if none do.
+    pub(super) fn active_alarms(&self, endpoint: &String) -> String {
+        let asked = self.ask_now(endpoint, &Question::read(words(&["ALARM", "LIST"])));
+        match asked.and_then(|(_, reply)| known(reply::alarms(&reply), "ALARM")) {
+            Ok(members) if members.is_empty() => String::new(),
+            Ok(members) => format!("Active Alarm(s): {}", "NOSPACE ".repeat(members.len())),
+            Err(_) => "Unable to fetch the alarm list".into(),
+        }
+    }
+
+    pub(super) fn alarm(&self, alarm: &Alarm, console: &mut Console) -> Result<(), Failure> {
+        let (verb, given, ended) = match alarm {
+            Alarm::List(given) => ("LIST", given, false),
+            Alarm::Disarm(given) => ("DISARM", given, true),
+        };
+        if !given.words.is_empty() {
+            let verb = verb.to_lowercase();
+            return Err(Failure::BadArguments(format!("alarm {verb} command accepts no arguments")));
+        }
+        // Ending what has ended changes nothing.
+        let (header, reply) = self.ask(&Question::read(words(&["ALARM", verb])))?;
+        let members = known(reply::alarms(&reply), "ALARM")?;
+        console.print(&output::alarms(&header, &members, ended, self.options.format)?);
         Ok(())
     }
 }

@@ -196,6 +196,8 @@ impl Client<'_> {
             Command::Member(change) => return self.change_members(change, console),
             Command::Compaction(compaction) => return self.compact(compaction, console),
             Command::Lease(lease) => return self.lease(lease, console),
+            Command::Alarm(alarm) => return self.alarm(alarm, console),
+            Command::Defrag(defrag) => return self.defrag(defrag, console),
             Command::Lock(lock) => return self.lock(lock, console),
             Command::Elect(elect) => return self.elect(elect, console),
             Command::MoveLeader(id) => return self.move_leader(id, console),
@@ -223,16 +225,21 @@ impl Client<'_> {
         Ok((header, known(reply::members(&reply), "MEMBER LIST")?))
     }
 
+    /// Those that were named, or those of all members.
+    fn endpoints(&self, cluster: Option<bool>) -> Result<Vec<String>, Failure> {
+        Ok(if cluster == Some(true) {
+            self.members()?.1.into_iter().flat_map(|member| member.client_urls).collect()
+        } else {
+            self.options.endpoints.clone()
+        })
+    }
+
     fn endpoint(
         &self,
         Endpoint { cluster, command }: &Endpoint,
         console: &mut Console,
     ) -> Result<(), Failure> {
-        let endpoints = if *cluster == Some(true) {
-            self.members()?.1.into_iter().flat_map(|member| member.client_urls).collect()
-        } else {
-            self.options.endpoints.clone()
-        };
+        let endpoints = self.endpoints(*cluster)?;
         match command {
             EndpointCommand::Status(_) => self.status(&endpoints, console),
             EndpointCommand::Health(_) => self.health(&endpoints, console),
@@ -266,7 +273,7 @@ impl Client<'_> {
     }
 
     /// A server is healthy when a linearizable read through it succeeds, whatever it finds: that takes a
-    /// leader and a quorum behind it.
+    /// leader and a quorum behind it. And when no alarm stands.
     fn health(&self, endpoints: &[String], console: &mut Console) -> Result<(), Failure> {
         let question = Question::read(words(&["RANGE", "health", "KEYS"]));
         let found: Vec<EndpointHealth> = endpoints
@@ -274,7 +281,7 @@ impl Client<'_> {
             .map(|endpoint| {
                 let began = OsClock.now();
                 let error = match self.ask_now(endpoint, &question) {
-                    Ok(_) => String::new(),
+                    Ok(_) => self.active_alarms(endpoint),
                     // In etcdctl's words; what is behind them, which etcdctl logs, is a line before.
                     Err(failure) => match failure.cause() {
                         Some(cause) => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::api::event::Encodings;
 use crate::api::{Event, EventKind, KeyValue, LeaseTime, Member, RangeResult, Status};
-use crate::base::{LeaseId, Revision};
+use crate::base::{LeaseId, MemberId, Revision};
 use crate::cli::output::Done;
 use crate::cli::resp::Value;
 
@@ -248,6 +248,14 @@ pub fn leases(reply: &Value) -> Option<Vec<LeaseId>> {
         Value::Array(ids) => ids.iter().map(lease_id).collect(),
         _ => None,
     }
+}
+
+/// Members whose alarm for want of room stands. Others are passed over: this client does not know them.
+pub fn alarms(reply: &Value) -> Option<Vec<MemberId>> {
+    let Value::Array(items) = reply else { return None };
+    let maps: Vec<Map> = items.iter().map(Map::new).collect::<Option<_>>()?;
+    let full = maps.iter().filter(|map| map.text("alarm").as_deref() == Some("NOSPACE"));
+    full.map(|map| map.number("member_id")).collect()
 }
 
 /// `[key, revision]`

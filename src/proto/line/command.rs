@@ -93,6 +93,9 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
             let physical = last_options(call, first + 1)?.has(Opt::Physical);
             (Request::Compact(Compact { revision, physical }), Shape::Ok)
         }
+        Run::AlarmList => (Request::AlarmList, Shape::Alarms),
+        Run::AlarmDisarm => (Request::AlarmDisarm, Shape::Alarms),
+        Run::Defrag => (Request::Defrag, Shape::Ok),
         Run::DbSize => {
             let mut range = Range::new(Span::Prefix(bytes::Bytes::new()));
             range.count_only = true;

@@ -9,6 +9,7 @@ use crate::api::{
     Body, Event, EventKind, Header, KeyValue, LeaseAnswer, Member, RangeHead, RangePart, RangeResult, Status,
     TxnResult,
 };
+use crate::base::MemberId;
 
 /// What the asker expects to see of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub enum Shape {
     Revision,
     /// PUT PREV: `[revision, previous kv or null]`.
     PutPrevious,
-    /// SET, COMPACT, UNLOCK, MOVELEADER, ...: `OK`.
+    /// SET, COMPACT, DEFRAG, UNLOCK, MOVELEADER, ...: `OK`.
     Ok,
     /// GET: the value or null.
     Value,
@@ -47,6 +48,8 @@ pub enum Shape {
     Members,
     /// MEMBER ADD: `member, members`.
     MemberAdded,
+    /// ALARM.
+    Alarms,
     /// INFO.
     Info(Sections),
     /// `mntr` and `stat`, typed: text that is no RESP.
@@ -91,6 +94,7 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
             Body::Put { .. }
             | Body::Delete { .. }
             | Body::Compacted { .. }
+            | Body::Defragmented
             | Body::Lease(LeaseAnswer::Revoked { .. })
             | Body::LeaderMoved,
         ) => resp.simple("OK"),
@@ -130,6 +134,7 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
         (Shape::Txn(shape), Body::Txn(result)) => txn(shape, result, info, resp),
         (Shape::Status, Body::Status(found)) => status(found, resp),
         (Shape::Members, Body::Members(all)) => members(all, resp),
+        (Shape::Alarms, Body::Alarms(all)) => alarms(all, resp),
         (Shape::Info(sections), Body::Status(status)) => {
             resp.text(&info::info(status, info, *sections));
         }
@@ -252,6 +257,17 @@ fn members(members: &[Member], resp: &mut Resp<'_>) {
     resp.array(members.len());
     for one in members {
         member(one, resp);
+    }
+}
+
+fn alarms(members: &[MemberId], resp: &mut Resp<'_>) {
+    resp.array(members.len());
+    for &member in members {
+        resp.map(2);
+        resp.text("member_id");
+        resp.id(member);
+        resp.text("alarm");
+        resp.text("NOSPACE");
     }
 }
 

@@ -41,6 +41,9 @@ pub enum Run {
     Set,
     Txn,
     Compact,
+    Defrag,
+    AlarmList,
+    AlarmDisarm,
     Exists,
     DbSize,
     LeaseGrant,
@@ -234,6 +237,16 @@ const fn container(
 /// Sorted by name.
 pub static COMMANDS: &[Spec] = &[
     container(
+        "ALARM",
+        Run::Container,
+        Cluster,
+        "Alarms: while there is no room, puts are refused.",
+        &[
+            other("DISARM", Run::AlarmDisarm, Cluster, &[], "Ends all alarms, and answers which there were."),
+            other("LIST", Run::AlarmList, Cluster, &[], "The alarms that stand."),
+        ],
+    ),
+    container(
         "CLIENT",
         Run::Container,
         Session,
@@ -291,6 +304,7 @@ pub static COMMANDS: &[Spec] = &[
         )],
     ),
     data("DBSIZE", Run::DbSize, READ, NO_KEY, &[], "How many keys there are."),
+    other("DEFRAG", Run::Defrag, Cluster, &[], "Gives free room of this member back to the file system now."),
     data(
         "DEL",
         Run::Del,
@@ -598,9 +612,7 @@ pub const BY: &[&str] = &["KEY", "VERSION", "CREATE", "MOD", "VALUE"];
 /// Commands that the protocol has and this version does not, or that clients of Redis try; with what to say.
 /// Sorted by name.
 pub static ABSENT: &[(&str, &str)] = &[
-    ("ALARM", NOT_YET),
     ("AUTH", "authentication is not in this version of Pawl: every client may do everything"),
-    ("DEFRAG", "there is no stop-the-world defragmentation: space is given back while running"),
     ("DISCARD", NO_MULTI),
     ("ELECTION OBSERVE", NOT_YET),
     ("EXEC", NO_MULTI),

@@ -330,6 +330,34 @@ impl Client {
         }
     }
 
+    /// Of the store.
+    pub fn revision(&mut self, timeout: Duration) -> Result<u64> {
+        match self {
+            Client::Resp { wire, port, open } => {
+                with_open(*wire, *port, open, timeout, |c| c.revision(timeout))
+            }
+            Client::Etcd(c) => within(timeout, c.revision()),
+        }
+    }
+
+    pub fn grant(&mut self, id: u64, ttl_s: u64, timeout: Duration) -> Result<()> {
+        match self {
+            Client::Resp { wire, port, open } => {
+                with_open(*wire, *port, open, timeout, |c| c.grant(id, ttl_s, timeout))
+            }
+            Client::Etcd(c) => within(timeout, c.grant(id, ttl_s)),
+        }
+    }
+
+    pub fn compact(&mut self, revision: u64, timeout: Duration) -> Result<()> {
+        match self {
+            Client::Resp { wire, port, open } => {
+                with_open(*wire, *port, open, timeout, |c| c.compact(revision, timeout))
+            }
+            Client::Etcd(c) => within(timeout, c.compact(revision)),
+        }
+    }
+
     /// Asks the leader to hand over to this member.
     pub fn move_leader(&mut self, to: u64, timeout: Duration) -> Result<()> {
         match self {

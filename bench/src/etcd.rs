@@ -4,6 +4,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -38,6 +41,10 @@ pub struct PutResponse {
 pub struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub range_end: Vec<u8>,
+    #[prost(bool, tag = "9")]
+    pub count_only: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -54,6 +61,100 @@ pub struct RangeResponse {
     pub header: Option<Header>,
     #[prost(message, repeated, tag = "2")]
     pub kvs: Vec<KeyValue>,
+    #[prost(int64, tag = "4")]
+    pub count: i64,
+}
+
+/// That the version of `key` is greater than `version`: result 1, target 0.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Compare {
+    #[prost(int32, tag = "1")]
+    pub result: i32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub key: Vec<u8>,
+    #[prost(int64, optional, tag = "4")]
+    pub version: Option<i64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RequestOp {
+    #[prost(message, optional, tag = "2")]
+    pub put: Option<PutRequest>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TxnRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub compare: Vec<Compare>,
+    #[prost(message, repeated, tag = "2")]
+    pub success: Vec<RequestOp>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TxnResponse {
+    #[prost(bool, tag = "2")]
+    pub succeeded: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CompactionRequest {
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CompactionResponse {
+    #[prost(message, optional, tag = "1")]
+    pub header: Option<Header>,
+}
+
+/// Also the answer, and that to a renewal.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LeaseGrantRequest {
+    #[prost(int64, tag = "1")]
+    pub ttl: i64,
+    #[prost(int64, tag = "2")]
+    pub id: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LeaseKeepAliveRequest {
+    #[prost(int64, tag = "1")]
+    pub id: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LeaseResponse {
+    #[prost(int64, tag = "2")]
+    pub id: i64,
+    #[prost(int64, tag = "3")]
+    pub ttl: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WatchCreateRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub key: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WatchRequest {
+    #[prost(message, optional, tag = "1")]
+    pub create: Option<WatchCreateRequest>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Event {
+    #[prost(message, optional, tag = "2")]
+    pub kv: Option<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WatchResponse {
+    #[prost(bool, tag = "3")]
+    pub created: bool,
+    #[prost(message, repeated, tag = "11")]
+    pub events: Vec<Event>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -99,7 +200,8 @@ impl EtcdClient {
     pub fn new(port: u16) -> EtcdClient {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).expect("a valid address");
         let _inside = runtime().enter();
-        EtcdClient { grpc: Grpc::new(endpoint.tcp_nodelay(true).connect_lazy()) }
+        let grpc = Grpc::new(endpoint.tcp_nodelay(true).connect_lazy());
+        EtcdClient { grpc: grpc.max_decoding_message_size(usize::MAX) }
     }
 
     async fn call<Q, A>(&mut self, path: &'static str, request: Q) -> Result<A>
@@ -120,8 +222,65 @@ impl EtcdClient {
 
     /// A linearizable read.
     pub async fn get(&mut self, key: Vec<u8>) -> Result<Option<Vec<u8>>> {
-        let mut found: RangeResponse = self.call("/etcdserverpb.KV/Range", RangeRequest { key }).await?;
+        let request = RangeRequest { key, ..RangeRequest::default() };
+        let mut found: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
         Ok(found.kvs.pop().map(|kv| kv.value))
+    }
+
+    /// A linearizable read of the keys from the first to before the second; how many there were.
+    pub async fn range(&mut self, [key, range_end]: [Vec<u8>; 2]) -> Result<u64> {
+        let request = RangeRequest { key, range_end, count_only: false };
+        let found: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
+        Ok(found.kvs.len() as u64)
+    }
+
+    /// Of all keys; linearizable.
+    pub async fn count(&mut self) -> Result<u64> {
+        let request = RangeRequest { key: vec![0], range_end: vec![0], count_only: true };
+        let found: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
+        Ok(found.count as u64)
+    }
+
+    /// A compare that holds, and a put.
+    pub async fn txn(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+        let compare = Compare { result: 1, key: key.clone(), version: Some(-1) };
+        let put = RequestOp { put: Some(PutRequest { key, value }) };
+        let request = TxnRequest { compare: vec![compare], success: vec![put] };
+        let done: TxnResponse = self.call("/etcdserverpb.KV/Txn", request).await?;
+        if done.succeeded { Ok(()) } else { Err("a compare that holds failed".into()) }
+    }
+
+    pub async fn compact(&mut self, revision: u64) -> Result<()> {
+        let request = CompactionRequest { revision: revision as i64 };
+        let _: CompactionResponse = self.call("/etcdserverpb.KV/Compact", request).await?;
+        Ok(())
+    }
+
+    /// The store's revision.
+    pub async fn revision(&mut self) -> Result<u64> {
+        let request = RangeRequest { key: vec![0], ..RangeRequest::default() };
+        let found: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
+        Ok(found.header.unwrap_or_default().revision as u64)
+    }
+
+    pub async fn grant(&mut self, id: u64, ttl_s: u64) -> Result<()> {
+        let request = LeaseGrantRequest { ttl: ttl_s as i64, id: id as i64 };
+        let _: LeaseResponse = self.call("/etcdserverpb.Lease/LeaseGrant", request).await?;
+        Ok(())
+    }
+
+    /// A call whose requests come one by one, and whose answers too. The first request must be there: etcd answers nothing
+    /// before.
+    pub async fn streaming<Q, A>(&mut self, path: &'static str, requests: Receiver<Q>) -> Result<Streaming<A>>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        self.grpc.ready().await?;
+        let codec = ProstCodec::<Q, A>::default();
+        let path = PathAndQuery::from_static(path);
+        let requests = tonic::Request::new(ReceiverStream::new(requests));
+        Ok(self.grpc.streaming(requests, path, codec).await?.into_inner())
     }
 
     /// The member's own id and its leader's.
@@ -175,14 +334,29 @@ async fn one_client(
     let mut keys = plan.keys_of(number);
     let value = plan.value();
     let mut errors_in_a_row = 0;
-    while let Some(key) = keys.next_key() {
+    let mut renewals = Renewals::new(number as u64 + 1);
+    loop {
         let sent = Instant::now();
         if plan.total.is_none() && sent >= end {
             break;
         }
         let done = match plan.kind {
-            Kind::Put => client.put(key.to_vec(), value.clone()).await,
-            Kind::Get => client.get(key.to_vec()).await.map(|_| ()),
+            Kind::KeepAlive => renewals.next(&mut client).await,
+            Kind::Count => client.count().await.map(|_| ()),
+            Kind::Range(length) => {
+                let range = keys.next_range().map(|key| key.to_vec());
+                client.range(range).await.and_then(|found| {
+                    if found == length { Ok(()) } else { Err(format!("{found} keys of {length}").into()) }
+                })
+            }
+            Kind::Put | Kind::Get | Kind::Txn => {
+                let Some(key) = keys.next_key().map(|key| key.to_vec()) else { break };
+                match plan.kind {
+                    Kind::Put => client.put(key, value.clone()).await,
+                    Kind::Txn => client.txn(key, value.clone()).await,
+                    _ => client.get(key).await.map(|_| ()),
+                }
+            }
         };
         let now = Instant::now();
         let counted = plan.total.is_some() || (now >= measure_from && now < end);
@@ -204,4 +378,58 @@ async fn one_client(
         }
     }
     Ok(outcome)
+}
+
+/// Renewals of one lease, one at a time, all over one stream.
+struct Renewals {
+    lease: i64,
+    open: Option<(Sender<LeaseKeepAliveRequest>, Streaming<LeaseResponse>)>,
+}
+
+impl Renewals {
+    fn new(lease: u64) -> Renewals {
+        Renewals { lease: lease as i64, open: None }
+    }
+
+    async fn next(&mut self, client: &mut EtcdClient) -> Result<()> {
+        let request = LeaseKeepAliveRequest { id: self.lease };
+        let (sender, mut answers) = match self.open.take() {
+            Some((sender, answers)) => {
+                sender.send(request).await?;
+                (sender, answers)
+            }
+            None => {
+                let (sender, requests) = mpsc::channel(1);
+                sender.send(request).await?;
+                (sender, client.streaming("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?)
+            }
+        };
+        let answer = answers.message().await?.ok_or("the stream of renewals ended")?;
+        if answer.ttl <= 0 {
+            return Err(format!("lease {} is gone", self.lease).into());
+        }
+        self.open = Some((sender, answers));
+        Ok(())
+    }
+}
+
+/// Watches of these keys over one stream, which lasts as long as the sender. Returns when all have begun.
+pub async fn watch(
+    client: &mut EtcdClient,
+    keys: Vec<Vec<u8>>,
+) -> Result<(Sender<WatchRequest>, Streaming<WatchResponse>)> {
+    let (sender, requests) = mpsc::channel(keys.len());
+    let count = keys.len();
+    for key in keys {
+        sender.send(WatchRequest { create: Some(WatchCreateRequest { key }) }).await?;
+    }
+    let mut answers: Streaming<WatchResponse> =
+        client.streaming("/etcdserverpb.Watch/Watch", requests).await?;
+    for _ in 0..count {
+        let answer = answers.message().await?.ok_or("the stream of watches ended")?;
+        if !answer.created {
+            return Err("an event before all watches have begun".into());
+        }
+    }
+    Ok((sender, answers))
 }

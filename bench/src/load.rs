@@ -16,6 +16,21 @@ pub enum Kind {
     Put,
     /// Linearizable where the system knows the difference.
     Get,
+    /// A transaction: a compare that holds, and a put.
+    Txn,
+    /// Linearizable, so many keys in a row. The keys must be [`Order::Sorted`].
+    Range(u64),
+    /// How many keys there are in all.
+    Count,
+    /// Of the client's own lease: they have the numbers from 1 on.
+    KeepAlive,
+}
+
+/// Where keys with neighbouring numbers lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Spread,
+    Sorted,
 }
 
 /// Which protocol, and what a put is called in it.
@@ -40,6 +55,7 @@ pub struct Plan {
     pub duration: Duration,
     /// Keys are numbers below this.
     pub key_count: u64,
+    pub order: Order,
     /// Instead of random keys for a time: each key below `key_count` once, no warm-up.
     pub total: Option<u64>,
 }
@@ -52,12 +68,22 @@ pub fn key_bytes(number: u64) -> [u8; 8] {
 
 pub struct Keys {
     rng: Rng,
+    /// Of a range: how many keys.
+    length: u64,
+    order: Order,
     key_count: u64,
     /// Next and step of a sequence, where the plan has one.
     sequence: Option<(u64, u64)>,
 }
 
 impl Keys {
+    fn bytes(&self, number: u64) -> [u8; 8] {
+        match self.order {
+            Order::Spread => key_bytes(number),
+            Order::Sorted => number.to_be_bytes(),
+        }
+    }
+
     pub fn next_key(&mut self) -> Option<[u8; 8]> {
         let number = match &mut self.sequence {
             None => self.rng.below(self.key_count),
@@ -67,7 +93,13 @@ impl Keys {
                 *next - *step
             }
         };
-        Some(key_bytes(number))
+        Some(self.bytes(number))
+    }
+
+    /// The first key of a range, and the first behind it.
+    pub fn next_range(&mut self) -> [[u8; 8]; 2] {
+        let first = self.rng.below(self.key_count - self.length + 1);
+        [self.bytes(first), self.bytes(first + self.length)]
     }
 }
 
@@ -75,7 +107,9 @@ impl Plan {
     /// The keys of one of several independent clients.
     pub fn keys_of(&self, client: usize) -> Keys {
         let sequence = self.total.map(|_| (client as u64, self.clients as u64));
-        Keys { rng: Rng::new(client as u64 + 1), key_count: self.key_count, sequence }
+        let length = if let Kind::Range(length) = self.kind { length } else { 0 };
+        let Plan { order, key_count, .. } = *self;
+        Keys { rng: Rng::new(client as u64 + 1), length, order, key_count, sequence }
     }
 
     pub fn value(&self) -> Vec<u8> {

@@ -8,10 +8,12 @@ mod cluster;
 mod disk;
 mod engine;
 mod etcd;
+mod key_rows;
 mod load;
 mod report;
 mod resp;
 mod rows;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -38,8 +40,8 @@ enum Name {
 /// Pawl beside etcd, Redis, LMDB and redb. Programs: PAWLD, ETCD, REDIS_SERVER, or what is found.
 #[derive(Parser)]
 struct Arguments {
-    /// `all`, or any of: engine put1 put1alone put1000 put50x16 get50 memory restart failover stop transfer. And
-    /// `apply`, which is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after
+    /// `all`, or any of: engine put1 put1alone put1000 put50x16 get50 memory restart failover stop transfer
+    /// txn range count keepalive watch meanwhile. And `apply`, which is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after
     /// a change
     #[arg(required = true)]
     rows: Vec<String>,
@@ -204,6 +206,21 @@ fn measure(
             on_fresh_data(&place, system, figures, |place, figures| {
                 rows::life_rows(system, place, rows, scale, figures)
             })?;
+        }
+    }
+    if rows.iter().any(|r| Row::KEYS.contains(r)) {
+        for round in 0..scale.rounds {
+            eprintln!("with {} keys, round {} of {}", scale.life_keys, round + 1, scale.rounds);
+            for i in 0..systems.len() {
+                let system = &systems[(i + round) % systems.len()];
+                if system.wire == Wire::Redis {
+                    continue;
+                }
+                let place = dir.join(format!("keys-{round}-{}", system.name()));
+                on_fresh_data(&place, system, figures, |place, figures| {
+                    key_rows::measure(system, place, rows, scale, figures)
+                })?;
+            }
         }
     }
     Ok(())

@@ -75,6 +75,13 @@ fn encode(words: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
+/// A request's words, as RESP has them.
+pub fn request(words: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    encode(words, &mut out);
+    out
+}
+
 pub fn put_words<'a>(wire: Wire, key: &'a [u8], value: &'a [u8]) -> [&'a [u8]; 3] {
     [if wire == Wire::Redis { b"SET" } else { b"PUT" }, key, value]
 }
@@ -139,15 +146,30 @@ impl RespClient {
 
     /// The member's own id and its leader's, from Pawl's STATUS.
     pub fn status(&mut self, timeout: Duration) -> Result<(u64, u64)> {
+        Ok((self.number_of_status("member_id", timeout)?, self.number_of_status("leader", timeout)?))
+    }
+
+    fn number_of_status(&mut self, name: &str, timeout: Duration) -> Result<u64> {
         let Value::Array(items) = self.call(&[b"STATUS"], timeout)? else {
             return Err("STATUS did not answer a map".into());
         };
-        let field = |name: &str| {
-            let mut pairs = items.chunks_exact(2);
-            let value = pairs.find_map(|pair| (text(&pair[0])? == name).then(|| text(&pair[1]))?);
-            value.and_then(|v| v.parse::<u64>().ok()).ok_or(format!("STATUS has no number named {name}"))
-        };
-        Ok((field("member_id")?, field("leader")?))
+        let mut pairs = items.chunks_exact(2);
+        let value = pairs.find_map(|pair| (text(&pair[0])? == name).then(|| text(&pair[1]))?);
+        Ok(value.and_then(|v| v.parse().ok()).ok_or(format!("STATUS has no number named {name}"))?)
+    }
+
+    /// Of the store.
+    pub fn revision(&mut self, timeout: Duration) -> Result<u64> {
+        self.number_of_status("revision", timeout)
+    }
+
+    pub fn grant(&mut self, id: u64, ttl_s: u64, timeout: Duration) -> Result<()> {
+        let [id, ttl_s] = [id, ttl_s].map(|number| number.to_string());
+        self.call(&[b"LEASE", b"GRANT", ttl_s.as_bytes(), b"ID", id.as_bytes()], timeout).map(|_| ())
+    }
+
+    pub fn compact(&mut self, revision: u64, timeout: Duration) -> Result<()> {
+        self.call(&[b"COMPACT", revision.to_string().as_bytes()], timeout).map(|_| ())
     }
 
     /// Leadership goes to this member, when this is answered. Only the leader can be asked.
@@ -171,8 +193,11 @@ struct Conn {
     out: Vec<u8>,
     written: usize,
     input: Vec<u8>,
+    reply: Skipped,
     waiting_for: usize,
     sent: Instant,
+    /// Its lease, where it has one.
+    lease: String,
 }
 
 /// What all connections share.
@@ -196,7 +221,9 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
         let mut stream = mio::net::TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         let (out, input) = (Vec::new(), Vec::new());
-        conns.push(Conn { stream, out, written: 0, input, waiting_for: 0, sent: Instant::now() });
+        let (reply, lease) = (Skipped::default(), (number + 1).to_string());
+        let sent = Instant::now();
+        conns.push(Conn { stream, out, written: 0, input, reply, waiting_for: 0, sent, lease });
     }
     let started = Instant::now();
     let warm_up = if plan.total.is_some() { Duration::ZERO } else { plan.warm_up };
@@ -256,15 +283,39 @@ impl Generator<'_> {
         conn.out.clear();
         conn.written = 0;
         for _ in 0..self.plan.pipeline {
-            let Some(key) = self.keys.next_key() else { break };
-            match self.plan.kind {
-                Kind::Put => encode(&put_words(self.plan.wire, &key, &self.value), &mut conn.out),
-                Kind::Get => encode(&[b"GET", &key], &mut conn.out),
+            if !self.next_request(conn) {
+                break;
             }
             conn.waiting_for += 1;
         }
         conn.sent = Instant::now();
         conn.flush()
+    }
+
+    /// False: there are no more.
+    fn next_request(&mut self, conn: &mut Conn) -> bool {
+        let out = &mut conn.out;
+        match self.plan.kind {
+            Kind::Count => encode(&[b"RANGE", b"", b"PREFIX", b"COUNT"], out),
+            Kind::KeepAlive => encode(&[b"LEASE", b"KEEPALIVE", conn.lease.as_bytes()], out),
+            Kind::Range(_) => {
+                let [from, to] = self.keys.next_range();
+                encode(&[b"RANGE", &from, b"TO", &to], out);
+            }
+            Kind::Put | Kind::Get | Kind::Txn => {
+                let Some(key) = self.keys.next_key() else { return false };
+                let put = put_words(self.plan.wire, &key, &self.value);
+                match self.plan.kind {
+                    Kind::Get => encode(&[b"GET", &key], out),
+                    Kind::Put => encode(&put, out),
+                    _ => {
+                        let compare: [&[u8]; 7] = [b"TXN", b"IF", b"VERSION", &key, b">", b"-1", b"THEN"];
+                        encode(&[&compare as &[&[u8]], &put, &[b"END"]].concat(), out);
+                    }
+                }
+            }
+        }
+        true
     }
 
     fn on_readable(&mut self, conn: &mut Conn, chunk: &mut [u8]) -> Result<()> {
@@ -289,8 +340,7 @@ impl Generator<'_> {
         let now = Instant::now();
         let mut at = 0;
         while conn.waiting_for > 0 {
-            let Some((ok, end)) = skip_reply(&conn.input, at)? else { break };
-            at = end;
+            let Some(ok) = conn.reply.skip(&conn.input, &mut at)? else { break };
             conn.waiting_for -= 1;
             if now >= self.measure_from {
                 if ok {
@@ -308,17 +358,46 @@ impl Generator<'_> {
     }
 }
 
-/// Whether the reply at `at` is a success, and where it ends: [`parse`] without the copies.
-fn skip_reply(buf: &[u8], at: usize) -> Result<Option<(bool, usize)>> {
-    let Some((head, next)) = line(buf, at) else { return Ok(None) };
-    match head.first() {
-        Some(b'+' | b':' | b'_') => Ok(Some((true, next))),
-        Some(b'-') => Ok(Some((false, next))),
-        Some(b'$') => {
-            let Ok(len) = usize::try_from(number(&head[1..])?) else { return Ok(Some((true, next))) };
-            Ok((buf.len() >= next + len + 2).then_some((true, next + len + 2)))
+/// What of a reply has come: [`parse`] without the copies, and a large one is looked at once.
+#[derive(Default)]
+struct Skipped {
+    /// Items that are still to come.
+    items: usize,
+    /// Bytes of a string that are still to come.
+    bytes: usize,
+    begun: bool,
+    failed: bool,
+}
+
+impl Skipped {
+    /// Goes on from `at`. When the reply ends: whether it is a success.
+    fn skip(&mut self, buf: &[u8], at: &mut usize) -> Result<Option<bool>> {
+        loop {
+            let bytes = self.bytes.min(buf.len() - *at);
+            *at += bytes;
+            self.bytes -= bytes;
+            if self.bytes > 0 {
+                return Ok(None);
+            }
+            if self.begun && self.items == 0 {
+                let failed = std::mem::take(self).failed;
+                return Ok(Some(!failed));
+            }
+            let Some((head, next)) = line(buf, *at) else { return Ok(None) };
+            let (kind, rest) = head.split_first().ok_or("an empty line instead of a reply")?;
+            if !self.begun {
+                *self = Skipped { begun: true, items: 1, bytes: 0, failed: *kind == b'-' };
+            }
+            self.items -= 1;
+            match kind {
+                b'$' | b'=' => self.bytes = usize::try_from(number(rest)?).map_or(0, |length| length + 2),
+                b'*' | b'~' => self.items += usize::try_from(number(rest)?).unwrap_or(0),
+                b'%' => self.items += 2 * usize::try_from(number(rest)?).unwrap_or(0),
+                b'+' | b'-' | b':' | b'_' => {}
+                other => return Err(format!("a reply that starts with {:?}", char::from(*other)).into()),
+            }
+            *at = next;
         }
-        _ => Ok(parse(buf, at, 0)?.map(|(_, end)| (true, end))),
     }
 }
 
@@ -334,10 +413,11 @@ mod tests {
             let (value, end) = parse(all, at, 0).unwrap().unwrap();
             for cut in at..end {
                 assert_eq!(parse(&all[..cut], at, 0).unwrap(), None, "cut at {cut}");
-                assert_eq!(skip_reply(&all[..cut], at).unwrap(), None, "cut at {cut}");
+                let (mut skipped, mut to) = (Skipped::default(), at);
+                assert_eq!(skipped.skip(&all[..cut], &mut to).unwrap(), None, "cut at {cut}");
+                let ok = skipped.skip(all, &mut to).unwrap();
+                assert_eq!((ok, to), (Some(!matches!(value, Value::Error(_))), end), "cut at {cut}");
             }
-            let ok = !matches!(value, Value::Error(_));
-            assert_eq!(skip_reply(all, at).unwrap(), Some((ok, end)));
             seen.push(value);
             at = end;
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::cluster::{Client, Cluster, System};
-use crate::load::{Kind, Outcome, Plan, VALUE_BYTES, Wire, key_bytes};
+use crate::load::{Kind, Order, Outcome, Plan, VALUE_BYTES, Wire, key_bytes};
 use crate::report::Figures;
 use crate::{Result, Scale, disk};
 
@@ -16,7 +16,7 @@ const STOP_BEFORE: Duration = Duration::from_millis(1_000);
 const STOP_AFTER: Duration = Duration::from_millis(4_000);
 /// A probe's patience: shorter than any election, so that a new attempt is always under way.
 const PROBE: Duration = Duration::from_millis(100);
-const REQUEST: Duration = Duration::from_secs(5);
+pub const REQUEST: Duration = Duration::from_secs(5);
 
 /// A part of the comparison that can be asked for alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -45,10 +45,22 @@ pub enum Row {
     Stop,
     /// leadership is moved on request: the longest gap between writes
     Transfer,
+    /// transactions, 1000 clients
+    Txn,
+    /// ranges of 1, 100 and 10,000 keys
+    Range,
+    /// the number of all keys
+    Count,
+    /// renewals of leases, 1000 clients
+    Keepalive,
+    /// 10,000 watchers: of one key, of other keys than those that are put, of these
+    Watch,
+    /// puts while the history is compacted, and while all keys are read
+    Meanwhile,
 }
 
 impl Row {
-    pub const ALL: [Row; 11] = [
+    pub const ALL: [Row; 17] = [
         Row::Engine,
         Row::Put1,
         Row::Put1alone,
@@ -60,12 +72,20 @@ impl Row {
         Row::Failover,
         Row::Stop,
         Row::Transfer,
+        Row::Txn,
+        Row::Range,
+        Row::Count,
+        Row::Keepalive,
+        Row::Watch,
+        Row::Meanwhile,
     ];
     pub const LOAD: [Row; 5] = [Row::Put1, Row::Put1alone, Row::Put1000, Row::Put50x16, Row::Get50];
     pub const LIFE: [Row; 5] = [Row::Memory, Row::Restart, Row::Failover, Row::Stop, Row::Transfer];
+    /// What only Pawl and etcd can do ([`crate::key_rows`]).
+    pub const KEYS: [Row; 6] = [Row::Txn, Row::Range, Row::Count, Row::Keepalive, Row::Watch, Row::Meanwhile];
 }
 
-fn plan(cluster: &Cluster, leader: usize, scale: &Scale, kind: Kind) -> Plan {
+pub fn plan(cluster: &Cluster, leader: usize, scale: &Scale, kind: Kind) -> Plan {
     Plan {
         wire: cluster.system.wire,
         port: cluster.members[leader].port,
@@ -76,14 +96,20 @@ fn plan(cluster: &Cluster, leader: usize, scale: &Scale, kind: Kind) -> Plan {
         warm_up: scale.warm_up,
         duration: scale.duration,
         key_count: scale.load_keys,
+        order: Order::Spread,
         total: None,
     }
 }
 
 /// Every key once, by many connections.
 fn fill(cluster: &Cluster, scale: &Scale, key_count: u64) -> Result<()> {
+    fill_in(Order::Spread, cluster, scale, key_count)
+}
+
+pub fn fill_in(order: Order, cluster: &Cluster, scale: &Scale, key_count: u64) -> Result<()> {
     let leader = cluster.leader()?;
     let done = Plan {
+        order,
         connections: 100,
         clients: 1_000,
         pipeline: 16,

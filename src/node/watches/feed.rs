@@ -471,6 +471,16 @@ impl Watches {
             let Watcher { conn, tag, .. } = self.remove(slot);
             out(conn, tag, Body::Unwatched { fault: fault.clone(), compacted: 0 }, false);
         }
+        // Also where nothing is watched any more: who asked for progress is owed an answer.
+        for conn in std::mem::take(&mut self.ready) {
+            let asked = self.conns.get_mut(&conn).and_then(|connection| connection.asked.take());
+            if let Some(tag) = asked {
+                out(conn, tag, Body::Fault(fault.clone()), false);
+            }
+            if self.conns.get(&conn).is_some_and(|connection| connection.watches == 0) {
+                self.conns.remove(&conn);
+            }
+        }
     }
 
     /// Nothing is being handed out now.

@@ -105,8 +105,7 @@ impl<D: Disk> Node<D> {
             self.writes.held_until(),
             self.reads.deadline(self.read_patience(), is_led, |write| self.writes.is_open(write)),
             self.leases_deadline(),
-            self.watches.deadline(),
-            if self.watches.is_empty() { Mono::NEVER } else { self.cut_off_at() },
+            self.watches_deadline(),
             self.sweep_deadline(),
             self.move_deadline(),
             self.locks_deadline(),
@@ -406,10 +405,18 @@ impl<D: Disk> Node<D> {
         watches.feed(store, *now, &mut out)
     }
 
+    /// When watchers are told something though nothing happens: not while a snapshot takes the place of what they watch.
+    fn watches_deadline(&self) -> Mono {
+        if self.watches.is_empty() || self.snapshots.installing() {
+            return Mono::NEVER;
+        }
+        self.watches.deadline().min(self.cut_off_at())
+    }
+
     /// When watches end because nobody leads this member any more: the others may be far ahead, or may have removed it
     /// without its having heard of that, and who watches here would never know.
     pub(super) fn cut_off_at(&self) -> Mono {
-        if self.leads() || self.snapshots.installing() || planted::on("watch-goes-on-without-a-leader") {
+        if self.leads() || planted::on("watch-goes-on-without-a-leader") {
             return Mono::NEVER;
         }
         self.led_at + CUT_OFF_ELECTIONS * self.config.election_timeout

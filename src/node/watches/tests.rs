@@ -647,6 +647,9 @@ fn a_head_that_lags_behind_a_compaction_ends_but_for_those_who_wait() {
     assert_eq!(world.sent(1, 2), [Sent::Events(9, vec![put("a", "9")])]);
 }
 
+/// The tag of a question for progress.
+const PROGRESS: Tag = Tag::MAX;
+
 #[test]
 fn a_member_that_must_not_answer_ends_all_watches() {
     let mut world = World::new();
@@ -655,19 +658,26 @@ fn a_member_that_must_not_answer_ends_all_watches() {
         world.watch(tag % 10, tag, &Watch { revision: tag % 4, progress: tag % 2 == 0, ..key("a") });
     }
     world.watches.hold(1, Why::Untaken);
-    let mut ended = 0;
+    // One who asks for progress and watches nothing, and one who watches.
+    for conn in [77, 3] {
+        world.watches.ask_progress(conn, PROGRESS);
+    }
+    let (mut ended, mut asked) = (0, 0);
     let mut turns = 0;
     while !world.watches.is_empty() {
-        world.watches.end_all(&Fault::corrupt(), &mut |_, _, body, more| {
-            assert!(
-                matches!(body, Body::Unwatched { ref fault, compacted: 0 } if fault.code == Code::Corrupt)
-            );
+        world.watches.end_all(&Fault::corrupt(), &mut |_, tag, body, more| {
+            match body {
+                Body::Fault(fault) if tag == PROGRESS && fault.code == Code::Corrupt => asked += 1,
+                Body::Unwatched { fault, compacted: 0 } if fault.code == Code::Corrupt => ended += 1,
+                other => panic!("{tag}: {other:?}"),
+            }
             assert!(!more);
-            ended += 1;
         });
         turns += 1;
+        assert!(turns < 5_000, "something is left");
     }
-    assert_eq!(ended, 5_000);
+    assert_eq!((ended, asked), (5_000, 2));
+    assert!(world.watches.conns.is_empty(), "{:?}", world.watches.conns);
     assert!(turns > 1, "a turn ends no more than it has time for");
     assert!(
         world.watches.due.is_empty() && world.watches.future.is_empty() && world.watches.order.is_empty()

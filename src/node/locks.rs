@@ -33,6 +33,7 @@ use crate::api::{
     Acquire, Body, Code, Command, Compare, CompareResult, ConnId, Delete, Fault, LockRequest, Op, Put, Range,
     SortBy, Span, Tag, Target, Txn, TxnResult, lock,
 };
+use crate::base::planted;
 use crate::base::time::MS;
 use crate::base::{Mono, Result};
 use crate::io::Disk;
@@ -147,11 +148,14 @@ impl<D: Disk> Node<D> {
     fn take_back(&mut self, asker: Asker, waiter: &Waiter) {
         let own = Span::Key(waiter.key.clone());
         let put_at = Target::Mod(waiter.put_at.cast_signed());
-        let txn = Txn {
+        let mut txn = Txn {
             compares: vec![Compare { span: own.clone(), target: put_at, result: CompareResult::Equal }],
             success: vec![Op::Delete(Delete { span: own, prev_kv: false })],
             failure: Vec::new(),
         };
+        if planted::on("node-lock-takes-anothers-place-back") {
+            txn.compares.clear();
+        }
         let deadline = self.now + self.config.request_timeout();
         self.write(asker, &Command::Txn(txn), deadline);
     }
@@ -210,7 +214,7 @@ impl<D: Disk> Node<D> {
                 let Some((conn, tag)) = self.locks.waiters.get(id).and_then(|waiter| waiter.asker) else {
                     return Ok(());
                 };
-                if self.may_read_now(conn, false, self.now) {
+                if self.may_read_now(conn, false, self.now) || planted::on("node-lock-granted-unconfirmed") {
                     self.confirm_lock(id)?;
                 } else if self.reads.waiting() + self.streams.len() >= WAITING_MAX {
                     self.end_waiter(id, Body::Fault(Fault::timeout()));
@@ -236,7 +240,10 @@ impl<D: Disk> Node<D> {
     /// Where the waiter's key stands now. `names`: what is under each name, once it has been looked up.
     fn place(&self, id: WaiterId, names: &mut BTreeMap<Vec<u8>, Option<Vec<Creation>>>) -> Result<Place> {
         let waiter = self.locks.waiters.get(id).expect("whoever is looked at waits");
-        let Some(own) = created(&self.store, &waiter.key)? else { return Ok(Place::Gone) };
+        let Some(own) = created(&self.store, &waiter.key)? else {
+            let was = waiter.created().filter(|_| planted::on("node-lock-granted-on-a-key-that-is-gone"));
+            return Ok(was.map_or(Place::Gone, |created| Place::First { created }));
+        };
         if own.lease != waiter.lease || !waiter.is_own(own.created) {
             return Ok(Place::Gone);
         }
@@ -254,7 +261,9 @@ impl<D: Disk> Node<D> {
         let Some(all) = &names[name] else { return Ok(Place::Crowded { created: created_at }) };
         let older = all.partition_point(|other| other.created < created_at);
         Ok(match all[..older].last() {
-            Some(before) => Place::Behind { created: created_at, before: before.clone().into() },
+            Some(before) if !planted::on("node-lock-granted-to-all") => {
+                Place::Behind { created: created_at, before: before.clone().into() }
+            }
             _ => Place::First { created: created_at },
         })
     }

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::api::{Acquire, Command, ConnId, LeaseRef, Op, Span, Tag, lock};
+use crate::base::planted;
 use crate::base::{LeaseId, Mono, Revision};
 
 /// Requests that may wait for a lock at one member, and the bytes of their keys.
@@ -109,6 +110,11 @@ impl Waiter {
     /// Whether the key that was created then is the one with which it waits.
     pub(super) fn is_own(&self, created: Revision) -> bool {
         self.created == 0 || self.created == created
+    }
+
+    /// Since when its key is there, once that is known.
+    pub(super) fn created(&self) -> Option<Revision> {
+        (self.created != 0).then_some(self.created)
     }
 
     pub(super) fn is_crowded(&self) -> bool {
@@ -234,7 +240,7 @@ impl Waiters {
             Command::Put(put) => self.touch_span(&Span::Key(put.key.clone())),
             Command::Delete(delete) => self.touch_span(&delete.span),
             Command::Txn(txn) => self.touch_ops(txn.success.iter().chain(&txn.failure)),
-            Command::LeaseRevoke { leases, .. } => {
+            Command::LeaseRevoke { leases, .. } if !planted::on("node-lock-sleeps-when-a-lease-ends") => {
                 for LeaseRef { id, .. } in leases {
                     let watching = self.leases.range((*id, 0)..=(*id, WaiterId::MAX));
                     self.touched.extend(watching.map(|(_, waiter)| *waiter));
@@ -379,7 +385,7 @@ impl Waiters {
                 continue;
             }
             let waiter = self.remove(id).expect("it was just seen");
-            if stage != Stage::Leaving {
+            if stage != Stage::Leaving && !planted::on("node-lock-left-behind") {
                 gone.push(waiter);
             }
         }

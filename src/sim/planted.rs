@@ -52,6 +52,7 @@ const WATCHES: &str = "node::watches::";
 const WATCH_REAL: &str = "watch::a_range_is_not_interrupted";
 const LINE: &str = "line::";
 const LEASES: &str = "cluster_leases::";
+const LOCKS: &str = "cluster_locks::";
 
 /// All of them, by the way that a write takes.
 pub const BUGS: &[Bug] = &[
@@ -320,6 +321,25 @@ pub const BUGS: &[Bug] = &[
         "node-leader-goes-on-with-its-old-clock",
         "who leads again ends what was renewed under others",
         &[LEASES],
+    ),
+    // Locks.
+    bug("node-lock-granted-to-all", "a lock is granted whoever was there before", &[NODE_UNIT, LOCKS]),
+    bug("node-lock-granted-unconfirmed", "a lock is granted by what was once so", &[NODE_UNIT, LOCKS]),
+    bug(
+        "node-lock-granted-on-a-key-that-is-gone",
+        "a lock is granted though the lease has ended",
+        &[NODE_UNIT, LOCKS],
+    ),
+    bug(
+        "node-lock-sleeps-when-a-lease-ends",
+        "who waits is not told that the owner's lease has ended",
+        &[NODE_UNIT, LOCKS],
+    ),
+    bug("node-lock-left-behind", "a connection that ends leaves its place in the queue", &[NODE_UNIT]),
+    bug(
+        "node-lock-takes-anothers-place-back",
+        "who waits no longer takes the place of a later request back",
+        &[NODE_UNIT],
     ),
     // Changes of the membership.
     bug(

@@ -6,7 +6,8 @@
 use pawl::sim::generate::{Load, generate};
 use pawl::sim::plan::Plan;
 use pawl::sim::report::Tally;
-use pawl::sim::run::{View, run};
+
+use crate::cluster_sim::{assert_sound, number};
 
 /// A plan of faults as any other, with clients that ask for leases of few seconds, or of some.
 fn plan(seed: u64) -> Plan {
@@ -14,18 +15,6 @@ fn plan(seed: u64) -> Plan {
     plan.options.leases = 1 + seed % 6;
     plan.options.ttl_max = [2, 3, 5, 30][(seed % 4) as usize];
     plan
-}
-
-fn add_sound(total: &mut Tally, name: &str, plan: &Plan) {
-    let outcome = run(plan, View::default());
-    if let Some(failure) = &outcome.failure {
-        panic!("{name}: {}: {}\nits plan:\n{plan}", failure.id, failure.what);
-    }
-    total.add(&outcome.tally);
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
 #[test]
@@ -36,7 +25,7 @@ fn leases_live_as_promised_and_end() {
     };
     let mut total = Tally::default();
     for seed in first..first + count {
-        add_sound(&mut total, &format!("seed {seed}"), &plan(seed));
+        total.add(&assert_sound(&format!("seed {seed}"), &plan(seed)).tally);
     }
     println!("{count} seeds: {total}");
 }
@@ -55,7 +44,7 @@ fn a_leader_that_stood_still_ends_nothing_that_was_renewed() {
             text.push_str(&format!("t={turn}s pause leader for={}ms\n", 300 + 400 * (seed + turn) % 1_900));
         }
         let plan = Plan::parse(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
-        add_sound(&mut total, &format!("seed {seed}"), &plan);
+        total.add(&assert_sound(&format!("seed {seed}"), &plan).tally);
     }
     println!("{total}");
 }

@@ -5,7 +5,8 @@
 use pawl::sim::generate::{Load, generate};
 use pawl::sim::plan::Plan;
 use pawl::sim::report::Tally;
-use pawl::sim::run::{View, run};
+
+use crate::cluster_sim::{assert_sound, number};
 
 /// A plan of faults as any other, with clients that fight for few locks.
 fn plan(seed: u64) -> Plan {
@@ -16,18 +17,6 @@ fn plan(seed: u64) -> Plan {
     plan
 }
 
-fn add_sound(total: &mut Tally, name: &str, plan: &Plan) {
-    let outcome = run(plan, View::default());
-    if let Some(failure) = &outcome.failure {
-        panic!("{name}: {}: {}\nits plan:\n{plan}", failure.id, failure.what);
-    }
-    total.add(&outcome.tally);
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
-}
-
 #[test]
 fn whoever_is_told_to_own_a_lock_does() {
     let (first, count) = match number("SEED") {
@@ -36,7 +25,7 @@ fn whoever_is_told_to_own_a_lock_does() {
     };
     let mut total = Tally::default();
     for seed in first..first + count {
-        add_sound(&mut total, &format!("seed {seed}"), &plan(seed));
+        total.add(&assert_sound(&format!("seed {seed}"), &plan(seed)).tally);
     }
     println!("{count} seeds: {total}");
 }
@@ -54,7 +43,7 @@ fn every_kind_of_answer_about_locks_is_met() {
     );
     let mut met = Tally::default();
     for seed in 1..=60 {
-        add_sound(&mut met, &format!("seed {seed}"), &plan(seed));
+        met.add(&assert_sound(&format!("seed {seed}"), &plan(seed)).tally);
         missing.retain(|name| !met.probes.contains_key(name));
         if missing.is_empty() {
             return;
@@ -84,7 +73,7 @@ fn who_waits_at_a_member_that_is_cut_off_is_told_nothing_wrong() {
             text.push_str(&format!("t={turn}s {fault}\n"));
         }
         let plan = Plan::parse(&text).unwrap_or_else(|why| panic!("{why}\n{text}"));
-        add_sound(&mut total, &format!("seed {seed}"), &plan);
+        total.add(&assert_sound(&format!("seed {seed}"), &plan).tally);
     }
     println!("{total}");
 }

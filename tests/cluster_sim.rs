@@ -9,7 +9,8 @@ use pawl::sim::plan::Plan;
 use pawl::sim::report::{Outcome, Tally};
 use pawl::sim::run::{View, run};
 
-fn assert_sound(name: &str, plan: &Plan) -> Outcome {
+/// Runs the plan, which must not fail.
+pub fn assert_sound(name: &str, plan: &Plan) -> Outcome {
     let outcome = run(plan, View::default());
     if let Some(failure) = &outcome.failure {
         panic!("{name}: {}: {}\nits plan:\n{plan}", failure.id, failure.what);
@@ -17,7 +18,8 @@ fn assert_sound(name: &str, plan: &Plan) -> Outcome {
     outcome
 }
 
-fn number(name: &str) -> Option<u64> {
+/// A number that the environment gives.
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 

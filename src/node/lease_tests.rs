@@ -21,7 +21,8 @@ struct Rig {
     answers: BTreeMap<Tag, Body>,
 }
 
-fn config() -> Config {
+/// Of a member that nothing hurries.
+pub(super) fn config() -> Config {
     Config {
         name: "n1".into(),
         client_urls: vec!["http://127.0.0.1:2379".into()],

@@ -1,7 +1,6 @@
 //! Locks and elections, in clusters of one and of three whose messages and clocks are the test's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 
 use bytes::Bytes;
 
@@ -11,7 +10,6 @@ use crate::api::{
 };
 use crate::base::{LeaseId, Revision};
 use crate::io::sim::SimDisk;
-use crate::store::Budget;
 
 struct Machine {
     opened: Opened<SimDisk>,
@@ -31,27 +29,8 @@ struct Cluster {
 }
 
 fn config(id: MemberId) -> Config {
-    Config {
-        name: format!("n{id}"),
-        client_urls: vec![format!("http://127.0.0.1:{id}")],
-        tree_dir: PathBuf::from("/d"),
-        wal_dir: PathBuf::from("/d/wal"),
-        wal_segment_bytes: 1 << 20,
-        tree_page_bytes: 4096,
-        heartbeat_interval: 100 * MS,
-        election_timeout: SECOND,
-        pre_vote: true,
-        lease_reads: true,
-        catchup_entries: 1_000,
-        checkpoint_entries: 100_000,
-        sweep_work_max: 100,
-        retention: None,
-        watch_progress_interval: 600 * SECOND,
-        watch_work: 1_000,
-        quota_bytes: None,
-        range_part: Budget { keys: 1_000, bytes: 1 << 20 },
-        members: Rules::default(),
-    }
+    let (name, client_urls) = (format!("n{id}"), vec![format!("http://127.0.0.1:{id}")]);
+    Config { name, client_urls, ..lease_tests::config() }
 }
 
 impl Cluster {

@@ -12,6 +12,8 @@
 //!   (`api::validate` says which). Only flat transactions, without a delete from a key on, are asked for such.
 //! - A compaction at revision 0, which etcd allows once in a cluster's life, and which nobody can see.
 //! - What is left of a lease's time; leases here are granted for long, and a TTL of 0 or below, which etcd refuses and we raise.
+//! - A watch that begins at the bound of a compaction: a deletion there is told by us until the next compaction, and by etcd
+//!   until it has swept.
 //! - Revisions in the headers inside a transaction: the line protocol has none there.
 
 mod etcd;

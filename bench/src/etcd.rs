@@ -31,8 +31,9 @@ pub struct PutRequest {
     pub value: Vec<u8>,
 }
 
+/// The answer to a put, a compaction, a transfer.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct PutResponse {
+pub struct Done {
     #[prost(message, optional, tag = "1")]
     pub header: Option<Header>,
 }
@@ -102,12 +103,6 @@ pub struct CompactionRequest {
     pub revision: i64,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct CompactionResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<Header>,
-}
-
 /// Also the answer, and that to a renewal.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LeaseGrantRequest {
@@ -174,12 +169,6 @@ pub struct MoveLeaderRequest {
     pub target_id: u64,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct MoveLeaderResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<Header>,
-}
-
 /// The runtime of all etcd clients: as many workers as cores, as etcd's own benchmark tool has.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
@@ -216,7 +205,7 @@ impl EtcdClient {
     }
 
     pub async fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        let _: PutResponse = self.call("/etcdserverpb.KV/Put", PutRequest { key, value }).await?;
+        let _: Done = self.call("/etcdserverpb.KV/Put", PutRequest { key, value }).await?;
         Ok(())
     }
 
@@ -252,7 +241,7 @@ impl EtcdClient {
 
     pub async fn compact(&mut self, revision: u64) -> Result<()> {
         let request = CompactionRequest { revision: revision as i64 };
-        let _: CompactionResponse = self.call("/etcdserverpb.KV/Compact", request).await?;
+        let _: Done = self.call("/etcdserverpb.KV/Compact", request).await?;
         Ok(())
     }
 
@@ -292,7 +281,7 @@ impl EtcdClient {
     /// Leadership goes to this member, when this is answered. Only the leader can be asked.
     pub async fn move_leader(&mut self, target_id: u64) -> Result<()> {
         let path = "/etcdserverpb.Maintenance/MoveLeader";
-        let _: MoveLeaderResponse = self.call(path, MoveLeaderRequest { target_id }).await?;
+        let _: Done = self.call(path, MoveLeaderRequest { target_id }).await?;
         Ok(())
     }
 }

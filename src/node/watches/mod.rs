@@ -8,7 +8,7 @@
 //!   parked: f from 61, g from 75: their client does not take what it is sent
 //! ```
 //!
-//! There is one source of events, the changes in the store, in their order ([`Store::visit_changes`]). Watchers that
+//! There is one source of events, the changes in the store, in their order ([`visit_changes`]). Watchers that
 //! stand at the same revision are a *group*: a walk through the changes from there on serves all of them, and an index
 //! ([`index`]) says for each change who wants it. The group in front is the *head*. Keeping up and catching up are the
 //! same code, so nothing can fall between the two: a group whose walk comes to where another one stands takes it in,
@@ -51,6 +51,8 @@
 //!
 //! Left out: a revision is told in one piece however large it is, so what is made of a delete of everything, with
 //! what was there before, takes up memory for each connection that it is sent to.
+//!
+//! [`visit_changes`]: crate::store::Store::visit_changes
 
 mod feed;
 mod index;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::base::Result;
+use crate::base::{Result, planted};
 use crate::io::Disk;
 
 use super::RootNo;
@@ -52,6 +52,15 @@ impl<'t, D: Disk> Cursor<'t, D> {
             self.path.clear();
         }
         Ok(self.tree.spot(self.root, Place { path, found }))
+    }
+
+    /// To the cell of `key`; false, and on no cell, if there is none.
+    pub fn find(&mut self, key: &[u8]) -> Result<bool> {
+        let (_, found) = self.descend_to(key)?;
+        if !found {
+            self.path.clear();
+        }
+        Ok(found)
     }
 
     /// To the last cell with a key less than `key`.
@@ -137,26 +146,49 @@ impl<'t, D: Disk> Cursor<'t, D> {
     /// To the leaf that covers `key`, and to where the key is or would be; perhaps behind the leaf's last cell.
     /// And whether it is there.
     fn descend_to(&mut self, key: &[u8]) -> Result<(usize, bool)> {
-        self.path.clear();
         self.leaf_count = 0;
         if self.top.link.is_none() {
             return Ok((0, false));
         }
-        let (tree, mut link) = (self.tree, self.top.link);
-        for level in (1..=self.top.level).rev() {
-            let page = self.checked(tree.node_page(link, level))?;
+        let (tree, top) = (self.tree, self.top);
+        let climbed = self.climb_for(key);
+        let mut page = match self.checked(climbed)? {
+            Some(page) => page,
+            None => tree.node_page(top.link, top.level)?,
+        };
+        for level in (0..top.level - self.path.len() as u8).rev() {
             let node = Node::new(&page);
             let found = node.search_branch(key, |rest| tree.compare_chain(rest, key));
             let index = self.checked(found)?;
-            link = node.child(index);
+            let child = self.checked(tree.node_page(node.child(index), level))?;
             self.path.push((page, index));
+            page = child;
         }
-        let page = self.checked(tree.node_page(link, 0))?;
         let found = Node::new(&page).search_leaf(key, |rest| tree.compare_chain(rest, key));
         let (index, found) = self.checked(found)?;
         self.leaf_count = Node::new(&page).count();
         self.path.push((page, index));
         Ok((index, found))
+    }
+
+    /// Who looks for keys near each other need not begin at the root: takes pages off the path, from the leaf on, until one has
+    /// keys on both sides of `key`, and takes that one too.
+    fn climb_for(&mut self, key: &[u8]) -> Result<Option<PageBytes<'t, D>>> {
+        let tree = self.tree;
+        while let Some((page, _)) = self.path.pop() {
+            let node = Node::new(&page);
+            let is_inside = if self.path.len() == usize::from(self.top.level) {
+                let (index, found) = node.search_leaf(key, |rest| tree.compare_chain(rest, key))?;
+                found || (0 < index && index < node.count())
+            } else {
+                let index = node.search_branch(key, |rest| tree.compare_chain(rest, key))?;
+                (0 < index || planted::on("tree-seek-stays-at-the-edge")) && index + 1 < node.count()
+            };
+            if is_inside {
+                return Ok(Some(page));
+            }
+        }
+        Ok(None)
     }
 
     /// After an error the cursor is on no cell.

@@ -63,6 +63,17 @@ fn assert_same(tree: &Tree<SimDisk>, view: View, model: &Model, rng: &mut Rng) {
         if let Some((key, _)) = before {
             assert_eq!(&*cursor.key().expect("sound"), &key[..]);
         }
+        // Near where it is, and far from there.
+        let near = model.range(from.clone()..).take(3).map(|(key, _)| key.clone());
+        for key in near.chain([random_key(rng, 300)]).chain([from.clone()]) {
+            let there = model.get(&key);
+            assert_eq!(cursor.find(&key).expect("sound"), there.is_some());
+            assert_eq!(cursor.valid(), there.is_some());
+            if let Some((value, _)) = there {
+                let found = cursor.value().to_vec().expect("sound");
+                assert_eq!((&*cursor.key().expect("sound"), &found), (&key[..], value));
+            }
+        }
         let counted = |entries: &mut dyn Iterator<Item = (&Vec<u8>, &(Vec<u8>, bool))>| {
             entries.filter(|(_, (_, counted))| *counted).count() as u64
         };

@@ -97,6 +97,11 @@ pub const BUGS: &[Bug] = &[
     bug("tree-counts-not-kept", "the sums along a path are not kept", &[TREE_MODEL, STORE]),
     bug("tree-split-keeps-count", "a split leaves the whole sum on its left half", &[TREE_MODEL, STORE]),
     bug("tree-chain-page-leaks", "a replaced long value leaves a page behind", &[TREE_MODEL, TREE_CRASH]),
+    bug(
+        "tree-seek-stays-at-the-edge",
+        "a cursor looks for a key before a page in that page",
+        &[TREE_UNIT, STORE],
+    ),
     // The store.
     bug("store-version-survives-delete", "a key that was deleted goes on with its version", &[STORE]),
     bug("store-deleted-still-counts", "a key that was deleted is still counted", &[STORE]),

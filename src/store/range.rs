@@ -324,8 +324,11 @@ impl<D: Disk> Store<D> {
 
     fn send_part(&self, reading: &mut Reading, budget: &mut Budget, kvs: &mut Vec<KeyValue>) -> Result<bool> {
         let bounds = reading.rest.clone();
-        let mut walk = self.walk(reading, reading.range.order, &bounds);
+        let walk = self.walk(reading, reading.range.order, &bounds);
         let Stage::Send { left } = &mut reading.stage else { return Ok(true) };
+        let most = (*left).min(budget.keys as u64);
+        let mut walk = walk.for_many(most);
+        kvs.reserve_exact(most as usize);
         while *left > 0 && budget.bytes > 0 {
             match walk.advance_within(&mut budget.keys)? {
                 Step::End => {

@@ -60,6 +60,10 @@ pub struct Walk<'s, D: Disk> {
     /// The change that was visible, of the key that the walk stands on.
     rev: Rev,
     header: Header,
+    /// Where values are read: keys that were put one after the other have theirs side by side.
+    changes: Cursor<'s, D>,
+    /// Room for keys and values that are told, where many are.
+    room: Option<BytesMut>,
 }
 
 impl<'s, D: Disk> Walk<'s, D> {
@@ -70,9 +74,16 @@ impl<'s, D: Disk> Walk<'s, D> {
         order: Order,
         past: Option<Past>,
     ) -> Walk<'s, D> {
-        let cursor = tree.cursor(View::Now, KEYS);
+        let [cursor, changes] = [KEYS, CHANGES].map(|root| tree.cursor(View::Now, root));
         let (rev, header) = (Rev::default(), Header::default());
-        Walk { tree, path, cursor, bounds, order, past, begun: false, rev, header }
+        Walk { tree, path, cursor, bounds, order, past, begun: false, rev, header, changes, room: None }
+    }
+
+    /// About so many keys will be told of, all for one answer: they share their memory.
+    pub fn for_many(mut self, count: u64) -> Walk<'s, D> {
+        let bytes = count.saturating_mul(ROOM_BYTES_EACH);
+        self.room = (count > 1).then(|| BytesMut::with_capacity(bytes.min(ROOM_BYTES_MAX) as usize));
+        self
     }
 
     /// To the next key that was there; false at the end of the span.
@@ -170,10 +181,28 @@ impl<'s, D: Disk> Walk<'s, D> {
         Ok(Bytes::copy_from_slice(&self.cursor.key()?))
     }
 
-    pub fn key_value(&self, with_value: bool) -> Result<KeyValue> {
-        let value = if with_value { value_at(self.tree, self.path, self.rev)? } else { Bytes::new() };
-        Ok(key_value(self.key()?, self.rev, &self.header, value))
+    pub fn key_value(&mut self, with_value: bool) -> Result<KeyValue> {
+        let key = copied(&mut self.room, &self.cursor.key()?);
+        let mut value = Bytes::new();
+        if with_value {
+            if !self.changes.find(&self.rev.encode())? {
+                return Err(missing(self.path, self.rev));
+            }
+            value =
+                value_of(self.changes.value(), self.path, self.rev, |value| copied(&mut self.room, value))?;
+        }
+        Ok(key_value(key, self.rev, &self.header, value))
     }
+}
+
+/// What is reckoned for a key and its value, and what one piece of [`Walk::room`] holds.
+const ROOM_BYTES_EACH: u64 = 256;
+const ROOM_BYTES_MAX: u64 = 64 << 10;
+
+fn copied(room: &mut Option<BytesMut>, bytes: &[u8]) -> Bytes {
+    let Some(room) = room else { return Bytes::copy_from_slice(bytes) };
+    room.extend_from_slice(bytes);
+    room.split().freeze()
 }
 
 /// A change without its key and value.
@@ -196,8 +225,17 @@ fn head_if_kept<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Option
 
 /// The value that a change gave its key.
 pub fn value_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Bytes> {
-    let record: Value<'_, D> =
-        tree.get(View::Now, CHANGES, &rev.encode())?.ok_or_else(|| missing(path, rev))?;
+    let record = tree.get(View::Now, CHANGES, &rev.encode())?.ok_or_else(|| missing(path, rev))?;
+    value_of(record, path, rev, Bytes::copy_from_slice)
+}
+
+/// The same of its record. `copied`: of a value in one page.
+fn value_of<D: Disk>(
+    record: Value<'_, D>,
+    path: &Path,
+    rev: Rev,
+    copied: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<Bytes> {
     let value_bytes = |record: &[u8]| {
         let (_, mut rest) = Change::decode(rev, record)?;
         record::take_key(&mut rest)?;
@@ -206,7 +244,7 @@ pub fn value_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Bytes>
     let bad = |bad| damaged(path, "a change", bad);
     if let Some(record) = record.as_slice() {
         let value_bytes = value_bytes(record).map_err(bad)?;
-        return Ok(Bytes::copy_from_slice(&record[record.len() - value_bytes..]));
+        return Ok(copied(&record[record.len() - value_bytes..]));
     }
     let mut whole = BytesMut::with_capacity(record.len());
     record.append_to(&mut whole)?;

@@ -56,6 +56,13 @@ pub struct Cluster {
     pub members: Vec<Member>,
 }
 
+/// Of a process: all that is mapped and in memory, and of that what is no file's.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    pub resident_bytes: u64,
+    pub anonymous_bytes: u64,
+}
+
 pub struct Member {
     pub port: u16,
     program: PathBuf,
@@ -72,6 +79,11 @@ fn free_port() -> Result<u16> {
 impl Cluster {
     /// A new, empty one of so many members under `dir`, ready for requests when this returns.
     pub fn start(system: &System, members: usize, dir: &Path) -> Result<Cluster> {
+        Cluster::start_with(system, members, dir, &[])
+    }
+
+    /// With these flags of etcd's too, whose later value counts.
+    pub fn start_with(system: &System, members: usize, dir: &Path, flags: &[&str]) -> Result<Cluster> {
         let ports: Vec<(u16, u16)> =
             (0..members).map(|_| Ok((free_port()?, free_port()?))).collect::<Result<_>>()?;
         let peers: Vec<String> =
@@ -80,10 +92,11 @@ impl Cluster {
         for (i, (port, peer_port)) in ports.into_iter().enumerate() {
             let data = dir.join(format!("{}-m{i}", system.name()));
             std::fs::create_dir_all(&data)?;
-            let arguments = match system.wire {
+            let mut arguments = match system.wire {
                 Wire::Redis => redis_arguments(port, &data),
                 Wire::Pawl | Wire::Etcd => etcd_arguments(i, port, peer_port, &data, &peers.join(",")),
             };
+            arguments.extend(flags.iter().map(|flag| flag.to_string()));
             let log = dir.join(format!("{}-m{i}.log", system.name()));
             members.push(Member { port, program: system.program.clone(), arguments, log, child: None });
         }
@@ -176,7 +189,7 @@ impl Cluster {
 
     /// Anonymous memory of each member, in bytes.
     pub fn anonymous_bytes(&self) -> Result<Vec<u64>> {
-        self.members.iter().map(Member::anonymous_bytes).collect()
+        self.members.iter().map(|member| Ok(member.memory()?.anonymous_bytes)).collect()
     }
 }
 
@@ -220,12 +233,20 @@ impl Member {
         Ok(())
     }
 
-    fn anonymous_bytes(&self) -> Result<u64> {
+    pub fn memory(&self) -> Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.pid()?.as_raw_nonzero());
         let text = std::fs::read_to_string(&path)?;
-        let line = text.lines().find(|l| l.starts_with("Anonymous:")).ok_or("no line Anonymous")?;
-        let kib: u64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
-        Ok(kib * 1024)
+        let bytes = |name: &str| -> Result<u64> {
+            let line = text.lines().find(|line| line.starts_with(name)).ok_or(format!("no line {name}"))?;
+            let kib: u64 = line.split_whitespace().nth(1).ok_or("no number")?.parse()?;
+            Ok(kib * 1024)
+        };
+        Ok(Memory { resident_bytes: bytes("Rss:")?, anonymous_bytes: bytes("Anonymous:")? })
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(&self.log)?)
     }
 }
 
@@ -327,6 +348,14 @@ impl Client {
                 with_open(*wire, *port, open, timeout, |c| c.status(timeout))
             }
             Client::Etcd(c) => within(timeout, c.status()),
+        }
+    }
+
+    /// Of all keys.
+    pub fn count(&mut self, timeout: Duration) -> Result<u64> {
+        match self {
+            Client::Resp { wire, port, open } => with_open(*wire, *port, open, timeout, |c| c.count(timeout)),
+            Client::Etcd(c) => within(timeout, c.count()),
         }
     }
 

@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::Result;
-use crate::load::{Kind, Outcome, Plan};
+use crate::load::{Kind, Outcome, Plan, attached_key};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Header {
@@ -29,6 +29,8 @@ pub struct PutRequest {
     pub key: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
     pub value: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub lease: i64,
 }
 
 /// The answer to a put, a compaction, a transfer.
@@ -205,7 +207,13 @@ impl EtcdClient {
     }
 
     pub async fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        let _: Done = self.call("/etcdserverpb.KV/Put", PutRequest { key, value }).await?;
+        self.attach(key, value, 0).await
+    }
+
+    /// A put that hangs on this lease, where it is not 0.
+    pub async fn attach(&mut self, key: Vec<u8>, value: Vec<u8>, lease: u64) -> Result<()> {
+        let request = PutRequest { key, value, lease: lease as i64 };
+        let _: Done = self.call("/etcdserverpb.KV/Put", request).await?;
         Ok(())
     }
 
@@ -233,8 +241,13 @@ impl EtcdClient {
     /// A compare that holds, and a put.
     pub async fn txn(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
         let compare = Compare { result: 1, key: key.clone(), version: Some(-1) };
-        let put = RequestOp { put: Some(PutRequest { key, value }) };
-        let request = TxnRequest { compare: vec![compare], success: vec![put] };
+        self.puts(vec![compare], vec![key], value).await
+    }
+
+    /// A transaction that puts the same under all of these keys, if the compares hold, which they do.
+    async fn puts(&mut self, compare: Vec<Compare>, keys: Vec<Vec<u8>>, value: Vec<u8>) -> Result<()> {
+        let put = |key| RequestOp { put: Some(PutRequest { key, value: value.clone(), lease: 0 }) };
+        let request = TxnRequest { compare, success: keys.into_iter().map(put).collect() };
         let done: TxnResponse = self.call("/etcdserverpb.KV/Txn", request).await?;
         if done.succeeded { Ok(()) } else { Err("a compare that holds failed".into()) }
     }
@@ -337,6 +350,22 @@ async fn one_client(
                 client.range(range).await.and_then(|found| {
                     if found == length { Ok(()) } else { Err(format!("{found} keys of {length}").into()) }
                 })
+            }
+            Kind::Grant { ttl_s, alike } => {
+                let Some(number) = keys.next_number() else { break };
+                client.grant(number + 1, ttl_s + number / alike).await
+            }
+            Kind::Attach => {
+                let Some(number) = keys.next_number() else { break };
+                client.attach(attached_key(number), b"x".to_vec(), number + 1).await
+            }
+            Kind::Puts(count) => {
+                let some: Vec<Vec<u8>> =
+                    (0..count).map_while(|_| keys.next_key()).map(|key| key.to_vec()).collect();
+                if some.is_empty() {
+                    break;
+                }
+                client.puts(Vec::new(), some, value.clone()).await
             }
             Kind::Put | Kind::Get | Kind::Txn => {
                 let Some(key) = keys.next_key().map(|key| key.to_vec()) else { break };

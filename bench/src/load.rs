@@ -22,8 +22,18 @@ pub enum Kind {
     Range(u64),
     /// How many keys there are in all.
     Count,
-    /// Of the client's own lease: they have the numbers from 1 on.
+    /// Of a lease for each request in flight: they have the numbers from 1 on.
     KeepAlive,
+    /// A transaction of so many puts.
+    Puts(usize),
+    /// Of the lease with the key's number, counted from 1. So many in a row have this TTL in seconds, the next as many a second
+    /// more.
+    Grant {
+        ttl_s: u64,
+        alike: u64,
+    },
+    /// A put of [`attached_key`], on the lease with the number of the key.
+    Attach,
 }
 
 /// Where keys with neighbouring numbers lie.
@@ -56,7 +66,7 @@ pub struct Plan {
     /// Keys are numbers below this.
     pub key_count: u64,
     pub order: Order,
-    /// Instead of random keys for a time: each key below `key_count` once, no warm-up.
+    /// Instead of random keys for a time: each key below `key_count` once, in so many requests, no warm-up.
     pub total: Option<u64>,
 }
 
@@ -64,6 +74,11 @@ pub struct Plan {
 pub fn key_bytes(number: u64) -> [u8; 8] {
     // Multiplication by an odd constant permutes the 64-bit numbers.
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
+}
+
+/// The key of [`Kind::Attach`]: among those of either order there is none such.
+pub fn attached_key(number: u64) -> Vec<u8> {
+    [b"attached ", &number.to_be_bytes()[..]].concat()
 }
 
 pub struct Keys {
@@ -84,16 +99,19 @@ impl Keys {
         }
     }
 
-    pub fn next_key(&mut self) -> Option<[u8; 8]> {
-        let number = match &mut self.sequence {
-            None => self.rng.below(self.key_count),
-            Some((next, _)) if *next >= self.key_count => return None,
+    pub fn next_number(&mut self) -> Option<u64> {
+        match &mut self.sequence {
+            None => Some(self.rng.below(self.key_count)),
+            Some((next, _)) if *next >= self.key_count => None,
             Some((next, step)) => {
                 *next += *step;
-                *next - *step
+                Some(*next - *step)
             }
-        };
-        Some(self.bytes(number))
+        }
+    }
+
+    pub fn next_key(&mut self) -> Option<[u8; 8]> {
+        self.next_number().map(|number| self.bytes(number))
     }
 
     /// The first key of a range, and the first behind it.
@@ -110,6 +128,27 @@ impl Plan {
         let length = if let Kind::Range(length) = self.kind { length } else { 0 };
         let Plan { order, key_count, .. } = *self;
         Keys { rng: Rng::new(client as u64 + 1), length, order, key_count, sequence }
+    }
+
+    /// Each key below `key_count` once, with as many requests in flight as the system takes well.
+    pub fn once(&self, kind: Kind, key_count: u64) -> Result<()> {
+        let total = match kind {
+            Kind::Puts(count) => key_count.div_ceil(count as u64),
+            _ => key_count,
+        };
+        let plan = Plan {
+            kind,
+            connections: 100,
+            clients: 1_000,
+            pipeline: 16,
+            key_count,
+            total: Some(total),
+            ..self.clone()
+        };
+        match plan.run()?.errors {
+            0 => Ok(()),
+            errors => Err(format!("{errors} of {total} requests failed that had to succeed").into()),
+        }
     }
 
     pub fn value(&self) -> Vec<u8> {

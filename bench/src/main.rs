@@ -6,10 +6,13 @@
 
 mod cluster;
 mod disk;
+mod ends;
 mod engine;
 mod etcd;
+mod footprint;
 mod key_rows;
 mod load;
+mod meanwhile;
 mod report;
 mod resp;
 mod rows;
@@ -41,7 +44,7 @@ enum Name {
 #[derive(Parser)]
 struct Arguments {
     /// `all`, or any of: engine put1 put1alone put1000 put50x16 get50 memory restart failover stop transfer
-    /// txn range count keepalive watch meanwhile. And `apply`, which is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after
+    /// txn range count keepalive watch meanwhile ends footprint. And `apply`, which is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after
     /// a change
     #[arg(required = true)]
     rows: Vec<String>,
@@ -206,6 +209,17 @@ fn measure(
             on_fresh_data(&place, system, figures, |place, figures| {
                 rows::life_rows(system, place, rows, scale, figures)
             })?;
+        }
+    }
+    if rows.contains(&Row::Footprint) {
+        for system in systems.iter().filter(|system| system.wire != Wire::Redis) {
+            eprintln!("what {} keeps in memory", system.name());
+            on_fresh_data(
+                &dir.join(format!("footprint-{}", system.name())),
+                system,
+                figures,
+                |place, figures| footprint::measure(system, place, scale, figures),
+            )?;
         }
     }
     if rows.iter().any(|r| Row::KEYS.contains(r)) {

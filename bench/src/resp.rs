@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::Result;
-use crate::load::{Keys, Kind, Outcome, Plan, Wire};
+use crate::load::{Keys, Kind, Outcome, Plan, Wire, attached_key};
 
 /// Arrays of arrays deeper than this do not occur in any reply that is asked for here.
 const DEPTH_MAX: usize = 8;
@@ -163,6 +163,14 @@ impl RespClient {
         self.number_of_status("revision", timeout)
     }
 
+    /// Of all keys.
+    pub fn count(&mut self, timeout: Duration) -> Result<u64> {
+        match self.call(&[b"DBSIZE"], timeout)? {
+            Value::Integer(count) => Ok(count as u64),
+            other => Err(format!("DBSIZE answered {other:?}").into()),
+        }
+    }
+
     pub fn grant(&mut self, id: u64, ttl_s: u64, timeout: Duration) -> Result<()> {
         let [id, ttl_s] = [id, ttl_s].map(|number| number.to_string());
         self.call(&[b"LEASE", b"GRANT", ttl_s.as_bytes(), b"ID", id.as_bytes()], timeout).map(|_| ())
@@ -196,8 +204,7 @@ struct Conn {
     reply: Skipped,
     waiting_for: usize,
     sent: Instant,
-    /// Its lease, where it has one.
-    lease: String,
+    number: usize,
 }
 
 /// What all connections share.
@@ -221,9 +228,8 @@ pub fn run(plan: &Plan) -> Result<Outcome> {
         let mut stream = mio::net::TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
         let (out, input) = (Vec::new(), Vec::new());
-        let (reply, lease) = (Skipped::default(), (number + 1).to_string());
-        let sent = Instant::now();
-        conns.push(Conn { stream, out, written: 0, input, reply, waiting_for: 0, sent, lease });
+        let (reply, sent) = (Skipped::default(), Instant::now());
+        conns.push(Conn { stream, out, written: 0, input, reply, waiting_for: 0, sent, number });
     }
     let started = Instant::now();
     let warm_up = if plan.total.is_some() { Duration::ZERO } else { plan.warm_up };
@@ -297,10 +303,33 @@ impl Generator<'_> {
         let out = &mut conn.out;
         match self.plan.kind {
             Kind::Count => encode(&[b"RANGE", b"", b"PREFIX", b"COUNT"], out),
-            Kind::KeepAlive => encode(&[b"LEASE", b"KEEPALIVE", conn.lease.as_bytes()], out),
+            Kind::KeepAlive => {
+                let lease = conn.number * self.plan.pipeline + conn.waiting_for + 1;
+                encode(&[b"LEASE", b"KEEPALIVE", lease.to_string().as_bytes()], out);
+            }
             Kind::Range(_) => {
                 let [from, to] = self.keys.next_range();
                 encode(&[b"RANGE", &from, b"TO", &to], out);
+            }
+            Kind::Grant { ttl_s, alike } => {
+                let Some(number) = self.keys.next_number() else { return false };
+                let [id, ttl_s] = [number + 1, ttl_s + number / alike].map(|number| number.to_string());
+                encode(&[b"LEASE", b"GRANT", ttl_s.as_bytes(), b"ID", id.as_bytes()], out);
+            }
+            Kind::Attach => {
+                let Some(number) = self.keys.next_number() else { return false };
+                let (key, id) = (attached_key(number), (number + 1).to_string());
+                encode(&[b"PUT", &key, b"x", b"LEASE", id.as_bytes()], out);
+            }
+            Kind::Puts(count) => {
+                let keys: Vec<[u8; 8]> = (0..count).map_while(|_| self.keys.next_key()).collect();
+                if keys.is_empty() {
+                    return false;
+                }
+                let puts = keys.iter().flat_map(|key| put_words(self.plan.wire, key, &self.value));
+                let words: Vec<&[u8]> =
+                    [&b"TXN"[..], b"THEN"].into_iter().chain(puts).chain([&b"END"[..]]).collect();
+                encode(&words, out);
             }
             Kind::Put | Kind::Get | Kind::Txn => {
                 let Some(key) = self.keys.next_key() else { return false };

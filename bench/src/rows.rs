@@ -55,12 +55,16 @@ pub enum Row {
     Keepalive,
     /// 10,000 watchers: of one key, of other keys than those that are put, of these
     Watch,
-    /// puts while the history is compacted, and while all keys are read
+    /// puts while the history is compacted, while all keys are read, while checkpoints and snapshots are made
     Meanwhile,
+    /// leases of which ten thousand or more end in a second, beside puts
+    Ends,
+    /// memory for keys, watches, leases and connections
+    Footprint,
 }
 
 impl Row {
-    pub const ALL: [Row; 17] = [
+    pub const ALL: [Row; 19] = [
         Row::Engine,
         Row::Put1,
         Row::Put1alone,
@@ -78,11 +82,14 @@ impl Row {
         Row::Keepalive,
         Row::Watch,
         Row::Meanwhile,
+        Row::Ends,
+        Row::Footprint,
     ];
     pub const LOAD: [Row; 5] = [Row::Put1, Row::Put1alone, Row::Put1000, Row::Put50x16, Row::Get50];
     pub const LIFE: [Row; 5] = [Row::Memory, Row::Restart, Row::Failover, Row::Stop, Row::Transfer];
     /// What only Pawl and etcd can do ([`crate::key_rows`]).
-    pub const KEYS: [Row; 6] = [Row::Txn, Row::Range, Row::Count, Row::Keepalive, Row::Watch, Row::Meanwhile];
+    pub const KEYS: [Row; 7] =
+        [Row::Txn, Row::Range, Row::Count, Row::Keepalive, Row::Watch, Row::Meanwhile, Row::Ends];
 }
 
 pub fn plan(cluster: &Cluster, leader: usize, scale: &Scale, kind: Kind) -> Plan {
@@ -108,20 +115,7 @@ fn fill(cluster: &Cluster, scale: &Scale, key_count: u64) -> Result<()> {
 
 pub fn fill_in(order: Order, cluster: &Cluster, scale: &Scale, key_count: u64) -> Result<()> {
     let leader = cluster.leader()?;
-    let done = Plan {
-        order,
-        connections: 100,
-        clients: 1_000,
-        pipeline: 16,
-        key_count,
-        total: Some(key_count),
-        ..plan(cluster, leader, scale, Kind::Put)
-    }
-    .run()?;
-    if done.errors > 0 {
-        return Err(format!("{} of {key_count} puts failed while filling", done.errors).into());
-    }
-    Ok(())
+    Plan { order, ..plan(cluster, leader, scale, Kind::Put) }.once(Kind::Put, key_count)
 }
 
 /// One round of the rows under load, on a fresh cluster.

@@ -30,7 +30,7 @@ const FAN_OUTS: usize = 30;
 const OTHERS: u64 = 1 << 40;
 
 /// Connections with watches, which are read until this is dropped.
-struct Watching {
+pub struct Watching {
     told: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
@@ -38,12 +38,12 @@ struct Watching {
 }
 
 impl Watching {
-    /// Each of [`WATCHERS`] watches the key that `key_of` makes of its number.
-    fn start(wire: Wire, port: u16, key_of: impl Fn(u64) -> [u8; 8]) -> Result<Watching> {
+    /// Each of so many watches the key that `key_of` makes of its number.
+    pub fn start(watchers: u64, wire: Wire, port: u16, key_of: impl Fn(u64) -> [u8; 8]) -> Result<Watching> {
         let (told, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let mut watching = Watching { told, over, reader: None, tasks: Vec::new() };
         let keys_of = |connection| {
-            let numbers = (0..WATCHERS).filter(move |number| number % CONNECTIONS == connection);
+            let numbers = (0..watchers).filter(move |number| number % CONNECTIONS == connection);
             numbers.map(|number| key_of(number).to_vec()).collect::<Vec<_>>()
         };
         if wire == Wire::Etcd {
@@ -159,8 +159,10 @@ pub fn measure(put: &Plan, scale: &Scale, name: &'static str, figures: &mut Figu
         std::thread::sleep(scale.pause);
         let watching = match arm {
             0 => None,
-            1 => Some(Watching::start(put.wire, put.port, |number| (number + OTHERS).to_be_bytes())?),
-            _ => Some(Watching::start(put.wire, put.port, u64::to_be_bytes)?),
+            1 => {
+                Some(Watching::start(WATCHERS, put.wire, put.port, |number| (number + OTHERS).to_be_bytes())?)
+            }
+            _ => Some(Watching::start(WATCHERS, put.wire, put.port, u64::to_be_bytes)?),
         };
         let done = put.run()?;
         rates[arm] = rates[arm].max(done.rate());
@@ -184,7 +186,7 @@ pub fn measure(put: &Plan, scale: &Scale, name: &'static str, figures: &mut Figu
 /// One key, all watch it: from the put until the last of them was told, in the middle.
 fn fan_out(put: &Plan, name: &'static str, figures: &mut Figures) -> Result<()> {
     let key = OTHERS.to_be_bytes();
-    let watching = Watching::start(put.wire, put.port, |_| key)?;
+    let watching = Watching::start(WATCHERS, put.wire, put.port, |_| key)?;
     let mut client = Client::new(put.wire, put.port);
     let (mut to_last, mut to_answer) = (Outcome::new(), Outcome::new());
     for number in 1..=FAN_OUTS as u64 {

@@ -155,6 +155,28 @@ pub fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// A JSON string, quotes included. What a browser could take for markup, or JavaScript for the end of a line, is escaped
+/// too: so Go writes it, and with it etcdctl.
+pub fn json_string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,5 +215,13 @@ mod tests {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
         assert_eq!(base64(b"a\x01\n\"\xc3\xa9\xff"), "YQEKIsOp/w==");
+    }
+
+    #[test]
+    fn json_strings_are_gos() {
+        let text = "a<b>&\"\n\r\t\\\u{0}\u{1f}\u{7f}\u{2028}é";
+        let string = "\"a\\u003cb\\u003e\\u0026\\\"\\n\\r\\t\\\\\\u0000\\u001f\u{7f}\\u2028é\"";
+        assert_eq!(json_string(text), string);
+        assert_eq!(serde_json::from_str::<String>(string).unwrap(), text);
     }
 }

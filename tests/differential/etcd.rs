@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -40,12 +41,12 @@ impl Etcd {
         let (port, client, peer) = (free_port(), "http://127.0.0.1", "http://127.0.0.1");
         let (client, peer) = (format!("{client}:{port}"), format!("{peer}:{}", free_port()));
         let process = Command::new(program)
-            .args(["--name", "it", "--log-level", "error", "--unsafe-no-fsync"])
+            .args(["--name", "n1", "--log-level", "error", "--unsafe-no-fsync"])
             .arg("--data-dir")
             .arg(home.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("it={peer}")])
+            .args(["--initial-cluster", &format!("n1={peer}")])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -61,6 +62,17 @@ impl Etcd {
         };
         let connection = until("etcd", Duration::from_secs(30), connect);
         Some(Etcd { process, connection, _home: home })
+    }
+
+    pub fn endpoint(&self) -> String {
+        self.connection.get_ref().peer_addr().unwrap().to_string()
+    }
+
+    /// The client beside the server: what is on the path may be a script that takes its time to call them.
+    pub fn etcdctl(&self) -> Option<PathBuf> {
+        let server = std::fs::read_link(format!("/proc/{}/exe", self.process.id())).ok()?;
+        let client = server.with_file_name("etcdctl");
+        if client.is_file() { Some(client) } else { find("etcdctl") }
     }
 
     pub fn ask(&mut self, request: &Request) -> Outcome {

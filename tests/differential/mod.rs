@@ -16,7 +16,7 @@
 //!   until it has swept.
 //! - Revisions in the headers inside a transaction: the line protocol has none there.
 
-mod etcd;
+pub(crate) mod etcd;
 mod make;
 mod pawl_side;
 mod watch;

@@ -99,7 +99,10 @@ impl Client<'_> {
                 },
             }
         }
-        console.print(format!("lease {id:016x} expired or revoked.\n").as_bytes());
+        // In other formats it would be a line that is none of theirs.
+        if self.options.format == Format::Simple {
+            console.print(format!("lease {id:016x} expired or revoked.\n").as_bytes());
+        }
         Ok(())
     }
 }

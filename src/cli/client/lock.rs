@@ -18,7 +18,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use super::args::{Elect, Lock};
-use super::session::{Patience, Question, ask, wait};
+use super::session::{Patience, Question, ask, plain, wait};
 use super::{Client, Failure, known, reply};
 use crate::api::{Header, KeyValue, RangeResult};
 use crate::base::time::{MS, Mono, Nanos, SECOND};
@@ -88,7 +88,7 @@ struct Session {
 impl Client<'_> {
     pub(super) fn lock(&self, lock: &Lock, console: &mut Console) -> Result<(), Failure> {
         let Some(name) = &lock.name else {
-            let what = "lock takes one lock name argument and an optional command to execute";
+            let what = "lock takes a lock name argument and an optional command to execute";
             return Err(Failure::BadArguments(what.into()));
         };
         let session = self.session(lock.ttl.unwrap_or(10))?;
@@ -107,7 +107,7 @@ impl Client<'_> {
         let bad = |what: &str| Err(Failure::BadArguments(what.into()));
         match (&elect.words[..], elect.listen == Some(true)) {
             ([name], true) => self.listen(name.as_bytes(), console),
-            ([_, _], true) => bad("elect: a proposal is not given with -l"),
+            ([_, _], true) => bad("proposal given but -l is set"),
             ([_], false) => bad("no proposal argument but -l not set"),
             ([name, proposal], false) => {
                 let session = self.session(elect.ttl.unwrap_or(60))?;
@@ -219,6 +219,7 @@ impl Session {
     /// Runs a command; its exit code becomes ours. That the lock is lost meanwhile is said, and is for the command to notice: what it
     /// writes to should compare the fencing revision.
     fn run(self, mut command: Command, console: &mut Console) -> Result<(), Failure> {
+        let program = command.get_program().to_string_lossy().into_owned();
         self.tell(move || Some(Event::Ran(command.status())));
         let ran = loop {
             match self.next() {
@@ -230,7 +231,7 @@ impl Session {
         };
         let released = self.end();
         match ran {
-            Err(why) => Err(Failure::Usage(format!("the command cannot be run: {why}"))),
+            Err(why) => Err(Failure::Usage(format!("{program:?} cannot be run: {}", plain(&why)))),
             Ok(status) if status.success() => released,
             // etcdctl's for those that a signal ended.
             Ok(status) => Err(Failure::Command(status.code().map_or(u8::MAX, |code| code as u8))),

@@ -45,13 +45,7 @@ impl Client<'_> {
         let (header, reply) = self.ask(&question(words))?;
         let members = known(reply::members(&reply), "MEMBER")?;
         let line = format!("Member {id:16x} {done} cluster {:16x}\n", header.cluster);
-        console.print(&output::changed_members(
-            &header,
-            &members,
-            line,
-            self.options.format,
-            self.options.hex,
-        ));
+        console.print(&output::changed_members(&header, &members, line, self.options.format));
         Ok(())
     }
 
@@ -70,9 +64,7 @@ impl Client<'_> {
         }
         let (header, reply) = self.ask(&question(words))?;
         let (added, members) = known(reply::member_added(&reply), "MEMBER ADD")?;
-        let text =
-            output::member_added(&header, &added, &members, &name, self.options.format, self.options.hex);
-        console.print(&text);
+        console.print(&output::member_added(&header, &added, &members, &name, self.options.format));
         Ok(())
     }
 
@@ -106,13 +98,7 @@ impl Client<'_> {
                 lines.push_str(&format!("Member {:16x} added with peer URLs {list}\n", added.id));
             }
         }
-        console.print(&output::changed_members(
-            &header,
-            &members,
-            lines,
-            self.options.format,
-            self.options.hex,
-        ));
+        console.print(&output::changed_members(&header, &members, lines, self.options.format));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::api::{Event, EventKind, KeyValue};
-use crate::base::codec::base64;
+use crate::base::codec::{base64, json_string};
 
 /// Keys and values that are text are strings; others are in base64, under another name.
 pub fn event(event: &Event) -> String {
@@ -33,21 +33,7 @@ fn bytes(name: &str, bytes: &[u8], out: &mut String) {
         let _ = write!(out, ",\"{name}_base64\":\"{}\"", base64(bytes));
         return;
     };
-    let _ = write!(out, ",\"{name}\":\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_control() => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
+    let _ = write!(out, ",\"{name}\":{}", json_string(text));
 }
 
 #[cfg(test)]

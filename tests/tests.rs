@@ -25,6 +25,7 @@ mod lag;
 mod line;
 mod locks;
 mod members;
+mod mirror;
 mod names;
 mod planted;
 mod proxy;

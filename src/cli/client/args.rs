@@ -129,6 +129,9 @@ pub enum Command {
     // No `help` below it, or `endpoint he` would be ambiguous.
     #[command(infer_subcommands = true, arg_required_else_help = true, disable_help_subcommand = true)]
     Endpoint(Endpoint),
+    /// Keeps the keys of another cluster as they are here
+    #[command(long_about = MIRROR)]
+    MakeMirror(MakeMirror),
     /// Prints the version of this client
     Version(Rest),
 }
@@ -141,6 +144,13 @@ the one before. Its exit code is passed on. Flags stand before it.";
 
 const ELECT: &str = "Waits until PROPOSAL leads the election NAME, prints its key and value, and leads on a lease that is \
 renewed until it is interrupted. With -l, prints who leads, and again whenever that is seen to change, until it is interrupted.";
+
+const MIRROR: &str = "Copies all keys, or those with a prefix, to another cluster, whose endpoints are DEST, and then does \
+there what is done here, until it is interrupted; every 30 seconds it prints how many keys it has mirrored. What one transaction did \
+here is done in one there, if it fits.
+
+Leases are not mirrored: keys are put without. Keys that are at the destination alone stay. The keys at the destination are the \
+mirror's: what others write to them is written over by their next change here.";
 
 const TXN: &str = "Does several requests in one transaction.
 
@@ -296,6 +306,61 @@ pub struct Watch {
     /// Print from time to time up to which revision nothing happened
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub progress_notify: Option<bool>,
+}
+
+/// Words of a transaction in the line protocol are bounded, and each operation has seven.
+const MIRROR_OPS_MAX: i64 = 8_192;
+
+#[derive(Debug, Args)]
+pub struct MakeMirror {
+    /// The endpoints of the other cluster
+    #[arg(value_name = "DEST")]
+    pub words: Vec<OsString>,
+    /// Only keys that begin so
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub prefix: OsString,
+    /// What they begin with at the destination; the same if it is not given, or empty
+    #[arg(long, value_name = "PREFIX")]
+    pub dest_prefix: Option<OsString>,
+    /// Take the prefix away at the destination
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
+    pub no_dest_prefix: Option<bool>,
+    /// Copy nothing, and do from this revision on what is done here; 0 = copy first
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub rev: i64,
+    /// So many operations in one transaction
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=MIRROR_OPS_MAX))]
+    pub max_txn_ops: u32,
+    #[command(flatten)]
+    pub missing: MissingThere,
+}
+
+/// The same as [`Missing`], of the destination.
+#[derive(Debug, Args)]
+pub struct MissingThere {
+    #[arg(long, hide = true)]
+    dest_cacert: Option<String>,
+    #[arg(long, hide = true)]
+    dest_cert: Option<String>,
+    #[arg(long, hide = true)]
+    dest_key: Option<String>,
+    #[arg(long, hide = true)]
+    dest_user: Option<String>,
+    #[arg(long, hide = true)]
+    dest_password: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
+    dest_insecure_transport: Option<String>,
+}
+
+impl MissingThere {
+    pub fn refuse(&self) -> Result<(), Failure> {
+        let MissingThere { dest_cacert, dest_cert, dest_key, dest_user, dest_password, .. } = self;
+        // As etcdctl has it, the destination is spoken to in the clear unless this says no.
+        let secure =
+            self.dest_insecure_transport.as_deref().is_some_and(|word| go::parse_bool(word) == Some(false));
+        let tls = secure || dest_cacert.is_some() || dest_cert.is_some() || dest_key.is_some();
+        not_yet(tls, dest_user.is_some() || dest_password.is_some(), false)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -465,8 +530,7 @@ pub enum EndpointCommand {
 }
 
 /// What etcdctl has and this client has not yet.
-const NOT_YET: &[&str] =
-    &["auth", "check", "completion", "downgrade", "make-mirror", "role", "snapshot", "user"];
+const NOT_YET: &[&str] = &["auth", "check", "completion", "downgrade", "hashkv", "role", "snapshot", "user"];
 
 /// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
 #[derive(Debug)]
@@ -581,17 +645,24 @@ impl Globals {
 impl Missing {
     fn refuse(&self) -> Result<(), Failure> {
         let Missing { cacert, cert, key, user, password, discovery_srv, discovery_srv_name } = self;
-        let missing = if cacert.is_some() || cert.is_some() || key.is_some() {
-            "TLS is"
-        } else if user.is_some() || password.is_some() {
-            "authentication is"
-        } else if discovery_srv.is_some() || discovery_srv_name.is_some() {
-            "discovery by DNS is"
-        } else {
-            return Ok(());
-        };
-        Err(Failure::Feature(format!("{missing} not available yet")))
+        not_yet(
+            cacert.is_some() || cert.is_some() || key.is_some(),
+            user.is_some() || password.is_some(),
+            discovery_srv.is_some() || discovery_srv_name.is_some(),
+        )
     }
+}
+
+/// Refuses the first that is asked for.
+fn not_yet(tls: bool, authentication: bool, discovery: bool) -> Result<(), Failure> {
+    for (asked, missing) in
+        [(tls, "TLS is"), (authentication, "authentication is"), (discovery, "discovery by DNS is")]
+    {
+        if asked {
+            return Err(Failure::Feature(format!("{missing} not available yet")));
+        }
+    }
+    Ok(())
 }
 
 fn duration(text: &str) -> Result<Nanos, String> {
@@ -671,7 +742,12 @@ mod tests {
         for (words, line) in [
             ("bogus", "1 unknown command \"bogus\" for \"etcdctl\""),
             ("pit a b", "1 unknown command \"pit\" for \"etcdctl\"; did you mean put?"),
-            ("make-mirror a", "4 the command make-mirror is not available yet"),
+            ("user add a", "4 the command user is not available yet"),
+            ("endpoint hashkv", "4 the command hashkv is not available yet"),
+            (
+                "make-mirror a --max-txn-ops 0",
+                "1 invalid value '0' for '--max-txn-ops <MAX_TXN_OPS>': 0 is not in 1..=8192",
+            ),
             ("member add x --peer-url=y", "1 unknown flag: --peer-url; did you mean --peer-urls?"),
             ("get a --bogus", "1 unknown flag: --bogus"),
             ("get a --prefxi", "1 unknown flag: --prefxi; did you mean --prefix?"),

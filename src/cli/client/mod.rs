@@ -6,6 +6,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod members;
+mod mirror;
 mod reply;
 mod session;
 mod txn;
@@ -203,6 +204,7 @@ impl Client<'_> {
             Command::MoveLeader(id) => return self.move_leader(id, console),
             Command::Watch(watch) => return self.watch(watch, console),
             Command::Endpoint(endpoint) => return self.endpoint(endpoint, console),
+            Command::MakeMirror(mirror) => return self.make_mirror(mirror, console),
             Command::Version(_) => console.print(version::text(Role::Client, self.program).as_bytes()),
         }
         Ok(())

@@ -89,6 +89,54 @@ pub fn ask(
     question: &Question,
     patience: Patience,
 ) -> Result<(Header, Value), Failure> {
+    ask_and_keep(endpoints, question, patience).map(|(answer, _)| answer)
+}
+
+/// Asks question after question, all of them repeatable, over one connection as long as that lasts.
+pub struct Line {
+    endpoints: Vec<String>,
+    /// In which the header is on.
+    kept: Option<Connection>,
+}
+
+impl Line {
+    pub fn new(endpoints: Vec<String>) -> Line {
+        Line { endpoints, kept: None }
+    }
+
+    pub fn ask(&mut self, question: &Question, patience: Patience) -> Result<(Header, Value), Failure> {
+        debug_assert!(question.repeatable, "whether a lost connection has passed it on is not asked here");
+        if let Some(mut connection) = self.kept.take() {
+            let mut bytes = Vec::new();
+            put_request(&question.words, &mut bytes);
+            // The others get what is left if this one hangs.
+            let now = OsClock.now();
+            connection.set_deadline(now + patience.deadline.since(now) / 2);
+            let answer = connection.send(&bytes).and_then(|()| connection.receive());
+            match answer.map(|answer| split_header("the server", answer)) {
+                Ok(Ok(answer)) => {
+                    self.kept = Some(connection);
+                    return Ok(answer);
+                }
+                Ok(Err(failure)) if !may_ask_again(&failure, true) => {
+                    self.kept = Some(connection);
+                    return Err(failure);
+                }
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        let (answer, connection) = ask_and_keep(&self.endpoints, question, patience)?;
+        self.kept = Some(connection);
+        Ok(answer)
+    }
+}
+
+/// The first answer, and the connection over which it came.
+fn ask_and_keep(
+    endpoints: &[String],
+    question: &Question,
+    patience: Patience,
+) -> Result<((Header, Value), Connection), Failure> {
     let mut pause = PAUSE_MIN;
     let nothing_yet = if endpoints.is_empty() { "no endpoints" } else { super::TOO_LATE };
     let mut last = Failure::Usage(nothing_yet.into());
@@ -125,7 +173,11 @@ fn may_ask_again(failure: &Failure, repeatable: bool) -> bool {
     }
 }
 
-fn ask_one(endpoint: &str, question: &Question, turn: Turn) -> Result<(Header, Value), Failure> {
+fn ask_one(
+    endpoint: &str,
+    question: &Question,
+    turn: Turn,
+) -> Result<((Header, Value), Connection), Failure> {
     let not_sent = |why: io::Error| Failure::NotSent { endpoint: endpoint.into(), why: plain(&why) };
     let no_answer = |why: io::Error| match why.kind() {
         io::ErrorKind::InvalidData => {
@@ -160,7 +212,7 @@ fn ask_one(endpoint: &str, question: &Question, turn: Turn) -> Result<(Header, V
         connection.set_deadline(turn.deadline);
     }
     let answer = connection.receive().map_err(no_answer)?;
-    split_header(endpoint, answer)
+    Ok((split_header(endpoint, answer)?, connection))
 }
 
 pub fn connect(

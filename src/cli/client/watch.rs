@@ -42,7 +42,7 @@ pub(super) const EXIT_CANCELED: u8 = 5;
 pub(super) const EXIT_INPUT: u8 = 3;
 
 /// Something that is watched.
-struct Watched {
+pub(super) struct Watched {
     id: u64,
     /// `WATCH` and its words, but for where to begin.
     words: Vec<Vec<u8>>,
@@ -73,10 +73,41 @@ fn lost(error: io::Error) -> Ended {
     }
 }
 
-/// All of it.
-struct Watching<'a, 'c, 'o> {
+/// What is done with what watches are told.
+pub(super) trait Listener {
+    /// What a server is asked that has said nothing for long.
+    const SIGN: &'static str;
+
+    /// All that the revision of the header did to what is watched.
+    fn told(&mut self, watched: &Watched, header: &Header, events: &[Event]) -> Result<(), Failure>;
+
+    /// Up to the revision of the header all was told.
+    fn progress(&mut self, header: &Header) -> Result<(), Failure>;
+
+    /// A watch is over: how to end. `compacted` is the bound, or 0 if that is not why.
+    fn canceled(&mut self, header: &Header, text: &str, compacted: Revision) -> Failure;
+
+    /// Something that a person may want to know.
+    fn complain(&mut self, line: &str);
+
+    /// When it wants to be called again although nothing happens.
+    fn due(&self) -> Mono {
+        Mono::NEVER
+    }
+
+    fn tick(&mut self, _now: Mono) {}
+}
+
+/// Prints events, and runs a command for each.
+struct Printer<'a, 'c, 'o> {
     client: &'a Client<'a>,
     console: &'c mut Console<'o>,
+}
+
+/// All of it.
+struct Watching<'a, L> {
+    client: &'a Client<'a>,
+    listener: L,
     watches: Vec<Watched>,
     next_id: u64,
     /// Who answers.
@@ -90,23 +121,26 @@ struct Watching<'a, 'c, 'o> {
 impl Client<'_> {
     pub(super) fn watch(&self, watch: &Watch, console: &mut Console) -> Result<(), Failure> {
         output::refuse_watch_format(self.options.format)?;
-        let interactive = watch.interactive == Some(true);
-        let mut watching = Watching {
-            client: self,
-            console,
-            watches: Vec::new(),
-            next_id: 1,
-            header: Header::default(),
-            served: false,
-            lines: None,
-        };
-        if interactive {
+        let mut watching = Watching::new(self, Printer { client: self, console });
+        if watch.interactive == Some(true) {
             watching.lines = Some(typed_lines());
         } else {
             watching.add(watch)?;
         }
-        watching.run()
+        watching.run(false)
     }
+}
+
+/// Watches from a revision on, until the listener or a server ends it: servers that cannot be reached are waited for.
+pub(super) fn follow<L: Listener>(
+    client: &Client<'_>,
+    words: Vec<Vec<u8>>,
+    next: Revision,
+    listener: L,
+) -> Result<(), Failure> {
+    let mut watching = Watching::new(client, listener);
+    watching.watches.push(Watched { id: 1, words, next, command: Vec::new(), ended: false });
+    watching.run(true)
 }
 
 /// Standard input, line by line, from a thread of its own: nothing else can wait for two things at once.
@@ -130,7 +164,12 @@ fn typed_lines() -> Receiver<io::Result<String>> {
     receiver
 }
 
-impl Watching<'_, '_, '_> {
+impl<'a, L: Listener> Watching<'a, L> {
+    fn new(client: &'a Client<'a>, listener: L) -> Watching<'a, L> {
+        let header = Header::default();
+        Watching { client, listener, watches: Vec::new(), next_id: 1, header, served: false, lines: None }
+    }
+
     fn add(&mut self, watch: &Watch) -> Result<(), Failure> {
         let words = keys::watch(watch, &self.client.options.watched)?;
         let Ok(next) = Revision::try_from(watch.rev) else {
@@ -142,9 +181,10 @@ impl Watching<'_, '_, '_> {
         Ok(())
     }
 
-    fn run(&mut self) -> Result<(), Failure> {
+    /// `reached`: a server has been, so that it is worth waiting for one.
+    fn run(&mut self, mut reached: bool) -> Result<(), Failure> {
         let endpoints = &self.client.options.endpoints;
-        let (mut pause, mut reached, mut told) = (PAUSE_MIN, false, false);
+        let (mut pause, mut told) = (PAUSE_MIN, false);
         loop {
             let mut last = Failure::Usage("no endpoints".into());
             for endpoint in endpoints {
@@ -173,10 +213,11 @@ impl Watching<'_, '_, '_> {
                 return Err(last);
             }
             if !told && let Some(cause) = last.cause() {
-                self.console.complain(&format!("Warning: {cause}; the watch goes on when a server answers"));
+                self.listener.complain(&format!("Warning: {cause}; the watch goes on when a server answers"));
                 told = true;
             }
             session::wait(pause);
+            self.listener.tick(OsClock.now());
             pause = (2 * pause).min(PAUSE_MAX);
         }
     }
@@ -215,15 +256,16 @@ impl Watching<'_, '_, '_> {
         loop {
             self.take_lines(&mut connection)?;
             let now = OsClock.now();
+            self.listener.tick(now);
             let silence = pinged.map_or(now + SILENCE, |since: Mono| since + PATIENCE);
-            let look = if self.lines.is_some() { now + LOOK } else { Mono::NEVER };
+            let look = if self.lines.is_some() { now + LOOK } else { self.listener.due() };
             connection.set_deadline(silence.min(look));
             match connection.wait_for_bytes() {
                 Ok(()) => pinged = None,
                 Err(error) if error.kind() == ErrorKind::TimedOut && OsClock.now() < silence => continue,
                 Err(error) if error.kind() == ErrorKind::TimedOut && pinged.is_none() => {
                     pinged = Some(OsClock.now());
-                    send(&[b"PING".to_vec()], &mut connection)?;
+                    send(&[L::SIGN.into()], &mut connection)?;
                     continue;
                 }
                 Err(error) => return Err(lost(error)),
@@ -280,12 +322,8 @@ impl Watching<'_, '_, '_> {
             Push::Events { id, revision, events } => {
                 let Some(at) = position(id) else { return Ok(()) };
                 self.watches[at].next = revision + 1;
-                self.show(revision, &events)?;
-                let command = self.watches[at].command.clone();
-                if !command.is_empty() {
-                    events.iter().try_for_each(|event| self.execute(&command, revision, event))?;
-                }
-                Ok(())
+                let header = Header { revision, ..self.header };
+                Ok(self.listener.told(&self.watches[at], &header, &events)?)
             }
             Push::Progress { id, revision } => {
                 for watched in &mut self.watches {
@@ -293,8 +331,7 @@ impl Watching<'_, '_, '_> {
                         watched.next = watched.next.max(revision + 1);
                     }
                 }
-                self.console.print(format!("progress notify: {revision}\n").as_bytes());
-                self.show(revision, &[])
+                Ok(self.listener.progress(&Header { revision, ..self.header })?)
             }
             Push::Unwatched { id, reason, compacted } => {
                 let Some(at) = position(id) else { return Ok(()) };
@@ -320,45 +357,7 @@ impl Watching<'_, '_, '_> {
 
     /// Says that a watch is over.
     fn canceled(&mut self, text: &str, compacted: Revision) -> Failure {
-        self.console.complain(&format!("watch was canceled ({text})"));
-        let header = Header { revision: 0, ..self.header };
-        let format = self.client.options.format;
-        if let Ok(shown) = output::watch_canceled(&header, compacted, format) {
-            self.console.print(&shown);
-        }
-        Failure::WatchCanceled
-    }
-
-    fn show(&mut self, revision: Revision, events: &[Event]) -> Result<(), Ended> {
-        let super::Options { format, hex, .. } = self.client.options;
-        let header = Header { revision, ..self.header };
-        let shown = output::watch(&header, events, format, hex).map_err(Failure::from)?;
-        self.console.print(&shown);
-        Ok(())
-    }
-
-    /// One after the other, and each to its end.
-    fn execute(&mut self, command: &[OsString], revision: Revision, event: &Event) -> Result<(), Ended> {
-        let (program, arguments) = command.split_first().expect("there is a command");
-        let kind = match event.kind {
-            EventKind::Put => "PUT",
-            EventKind::Delete => "DELETE",
-        };
-        let status = Command::new(program)
-            .args(arguments)
-            .env("ETCD_WATCH_REVISION", revision.to_string())
-            .env("ETCD_WATCH_EVENT_TYPE", go::quote(kind.as_bytes()))
-            .env("ETCD_WATCH_KEY", go::quote(&event.kv.key))
-            .env("ETCD_WATCH_VALUE", go::quote(&event.kv.value))
-            .status();
-        let why = match status {
-            Ok(status) if status.success() => return Ok(()),
-            Ok(status) => ending(status),
-            Err(error) => session::plain(&error),
-        };
-        let shown: Vec<String> = command.iter().map(|word| go::quote(word.as_bytes())).collect();
-        self.console.complain(&format!("command [{}] error ({why})", shown.join(" ")));
-        Err(Failure::Told.into())
+        self.listener.canceled(&Header { revision: 0, ..self.header }, text, compacted)
     }
 
     /// What was typed since the last look.
@@ -386,7 +385,7 @@ impl Watching<'_, '_, '_> {
     fn obey(&mut self, line: &str, connection: &mut Connection) -> Result<(), Ended> {
         let words = split(line);
         let complaint = match words.first().map(String::as_str) {
-            None => "watch and progress supported".to_owned(),
+            None => "a blank line; watch and progress supported".to_owned(),
             Some("progress") => {
                 if self.watches.iter().any(|watched| !watched.ended) {
                     connection.set_deadline(OsClock.now() + PUSH);
@@ -404,7 +403,7 @@ impl Watching<'_, '_, '_> {
             },
             Some(_) => "only support watch".to_owned(),
         };
-        self.console.complain(&format!("Invalid command {line} ({complaint})"));
+        self.listener.complain(&format!("Invalid command {line} ({complaint})"));
         Ok(())
     }
 
@@ -414,6 +413,67 @@ impl Watching<'_, '_, '_> {
             Ok((_, args::Command::Watch(watch))) if watch.interactive != Some(true) => self.add(&watch),
             _ => Err(Failure::Usage("a key, and options of watch".into())),
         }
+    }
+}
+
+impl Listener for Printer<'_, '_, '_> {
+    const SIGN: &'static str = "PING";
+
+    fn told(&mut self, watched: &Watched, header: &Header, events: &[Event]) -> Result<(), Failure> {
+        self.show(header, events)?;
+        if watched.command.is_empty() {
+            return Ok(());
+        }
+        events.iter().try_for_each(|event| self.execute(&watched.command, header.revision, event))
+    }
+
+    fn progress(&mut self, header: &Header) -> Result<(), Failure> {
+        self.console.print(format!("progress notify: {}\n", header.revision).as_bytes());
+        self.show(header, &[])
+    }
+
+    fn canceled(&mut self, header: &Header, text: &str, compacted: Revision) -> Failure {
+        self.console.complain(&format!("watch was canceled ({text})"));
+        if let Ok(shown) = output::watch_canceled(header, compacted, self.client.options.format) {
+            self.console.print(&shown);
+        }
+        Failure::WatchCanceled
+    }
+
+    fn complain(&mut self, line: &str) {
+        self.console.complain(line);
+    }
+}
+
+impl Printer<'_, '_, '_> {
+    fn show(&mut self, header: &Header, events: &[Event]) -> Result<(), Failure> {
+        let super::Options { format, hex, .. } = self.client.options;
+        self.console.print(&output::watch(header, events, format, hex)?);
+        Ok(())
+    }
+
+    /// One after the other, and each to its end.
+    fn execute(&mut self, command: &[OsString], revision: Revision, event: &Event) -> Result<(), Failure> {
+        let (program, arguments) = command.split_first().expect("there is a command");
+        let kind = match event.kind {
+            EventKind::Put => "PUT",
+            EventKind::Delete => "DELETE",
+        };
+        let status = Command::new(program)
+            .args(arguments)
+            .env("ETCD_WATCH_REVISION", revision.to_string())
+            .env("ETCD_WATCH_EVENT_TYPE", go::quote(kind.as_bytes()))
+            .env("ETCD_WATCH_KEY", go::quote(&event.kv.key))
+            .env("ETCD_WATCH_VALUE", go::quote(&event.kv.value))
+            .status();
+        let why = match status {
+            Ok(status) if status.success() => return Ok(()),
+            Ok(status) => ending(status),
+            Err(error) => session::plain(&error),
+        };
+        let shown: Vec<String> = command.iter().map(|word| go::quote(word.as_bytes())).collect();
+        self.console.complain(&format!("command [{}] error ({why})", shown.join(" ")));
+        Err(Failure::Told)
     }
 }
 

@@ -13,6 +13,7 @@ mod cluster_leases;
 mod cluster_locks;
 mod cluster_sim;
 mod compaction;
+mod completion;
 mod differential;
 mod disk_errors;
 mod diverged;

@@ -34,6 +34,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rustix", &["io", "net", "cli"]),
     ("memmap2", &["io"]),
     ("clap", &["cli"]),
+    ("clap_complete", &["cli"]),
     ("signal_hook", &["net", "cli"]),
 ];
 

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::Failure;
 use crate::base::time::{Nanos, SECOND};
@@ -132,6 +133,9 @@ pub enum Command {
     /// Keeps the keys of another cluster as they are here
     #[command(long_about = MIRROR)]
     MakeMirror(MakeMirror),
+    /// Prints a script with which a shell completes commands and flags
+    #[command(long_about = COMPLETION)]
+    Completion(Completion),
     /// Prints the version of this client
     Version(Rest),
 }
@@ -151,6 +155,13 @@ here is done in one there, if it fits.
 
 Leases are not mirrored: keys are put without. Keys that are at the destination alone stay. The keys at the destination are the \
 mirror's: what others write to them is written over by their next change here.";
+
+const COMPLETION: &str = "Prints a script with which a shell completes the commands and flags of this program, under the name by which \
+it was called.
+
+    source <(pawlctl completion bash)                                        in ~/.bashrc
+    pawlctl completion zsh > \"${fpath[1]}/_pawlctl\"                          once
+    pawlctl completion fish > ~/.config/fish/completions/pawlctl.fish        once";
 
 const TXN: &str = "Does several requests in one transaction.
 
@@ -306,6 +317,47 @@ pub struct Watch {
     /// Print from time to time up to which revision nothing happened
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean, value_name = "BOOL")]
     pub progress_notify: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+pub struct Completion {
+    #[arg(value_name = "bash|fish|zsh")]
+    words: Vec<OsString>,
+}
+
+impl Completion {
+    /// The script. `program` is the name that was typed.
+    pub fn script(&self, program: &str) -> Result<Vec<u8>, Failure> {
+        let shell = match &self.words[..] {
+            [word] if word == "bash" => Shell::Bash,
+            [word] if word == "fish" => Shell::Fish,
+            [word] if word == "zsh" => Shell::Zsh,
+            words => {
+                let found: Vec<String> =
+                    words.iter().map(|word| go::quote(word.as_encoded_bytes())).collect();
+                return Err(Failure::BadArguments(format!(
+                    "completion takes one of bash, fish and zsh, found [{}]",
+                    found.join(" ")
+                )));
+            }
+        };
+        // A shell completes the words of a command by its name, and `pawld ctl` is none.
+        let name = if program.contains(' ') { "pawlctl" } else { program };
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut shown(&Line::command()), name, &mut script);
+        Ok(script)
+    }
+}
+
+/// A command without what its help does not show: what is refused, or does nothing, is not to be offered.
+fn shown(command: &clap::Command) -> clap::Command {
+    let mut out = clap::Command::new(command.get_name().to_owned())
+        .args(command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+        .subcommands(command.get_subcommands().map(shown));
+    if let Some(about) = command.get_about() {
+        out = out.about(about.clone());
+    }
+    out
 }
 
 /// Words of a transaction in the line protocol are bounded, and each operation has seven.
@@ -530,7 +582,7 @@ pub enum EndpointCommand {
 }
 
 /// What etcdctl has and this client has not yet.
-const NOT_YET: &[&str] = &["auth", "check", "completion", "downgrade", "hashkv", "role", "snapshot", "user"];
+const NOT_YET: &[&str] = &["auth", "check", "downgrade", "hashkv", "role", "snapshot", "user"];
 
 /// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
 #[derive(Debug)]

@@ -205,6 +205,7 @@ impl Client<'_> {
             Command::Watch(watch) => return self.watch(watch, console),
             Command::Endpoint(endpoint) => return self.endpoint(endpoint, console),
             Command::MakeMirror(mirror) => return self.make_mirror(mirror, console),
+            Command::Completion(completion) => console.print(&completion.script(self.program)?),
             Command::Version(_) => console.print(version::text(Role::Client, self.program).as_bytes()),
         }
         Ok(())

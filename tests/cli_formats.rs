@@ -102,7 +102,7 @@ impl Side {
         for (name, mask) in [("\"cluster_id\":", "CLUSTER"), ("\"member_id\":", "MEMBER")] {
             let id: String = status.split(name).nth(1).unwrap_or_else(|| panic!("{status}")).to_owned();
             let id: u64 = id.split(',').next().and_then(|id| id.parse().ok()).expect("an id");
-            side.masks.extend([(id.to_string(), mask), (format!("{id:x}"), mask)]);
+            side.masks.extend(notations(id).map(|own| (own, mask)));
         }
         let (_, members, _) = side.run(&["member".into(), "list".into()], "");
         let peer = members.split(", ").nth(3).unwrap_or_else(|| panic!("{members}"));
@@ -197,6 +197,10 @@ fn cells(text: &str) -> String {
     shown.collect::<Vec<_>>().join("\n")
 }
 
+fn notations(id: u64) -> [String; 2] {
+    [id.to_string(), format!("{id:x}")]
+}
+
 fn words(line: &str) -> Vec<OsString> {
     let word = |word: &str| {
         let special = WORDS.iter().find(|(name, _)| *name == word);
@@ -205,8 +209,9 @@ fn words(line: &str) -> Vec<OsString> {
     line.split(' ').map(word).collect()
 }
 
-/// In which order members are listed depends on their ids.
+/// In which order members are listed depends on their ids, and blanks before an id on how long that is.
 fn sorted(text: &str) -> Vec<String> {
+    let text = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     let mut parts: Vec<String> =
         text.split(['{', '}', '[', ']', '"', ',', '\n']).map(str::to_owned).collect();
     parts.sort();
@@ -291,7 +296,9 @@ fn learner_comes_and_goes(ours: &Side, theirs: &Side, format: &str, hex: bool) -
             // Its id in either notation, once it has one.
             for id in [id, learner(side)] {
                 if let Ok(number) = u64::from_str_radix(&id, 16) {
-                    out = out.replace(&id, "LEARNER").replace(&number.to_string(), "LEARNER");
+                    for own in notations(number) {
+                        out = out.replace(&own, "LEARNER");
+                    }
                 }
             }
             (code, sorted(&mask(&line, format, &out)), complaints)

@@ -6,6 +6,7 @@ mod bad_input;
 mod btree_crash;
 mod btree_model;
 mod cli;
+mod cli_bad_input;
 mod cli_formats;
 mod cli_lease;
 mod clients;

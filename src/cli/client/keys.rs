@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::Failure;
 use super::args::{Del, Get, Keys, Put, Watch};
+use crate::cli::go;
 use crate::cli::output::Format;
 
 type Words = Vec<Vec<u8>>;
@@ -38,8 +39,11 @@ pub fn put(put: &Put, read_value: impl FnOnce() -> Result<Vec<u8>, Failure>) -> 
         [key, value] => (key, bytes(value)),
         _ => return bad(USAGE),
     };
-    let Ok(lease) = i64::from_str_radix(&put.lease, 16) else {
-        return bad(format!("bad lease ID ({:?}), expecting ID in Hex", put.lease));
+    let lease = match go::parse_int(&put.lease, 16) {
+        // The protocol has no negative numbers, and no lease has one.
+        Ok(..0) => return Err(Failure::Usage("etcdserver: requested lease not found".into())),
+        Ok(lease) => lease,
+        Err(why) => return bad(format!("bad lease ID ({why}), expecting ID in Hex")),
     };
     let mut words = vec![b"PUT".to_vec(), bytes(key), value];
     if lease != 0 {
@@ -236,7 +240,11 @@ mod tests {
                 &["put", "a", "b", "--ignore-value"],
                 "128 put command needs only 1 argument when 'ignore-value' is set",
             ),
-            (&["put", "a", "b", "--lease=xyz"], "128 bad lease ID (\"xyz\"), expecting ID in Hex"),
+            (
+                &["put", "a", "b", "--lease=xyz"],
+                "128 bad lease ID (strconv.ParseInt: parsing \"xyz\": invalid syntax), expecting ID in Hex",
+            ),
+            (&["put", "a", "b", "--lease=-1"], "1 etcdserver: requested lease not found"),
             (&["get"], GET),
             (&["get", "a", "b", "--prefix"], ONE),
             (&["get", "a", "b", "c", "--prefix"], ONE),

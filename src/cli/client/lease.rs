@@ -132,8 +132,10 @@ fn ttl(words: &[OsString]) -> Result<i64, Failure> {
 
 fn id(words: &[OsString], usage: &str) -> Result<LeaseId, Failure> {
     let [word] = words else { return Err(Failure::BadArguments(usage.into())) };
-    go::parse_int(&word.to_string_lossy(), 16)
-        .map_err(|why| Failure::BadArguments(format!("bad lease ID arg ({why}), expecting ID in Hex")))
+    let id = go::parse_int(&word.to_string_lossy(), 16)
+        .map_err(|why| Failure::BadArguments(format!("bad lease ID arg ({why}), expecting ID in Hex")))?;
+    // The protocol has no negative numbers, and no lease has one.
+    if id < 0 { Err(Failure::Usage("etcdserver: requested lease not found".into())) } else { Ok(id) }
 }
 
 // ---- Formats

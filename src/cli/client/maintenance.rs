@@ -3,18 +3,14 @@
 use super::args::{Alarm, Compaction, Defrag};
 use super::session::Question;
 use super::{Client, Failure, known, reply, words};
-use crate::cli::{Console, output};
+use crate::cli::{Console, go, output};
 
 impl Client<'_> {
     pub(super) fn compact(&self, compaction: &Compaction, console: &mut Console) -> Result<(), Failure> {
         let [word] = compaction.words.as_slice() else {
             return Err(Failure::BadArguments("compaction command needs 1 argument".into()));
         };
-        let text = word.to_string_lossy();
-        // Go's words, because etcdctl prints them.
-        let revision: i64 = text
-            .parse()
-            .map_err(|_| Failure::Usage(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))?;
+        let revision = go::parse_int(&word.to_string_lossy(), 10).map_err(Failure::Usage)?;
         if revision < 0 {
             // The protocol has no negative numbers. To etcd it is a revision like any other, and long gone.
             return Err(Failure::Usage("etcdserver: mvcc: required revision has been compacted".into()));

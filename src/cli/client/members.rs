@@ -9,6 +9,7 @@ use crate::api::{Header, Status};
 use crate::base;
 use crate::cli::Console;
 use crate::cli::output;
+use crate::cli::url::Url;
 
 impl Client<'_> {
     pub(super) fn change_members(&self, change: &Member, console: &mut Console) -> Result<(), Failure> {
@@ -135,7 +136,12 @@ fn urls(list: &str) -> Result<Vec<String>, Failure> {
     if list.is_empty() {
         return Err(Failure::BadArguments("member peer urls not provided".into()));
     }
-    Ok(list.split(',').map(String::from).collect())
+    let url = |text: &str| match Url::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        // The server would say that one of them is wrong, and not which.
+        Err(why) => Err(Failure::Usage(format!("peer URL {why}"))),
+    };
+    list.split(',').map(url).collect()
 }
 
 fn member_id(words: &[OsString]) -> Result<base::MemberId, Failure> {

@@ -41,6 +41,10 @@ fn every_kind_of_answer_about_locks_is_met() {
     want(
         "lock NOKEY, campaign NOKEY, lock in time NOKEY, lock in time BUSY, lock at once BUSY, lock NOSPACE",
     );
+    want(
+        "observer nobody, observer somebody, observer another value, observer a new leader, observer the next in line",
+    );
+    want("observer progress, observer ended, observer compacted, observer NOLEADER, observer LOADING");
     let mut met = Tally::default();
     for seed in 1..=60 {
         met.add(&assert_sound(&format!("seed {seed}"), &plan(seed)).tally);

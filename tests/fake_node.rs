@@ -20,6 +20,8 @@ pub struct FakeNode {
     revision: Revision,
     keys: BTreeMap<Bytes, KeyValue>,
     watches: BTreeMap<Tag, Watch>,
+    /// Which of them observe an election, and who led it last.
+    observed: BTreeMap<Tag, (Bytes, Option<KeyValue>)>,
     /// Who asked for progress, and is told when a test says so.
     progress: Vec<Tag>,
     /// With the seconds that were granted.
@@ -33,6 +35,7 @@ impl Default for FakeNode {
             keys: BTreeMap::new(),
             leases: BTreeMap::new(),
             watches: BTreeMap::new(),
+            observed: BTreeMap::new(),
             progress: Vec::new(),
         }
     }
@@ -45,6 +48,7 @@ impl FakeNode {
             Call::Request { tag, request } => (tag, request),
             Call::Cancel { tag } => {
                 self.watches.remove(&tag);
+                self.observed.remove(&tag);
                 return Vec::new();
             }
         };
@@ -58,6 +62,12 @@ impl FakeNode {
                 self.watches.insert(tag, watch);
                 Body::Watching
             }
+            Request::Lock(LockRequest::Observe { name }) => {
+                let leader = self.first_of(&name);
+                self.watches.insert(tag, Watch::new(Span::Prefix(lock::lock_prefix(&name))));
+                self.observed.insert(tag, (name, leader.clone()));
+                Body::Observing { revision: self.revision, leader }
+            }
             request => self.run(request, &mut told).unwrap_or_else(Body::Fault),
         };
         let mut replies = self.pushes(conn, &told);
@@ -67,13 +77,26 @@ impl FakeNode {
 
     fn reply(&self, conn: ConnId, tag: Tag, body: Body) -> Reply {
         let header = Header { cluster: CLUSTER, member: MEMBER, revision: self.revision, term: 2 };
-        let more = matches!(body, Body::Watching | Body::Events { .. });
+        let more = body.begins_to_tell() || matches!(body, Body::Events { .. } | Body::Leads { .. });
         Reply { conn, tag, header, body, more }
     }
 
-    fn pushes(&self, conn: ConnId, told: &[(EventKind, KeyValue, Option<KeyValue>)]) -> Vec<Reply> {
+    /// The oldest key under a name.
+    fn first_of(&self, name: &[u8]) -> Option<KeyValue> {
+        let under = self.within(&Span::Prefix(lock::lock_prefix(name)));
+        under.into_iter().min_by_key(|kv| kv.create_revision)
+    }
+
+    fn pushes(&mut self, conn: ConnId, told: &[(EventKind, KeyValue, Option<KeyValue>)]) -> Vec<Reply> {
         let mut replies = Vec::new();
         for (tag, watch) in &self.watches {
+            if let Some((name, known)) = self.observed.get(tag) {
+                let leader = self.first_of(name);
+                if let Some(leader) = leader.clone().filter(|_| leader != *known) {
+                    replies.push(self.reply(conn, *tag, Body::Leads { revision: self.revision, leader }));
+                }
+                continue;
+            }
             let wanted = told.iter().filter(|(kind, kv, _)| {
                 let left_out = if *kind == EventKind::Put { watch.no_put } else { watch.no_delete };
                 !left_out && holds(&watch.span, &kv.key)
@@ -87,12 +110,17 @@ impl FakeNode {
                 replies.push(self.reply(conn, *tag, Body::Events { revision: self.revision, events }));
             }
         }
+        let now: Vec<_> = self.observed.iter().map(|(tag, (name, _))| (*tag, self.first_of(name))).collect();
+        for (tag, leader) in now {
+            self.observed.get_mut(&tag).expect("it was just listed").1 = leader;
+        }
         replies
     }
 
     /// The connection is gone, and its watches with it.
     pub fn disconnect(&mut self) {
         self.watches.clear();
+        self.observed.clear();
         self.progress.clear();
     }
 
@@ -105,6 +133,7 @@ impl FakeNode {
 
     /// All watches end.
     pub fn end_watches(&mut self, conn: ConnId, fault: &Fault, compacted: Revision) -> Vec<Reply> {
+        self.observed.clear();
         let watches = std::mem::take(&mut self.watches);
         let unwatched = |tag| self.reply(conn, tag, Body::Unwatched { fault: fault.clone(), compacted });
         watches.into_keys().map(unwatched).collect()
@@ -203,6 +232,7 @@ impl FakeNode {
             LockRequest::Proclaim { key, value } => {
                 self.put(Put { key, value, ignore_lease: true, ..Put::default() })
             }
+            LockRequest::Observe { .. } => unreachable!("answered before"),
             LockRequest::Leader { name } => {
                 let mut kvs = self.within(&Span::Prefix(lock::lock_prefix(&name)));
                 kvs.sort_by_key(|kv| kv.create_revision);

@@ -175,9 +175,19 @@ fn pawlctl_takes_part_in_an_election_and_watches_one() {
     let (_cluster, port) = one();
     let (first, key) = begun(port, &["elect", "n", "anna"]);
     assert!(key.starts_with("n/"), "{key}");
+    let key_of_first = key.clone();
     let mut listener = ctl(port, &["elect", "-l", "n", "-w", "simple"]).spawn().unwrap();
     let mut seen = BufReader::new(listener.stdout.take().unwrap()).lines().map(|line| line.unwrap());
     assert_eq!((seen.next(), seen.next()), (Some(key), Some("anna".into())));
+    // Each, however soon it is followed by the next.
+    let mut leader = client(port);
+    for value in ["1", "2", "3"] {
+        leader.call(&["ELECTION", "PROCLAIM", &key_of_first, value]).unwrap();
+    }
+    for value in ["1", "2", "3"] {
+        seen.next();
+        assert_eq!(seen.next().as_deref(), Some(value));
+    }
     let second = ctl(port, &["elect", "n", "bob"]).spawn().unwrap();
     wait_for(port, "n", 2);
     assert_eq!(interrupt(first).code(), Some(0));
@@ -186,6 +196,45 @@ fn pawlctl_takes_part_in_an_election_and_watches_one() {
     assert_eq!(interrupt(listener).code(), Some(0));
     assert_eq!(interrupt(second).code(), Some(0));
     assert_eq!(count(port, "n"), 0);
+}
+
+/// In RESP2, over lines that a person might type: replies and pushes come in their order.
+#[test]
+fn an_election_is_observed_over_a_connection() {
+    let (_cluster, port) = one();
+    let mut owner = client(port);
+    for lease in ["1", "2"] {
+        owner.call(&["LEASE", "GRANT", "600", "ID", lease]).unwrap();
+    }
+    let mut observer = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    observer.set_read_timeout(Some(PATIENCE)).unwrap();
+    observer.write_all(b"ELECTION OBSERVE n\nPING\n").unwrap();
+    let mut lines = BufReader::new(observer.try_clone().unwrap()).lines().map(|line| line.unwrap());
+    let mut next = |count: usize| lines.by_ref().take(count).collect::<Vec<_>>();
+    assert_eq!(next(2), [":1", "+PONG"]);
+    let mut told = |key: &str, value: &str| {
+        let shown = next(14);
+        assert_eq!((&shown[0][..], &shown[2][..], &shown[3][..]), ("*4", "leader", ":1"), "{shown:?}");
+        assert_eq!((&shown[7][..], &shown[9][..]), (key, value), "{shown:?}");
+    };
+    owner.call(&["ELECTION", "CAMPAIGN", "n", "anna", "LEASE", "1"]).unwrap();
+    told("n/1", "anna");
+    for value in ["a", "b", "c"] {
+        owner.call(&["ELECTION", "PROCLAIM", "n/1", value]).unwrap();
+    }
+    let mut waiter = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    waiter.write_all(&encode(&["ELECTION", "CAMPAIGN", "n", "bob", "LEASE", "2"])).unwrap();
+    wait_for(port, "n", 2);
+    owner.call(&["LEASE", "REVOKE", "1"]).unwrap();
+    for (key, value) in [("n/1", "a"), ("n/1", "b"), ("n/1", "c"), ("n/2", "bob")] {
+        told(key, value);
+    }
+    observer.write_all(b"UNWATCH 1\n").unwrap();
+    owner.call(&["LEASE", "REVOKE", "2"]).unwrap();
+    observer.write_all(b"ELECTION OBSERVE n ID 7\nWATCHPROGRESS\n").unwrap();
+    let shown = next(3);
+    assert_eq!(shown, ["+OK", ":7", "+OK"], "nothing of what it observes no longer, and nobody leads");
+    assert_eq!(&next(4)[..4], ["*3", "$8", "progress", ":-1"]);
 }
 
 /// What etcdctl says, as well as can be known from its source.

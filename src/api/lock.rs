@@ -11,6 +11,7 @@
 
 use bytes::Bytes;
 
+use super::{Range, SortBy, Span};
 use crate::base::LeaseId;
 
 /// The longest wait that can be asked for: a day. Who leaves it out waits for as long as it takes.
@@ -29,6 +30,8 @@ pub enum LockRequest {
     Proclaim { key: Bytes, value: Bytes },
     /// The key that is the first of an election.
     Leader { name: Bytes },
+    /// The same, and whatever takes its place later: answered again and again, until it is cancelled.
+    Observe { name: Bytes },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +50,12 @@ pub struct Acquire {
 /// In front of all keys of a lock.
 pub fn lock_prefix(name: &[u8]) -> Bytes {
     [name, b"/"].concat().into()
+}
+
+/// Reads the key that has a lock, or leads an election.
+pub fn first_of(name: &[u8]) -> Range {
+    let span = Span::Prefix(lock_prefix(name));
+    Range { sort_by: SortBy::Create, limit: 1, ..Range::new(span) }
 }
 
 /// The key of a lease under a lock's name.

@@ -59,7 +59,7 @@ pub enum Body {
     },
     /// Another member leads, as was asked for.
     LeaderMoved,
-    /// The watch has begun. What follows under its tag are the next four, of which the last ends it.
+    /// The watch has begun. What follows under its tag are the next three, of which the last ends it.
     Watching,
     /// All that one revision did to the keys of the watch, in the order in which it happened.
     Events {
@@ -77,10 +77,26 @@ pub enum Body {
         fault: Fault,
         compacted: Revision,
     },
+    /// An election is observed from this revision on, at which this one led. What follows is who leads later, and progress
+    /// and an end as of a watch.
+    Observing {
+        revision: Revision,
+        leader: Option<KeyValue>,
+    },
+    /// Since this revision it is the leader that is told, or says what is told.
+    Leads {
+        revision: Revision,
+        leader: KeyValue,
+    },
     Fault(Fault),
 }
 
 impl Body {
+    /// It answers a request under whose tag more will be told.
+    pub fn begins_to_tell(&self) -> bool {
+        matches!(self, Body::Watching | Body::Observing { .. })
+    }
+
     /// About how much memory it takes up.
     pub fn size_bytes(&self) -> usize {
         if let Body::Txn(txn) = self {
@@ -96,6 +112,9 @@ impl Body {
             }
             Body::Lease(answer) => return size_of::<Reply>() + answer.size_bytes(),
             Body::Acquired { key, .. } => return size_of::<Reply>() + key.len(),
+            Body::Observing { leader: Some(leader), .. } | Body::Leads { leader, .. } => {
+                std::slice::from_ref(leader)
+            }
             _ => &[],
         };
         size_of::<Reply>() + kvs.iter().map(KeyValue::size_bytes).sum::<usize>()

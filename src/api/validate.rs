@@ -243,7 +243,11 @@ fn check_lock(request: &LockRequest, limits: &Limits) -> Result<(), Fault> {
                 format!("WAIT is {LOCK_WAIT_MS_MAX} ms at most; without it, it is as long as it takes");
             Err(Fault::new(Code::Err, text))
         }
-        LockRequest::Acquire(Acquire { name, .. }) | LockRequest::Leader { name } if name.is_empty() => {
+        LockRequest::Acquire(Acquire { name, .. })
+        | LockRequest::Leader { name }
+        | LockRequest::Observe { name }
+            if name.is_empty() =>
+        {
             Err(Fault::empty_key())
         }
         LockRequest::Acquire(Acquire { lease: 0, .. }) => Err(Fault::no_lease()),
@@ -255,7 +259,9 @@ fn check_lock(request: &LockRequest, limits: &Limits) -> Result<(), Fault> {
         ),
         LockRequest::Release { key } => check_key(key, limits),
         LockRequest::Proclaim { key, value } => check_size(key.len() + value.len(), limits),
-        LockRequest::Leader { name } => check_size(lock_key_bytes_max(name), limits),
+        LockRequest::Leader { name } | LockRequest::Observe { name } => {
+            check_size(lock_key_bytes_max(name), limits)
+        }
     }
 }
 

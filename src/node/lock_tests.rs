@@ -16,6 +16,8 @@ struct Machine {
     unwritten: Vec<Batch>,
     inbox: VecDeque<(MemberId, Outbound)>,
     answers: BTreeMap<Tag, Body>,
+    /// Of those that are answered again and again.
+    told: BTreeMap<Tag, Vec<Body>>,
 }
 
 /// Members, and one clock for all of them. Messages arrive at once, unless they are cut.
@@ -44,7 +46,7 @@ impl Cluster {
             let bootstrap = Bootstrap { cluster: 7, member: id, members: members.clone(), trust_disk: false };
             let opened = Node::open(&disk, config(id), &bootstrap, 42 + id, now).unwrap();
             let (unwritten, inbox, answers) = (Vec::new(), VecDeque::new(), BTreeMap::new());
-            (id, Machine { opened, unwritten, inbox, answers })
+            (id, Machine { opened, unwritten, inbox, answers, told: BTreeMap::new() })
         };
         let machines: BTreeMap<MemberId, Machine> = (1..=count).map(machine).collect();
         let (mute, deaf) = (BTreeSet::new(), BTreeSet::new());
@@ -92,6 +94,10 @@ impl Cluster {
             machine.opened.node.on_done(job.run().unwrap(), now).unwrap();
         }
         for reply in output.replies {
+            if reply.more || machine.told.contains_key(&reply.tag) {
+                machine.told.entry(reply.tag).or_default().push(reply.body);
+                continue;
+            }
             assert_eq!(machine.answers.insert(reply.tag, reply.body), None, "answered twice");
         }
         machine.unwritten.extend(output.batches);
@@ -155,6 +161,21 @@ impl Cluster {
     fn ask(&mut self, request: Request) -> Body {
         let tag = self.send(request);
         self.answer(tag).expect("it need not wait")
+    }
+
+    /// What was told under a tag since the last look.
+    fn told(&mut self, tag: Tag) -> Vec<String> {
+        self.settle();
+        let all = self.machines.values_mut().find_map(|machine| machine.told.get_mut(&tag));
+        let shown = |body: Body| match body {
+            Body::Observing { leader: None, .. } => "nobody".into(),
+            Body::Observing { leader: Some(kv), .. } | Body::Leads { leader: kv, .. } => {
+                format!("{} {}", kv.key.escape_ascii(), kv.value.escape_ascii())
+            }
+            Body::Unwatched { fault, .. } => fault.code.word().into(),
+            other => panic!("{other:?}"),
+        };
+        all.map(std::mem::take).unwrap_or_default().into_iter().map(shown).collect()
     }
 
     fn grant(&mut self, id: LeaseId, ttl_s: i64) {
@@ -588,4 +609,73 @@ fn a_lock_takes_its_place_among_the_requests_of_its_connection() {
     let [before, lock, after] = answers;
     assert_eq!((count(before), count(after)), (0, 1));
     held(lock);
+}
+
+fn observes() -> Request {
+    Request::Lock(LockRequest::Observe { name: "n".into() })
+}
+
+#[test]
+fn an_observer_is_told_who_leads_and_then_who_leads_next() {
+    let mut cluster = Cluster::new(3);
+    (1..=3).for_each(|lease| cluster.grant(lease, 600));
+    let follower = cluster.follower();
+    let early = cluster.send_to(follower, 1, observes());
+    assert_eq!(cluster.told(early), ["nobody"]);
+    let first = cluster.send(campaigns(1, "anna"));
+    held(cluster.answer(first));
+    let late = cluster.send(observes());
+    assert_eq!((cluster.told(early), cluster.told(late)), (vec!["n/1 anna".into()], vec!["n/1 anna".into()]));
+    let waiting = [cluster.send(campaigns(2, "bob")), cluster.send(campaigns(3, "carl"))];
+    cluster.ask(Request::Lock(LockRequest::Proclaim { key: key(1), value: "anna again".into() }));
+    cluster.revoke(2);
+    cluster.release(&key(1));
+    cluster.release(&key(3));
+    for tag in [early, late] {
+        assert_eq!(cluster.told(tag), ["n/1 anna again", "n/3 carl"]);
+    }
+    assert_eq!(code(cluster.answer(waiting[0])), Some(Code::NoLease));
+    held(cluster.answer(waiting[1]));
+    let again = cluster.send(campaigns(3, "carl again"));
+    held(cluster.answer(again));
+    assert_eq!(cluster.told(early), ["n/3 carl again"]);
+    // What it was told last is of a connection that is gone.
+    cluster.node(follower).on_disconnect(1);
+    cluster.release(&key(3));
+    let other = cluster.send(campaigns(1, "anna"));
+    held(cluster.answer(other));
+    assert_eq!((cluster.told(early), cluster.told(late).len()), (vec![], 2));
+}
+
+/// A leader of long ago is nobody to be told of.
+#[test]
+fn a_member_that_is_cut_off_begins_no_observation_and_ends_those_it_has() {
+    let mut cluster = Cluster::new(3);
+    cluster.grant(1, 600);
+    let follower = cluster.follower();
+    let early = cluster.send_to(follower, 1, observes());
+    assert_eq!(cluster.told(early), ["nobody"]);
+    cluster.mute.insert(follower);
+    cluster.deaf.insert(follower);
+    let first = cluster.send(campaigns(1, "anna"));
+    held(cluster.answer(first));
+    let late = cluster.send_to(follower, 2, observes());
+    assert_eq!(cluster.told(late), Vec::<String>::new());
+    cluster.wait(30 * SECOND);
+    assert_eq!(cluster.told(early), ["NOLEADER"]);
+    assert_eq!(code(cluster.answer(late)), Some(Code::NoLeader));
+    let later = cluster.send_to(follower, 2, observes());
+    assert_eq!(code(cluster.answer(later)), Some(Code::NoLeader), "at once");
+}
+
+#[test]
+fn what_is_cancelled_before_it_begins_never_begins() {
+    let mut cluster = Cluster::new(3);
+    let follower = cluster.follower();
+    let tag = cluster.send_to(follower, 1, observes());
+    let now = cluster.now;
+    cluster.node(follower).on_call(1, Call::Cancel { tag }, now);
+    cluster.settle();
+    assert_eq!((cluster.told(tag), cluster.answer(tag)), (vec![], None));
+    assert!(cluster.node(follower).watches.is_empty());
 }

@@ -20,18 +20,23 @@
 //! - *Nobody waits in vain.* Whoever gives up (its time is over, or its connection) takes the key back. If that cannot be done, or
 //!   the member ends or is cut off, the key goes with its lease, at the latest.
 //!
+//! Who *observes* an election is a watcher of the keys under its name that is told who leads and nothing else; the present leader
+//! is looked up by a linearizable read, and the rest is `watches/observers.rs`.
+//!
 //! Left out: when the one before somebody is gone, all keys under the name are looked at to find who is before it now, up to
 //! [`KEYS_MAX`], in one turn, once for all of the same name.
 
 use std::collections::BTreeMap;
+
+use bytes::Bytes;
 
 use super::reads::Question;
 use super::waiters::{Before, Place, Step, Waiter, WaiterId, Waiters};
 use super::writes::Asker;
 use super::{Node, WAITING_MAX};
 use crate::api::{
-    Acquire, Body, Code, Command, Compare, CompareResult, ConnId, Delete, Fault, LockRequest, Op, Put, Range,
-    SortBy, Span, Tag, Target, Txn, TxnResult, lock,
+    Acquire, Body, Code, Command, Compare, CompareResult, ConnId, Delete, Fault, LockRequest, Op, Put, Span,
+    Tag, Target, Txn, TxnResult, lock,
 };
 use crate::base::planted;
 use crate::base::time::MS;
@@ -63,13 +68,20 @@ impl<D: Disk> Node<D> {
         let needs_room = !matches!(request, LockRequest::Release { .. });
         match request {
             LockRequest::Leader { name } => {
-                let range = leader(&name);
+                let range = lock::first_of(&name);
                 if self.may_read_now(conn, false, now) {
                     self.answer_range(conn, tag, &range);
                 } else {
                     self.wait_to_read(conn, tag, Question::Range(range), deadline);
                 }
             }
+            LockRequest::Observe { .. } if now >= self.cut_off_at() => {
+                self.fail(conn, tag, Fault::no_leader());
+            }
+            LockRequest::Observe { name } if self.may_read_now(conn, false, now) => {
+                self.observe(conn, tag, &name);
+            }
+            LockRequest::Observe { name } => self.wait_to_read(conn, tag, Question::Observe(name), deadline),
             _ if self.log_is_full() || (needs_room && self.is_full()) => {
                 self.fail(conn, tag, Fault::no_space());
             }
@@ -82,6 +94,20 @@ impl<D: Disk> Node<D> {
                 let put = Put { key, value, ignore_lease: true, ..Put::default() };
                 self.write(Asker::Client { conn, tag }, &Command::Put(put), deadline);
             }
+        }
+    }
+
+    /// Answers who leads, as of now; from there on who observes is told with the watches.
+    pub(super) fn observe(&mut self, conn: ConnId, tag: Tag, name: &Bytes) {
+        let found = match self.store.range(&lock::first_of(name)) {
+            Ok(Ok(found)) => found,
+            Ok(Err(fault)) => return self.fail(conn, tag, fault),
+            Err(damage) => return self.fail_for_damage(conn, tag, damage),
+        };
+        let (revision, leader) = (found.revision, found.kvs.into_iter().next());
+        match self.watches.observe((conn, tag), name, leader.as_ref(), revision, self.now) {
+            Ok(()) => self.reply(conn, tag, Body::Observing { revision, leader }),
+            Err(fault) => self.fail(conn, tag, fault),
         }
     }
 
@@ -320,12 +346,6 @@ impl<D: Disk> Node<D> {
     }
 }
 
-/// Who wants to lead an election, or has it.
-fn leader(name: &[u8]) -> Range {
-    let span = Span::Prefix(lock::lock_prefix(name));
-    Range { sort_by: SortBy::Create, limit: 1, ..Range::new(span) }
-}
-
 fn put(acquire: &Acquire) -> Put {
     let Acquire { name, value, lease, .. } = acquire;
     Put { key: lock::lock_key(name, *lease), value: value.clone(), lease: *lease, ..Put::default() }
@@ -358,7 +378,7 @@ fn refusal(waiter: &Waiter) -> Fault {
     if waiter.campaign { Fault::another_leads() } else { Fault::locked() }
 }
 
-fn created<D: Disk>(store: &Store<D>, key: &bytes::Bytes) -> Result<Option<Creation>> {
+fn created<D: Disk>(store: &Store<D>, key: &Bytes) -> Result<Option<Creation>> {
     let found = store.creations(&Span::Key(key.clone()), 1)?;
     Ok(found.and_then(|found| found.into_iter().next()))
 }

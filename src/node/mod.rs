@@ -305,6 +305,7 @@ impl<D: Disk> Node<D> {
             // Any other request still happens.
             Call::Cancel { tag } => {
                 self.watches.cancel(conn, tag);
+                self.reads.cancel(conn, tag);
                 return self.cancel_wait(conn, tag);
             }
         };
@@ -774,7 +775,7 @@ impl<D: Disk> Node<D> {
 
     fn reply(&mut self, conn: ConnId, tag: Tag, body: Body) {
         let header = self.header();
-        let more = matches!(body, Body::Watching);
+        let more = body.begins_to_tell();
         self.output.replies.push(Reply { conn, tag, header, body, more });
     }
 

@@ -32,6 +32,8 @@ pub(super) enum Question {
     Lease(LeaseQuestion),
     /// Whether one who waits for a lock is the first.
     Lock(WaiterId),
+    /// Who leads the election of this name: from there on it is observed.
+    Observe(Bytes),
 }
 
 /// A request about leases that does not go through the log.
@@ -67,7 +69,7 @@ impl Question {
             Question::Range(range) => range.serializable,
             Question::Txn(txn) => txn.is_serializable() || planted::on("node-reading-txn-asks-nobody"),
             Question::Exists(_) | Question::Members | Question::Alarms => false,
-            Question::Lease(_) | Question::Lock(_) => false,
+            Question::Lease(_) | Question::Lock(_) | Question::Observe(_) => false,
         }
     }
 
@@ -272,6 +274,19 @@ impl Reads {
         self.held.remove(&conn);
         self.behind.remove(&conn);
         self.tidy();
+    }
+
+    /// The asker no longer waits for this one, which would have begun something.
+    pub(super) fn cancel(&mut self, conn: ConnId, tag: Tag) {
+        let begins = |number: &&Number| {
+            let read = self.waiting.get(number).filter(|read| read.tag == tag);
+            read.is_some_and(|read| matches!(read.question, Question::Observe(_)))
+        };
+        let found = self.waiting_of.get(&conn).and_then(|numbers| numbers.iter().find(begins).copied());
+        if let Some(number) = found {
+            self.take(number);
+            self.tidy();
+        }
     }
 
     /// While nobody can be asked, clients give up and ask again: what is over must not pile up.

@@ -437,6 +437,7 @@ impl<D: Disk> Node<D> {
             Question::Members => self.answer_members(read.conn, read.tag),
             Question::Lease(question) => self.answer_lease(read.conn, read.tag, &question),
             Question::Alarms => self.answer_alarms(read.conn, read.tag),
+            Question::Observe(name) => self.observe(read.conn, read.tag, &name),
             Question::Lock(id) => {
                 if let Err(damage) = self.confirm_lock(id) {
                     self.end_waiter(id, Body::Fault(Fault::corrupt()));

@@ -138,7 +138,9 @@ impl Answer {
             | Body::Watching
             | Body::Events { .. }
             | Body::Progress { .. }
-            | Body::Unwatched { .. } => return None,
+            | Body::Unwatched { .. }
+            | Body::Observing { .. }
+            | Body::Leads { .. } => return None,
         })
     }
 
@@ -198,6 +200,34 @@ pub enum Told {
     },
 }
 
+/// An election as it was observed over one connection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    pub client: u64,
+    pub connection: u64,
+    pub name: Bytes,
+    /// The newest revision that any client was told of when this was asked for.
+    pub known: Revision,
+    /// The store's revision when it began, and who led then; None: nobody said that it did.
+    pub begun: Option<(Revision, Option<KeyValue>)>,
+    pub told: Vec<ToldOfLeader>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ToldOfLeader {
+    Leads {
+        revision: Revision,
+        leader: KeyValue,
+    },
+    Progress {
+        revision: Revision,
+    },
+    /// `compacted` as in [`Body::Unwatched`].
+    Ended {
+        compacted: Revision,
+    },
+}
+
 /// Everything that one run showed.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -211,6 +241,7 @@ pub struct History {
     /// The store orders compactions of its own.
     pub compacts_by_itself: bool,
     pub watched: Vec<Watched>,
+    pub observed: Vec<Observed>,
     last_order: u64,
 }
 

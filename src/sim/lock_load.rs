@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::lease_load::Pool as Leases;
 use super::stream::log_uniform;
-use crate::api::{Acquire, Delete, LockRequest, Put, Range, Request, SortBy, Span, lock};
+use crate::api::{Acquire, Delete, LockRequest, Put, Request, Span, lock};
 use crate::base::Rng;
 
 /// Keys that were granted once: some are given back long after.
@@ -81,7 +81,7 @@ impl Pool {
 /// The same in the words of keys, where there are such words: what the judges are told.
 pub fn plain(request: &LockRequest) -> Option<Request> {
     Some(match request {
-        LockRequest::Acquire(_) => return None,
+        LockRequest::Acquire(_) | LockRequest::Observe { .. } => return None,
         LockRequest::Release { key } => {
             Request::Delete(Delete { span: Span::Key(key.clone()), prev_kv: false })
         }
@@ -95,6 +95,5 @@ pub fn plain(request: &LockRequest) -> Option<Request> {
 
 /// Who owns a lock.
 pub fn first_of(name: &[u8]) -> Request {
-    let range = Range::new(Span::Prefix(lock::lock_prefix(name)));
-    Request::Range(Range { sort_by: SortBy::Create, limit: 1, ..range })
+    Request::Range(lock::first_of(name))
 }

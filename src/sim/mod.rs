@@ -79,6 +79,7 @@ mod liveness;
 mod lock_load;
 mod machine;
 mod net;
+mod observers;
 mod operator;
 pub mod options;
 pub mod plan;

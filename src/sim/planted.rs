@@ -423,6 +423,16 @@ pub const BUGS: &[Bug] = &[
     ),
     bug("watch-progress-of-who-lags", "who has not caught up is told of progress", &[WATCHES, CLUSTER]),
     bug("watch-compacted-is-passed-over", "a watch goes on behind a compaction", &[WATCHES, CLUSTER]),
+    bug(
+        "watch-observer-sleeps-when-a-leader-goes",
+        "who observes an election is not told of the next in line",
+        &[WATCHES, LOCKS],
+    ),
+    bug(
+        "watch-observer-looks-at-now",
+        "who observes an election and lags is told of who leads now",
+        &[WATCHES, LOCKS],
+    ),
     bug("watch-of-who-left-is-silent", "a member that must not answer does not end its watches", &[CLUSTER]),
     bug("watch-goes-on-without-a-leader", "a member that nobody leads goes on with its watches", &[CLUSTER]),
     bug("watch-pushes-between-parts", "pushes do not wait for the end of a range", &[WATCH_REAL]),

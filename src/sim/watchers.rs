@@ -38,18 +38,21 @@ pub struct Watcher {
     conn: Option<ConnId>,
     /// Its watches, by their places in the history.
     watches: Vec<usize>,
+    /// The election that it observes, if it does.
+    pub(super) election: Option<Bytes>,
     /// When it last heard of anything on this connection, or made it.
     heard_at: Mono,
 }
 
 /// One connection of one of them, to one life of a member.
-struct Connection {
-    watcher: usize,
+pub(super) struct Connection {
+    pub(super) watcher: usize,
     member: usize,
     life: u64,
-    /// Which watch each tag is.
+    /// Which watch each tag is, or which observation of an election.
     tags: BTreeMap<Tag, usize>,
-    next_tag: Tag,
+    pub(super) observed: BTreeMap<Tag, usize>,
+    pub(super) next_tag: Tag,
     /// When what was said last arrives: calls there, replies here.
     call_at: Mono,
     reply_at: Mono,
@@ -67,9 +70,11 @@ pub struct Watchers {
     pub all: Vec<Watcher>,
     /// Where each of the history's watches began, as a word.
     starts: Vec<&'static str>,
-    conns: BTreeMap<ConnId, Connection>,
+    pub(super) conns: BTreeMap<ConnId, Connection>,
     next_conn: ConnId,
     keys: u64,
+    /// Elections that may be observed; 0: none in this run.
+    names: u64,
     /// Mean time between two doings of a client.
     pause: Nanos,
 }
@@ -80,6 +85,7 @@ impl Watchers {
             rng: stream(options.seed, "watcher", number),
             conn: None,
             watches: Vec::new(),
+            election: None,
             heard_at: Mono(0),
         };
         Watchers {
@@ -88,6 +94,7 @@ impl Watchers {
             conns: BTreeMap::new(),
             next_conn: CONNS,
             keys: options.keys,
+            names: options.locks,
             pause: (options.faults / 40).max(20 * MS),
         }
     }
@@ -186,6 +193,7 @@ impl World {
             member,
             life: process.life,
             tags: BTreeMap::new(),
+            observed: BTreeMap::new(),
             next_tag: 1,
             call_at: self.now,
             reply_at: self.now,
@@ -203,6 +211,7 @@ impl World {
         for watched in this.watches.clone() {
             self.watcher_asks(conn, watched);
         }
+        self.watcher_observes(watcher, conn);
         if self.watchers.all[watcher].watches.is_empty() {
             self.watcher_begins_another(watcher, conn);
         }
@@ -223,8 +232,14 @@ impl World {
 
     /// In the place of an older one, if it has enough of them.
     fn watcher_begins_another(&mut self, watcher: usize, conn: ConnId) {
-        let known = self.clients.all.iter().map(|client| client.known()).max().unwrap_or(1);
+        let known = self.newest_known();
         let keys = self.watchers.keys;
+        // Now and then, and not by the dice, the election that it observes is another one.
+        let begun = self.clients.history.watched.len() as u64;
+        if self.watchers.names > 0 && begun.is_multiple_of(2) {
+            let name = Bytes::from(format!("lock{}", begun / 2 % self.watchers.names));
+            self.watcher_observes_another(watcher, conn, name);
+        }
         let Watcher { rng, watches, .. } = &mut self.watchers.all[watcher];
         let watch = some_watch(rng, keys, known);
         if watches.len() as u64 >= WATCHES_MAX {
@@ -237,6 +252,10 @@ impl World {
             _ => "future",
         };
         self.watcher_begins(watcher, conn, watch, start);
+    }
+
+    pub(super) fn newest_known(&self) -> Revision {
+        self.clients.all.iter().map(|client| client.known()).max().unwrap_or(1)
     }
 
     fn watcher_cancels(&mut self, conn: ConnId, gone: usize) {
@@ -290,7 +309,7 @@ impl World {
         }
     }
 
-    fn watcher_says(&mut self, conn: ConnId, call: Call) {
+    pub(super) fn watcher_says(&mut self, conn: ConnId, call: Call) {
         let Connection { member, life, call_at, broken, .. } = self.watchers.conns[&conn];
         if broken || !self.net.passes(0, member) {
             self.watchers.conns.get_mut(&conn).expect("it was just looked at").broken = true;
@@ -327,7 +346,7 @@ impl World {
         if connection.broken {
             return;
         }
-        let tells = matches!(reply.body, Body::Events { .. } | Body::Progress { .. });
+        let tells = matches!(reply.body, Body::Events { .. } | Body::Leads { .. } | Body::Progress { .. });
         if connection.held_at.is_some_and(|held_at| held_at < event) && tells {
             let what = format!("member {member} tells a client that takes nothing of {:?}", reply.body);
             return self.fail("V25", what);
@@ -386,6 +405,9 @@ impl World {
             match body {
                 Body::Progress { revision } => {
                     // All watches that the member knew of then; what it knows since, it says behind it.
+                    let observed: Vec<usize> = connection.observed.values().copied().collect();
+                    self.observers_progress(&observed, revision);
+                    let connection = &self.watchers.conns[&conn];
                     for watched in connection.tags.values().copied().collect::<Vec<_>>() {
                         let piece = self.clients.history.watched[watched].pieces.last_mut();
                         let piece = piece.expect("it was asked for on this connection");
@@ -399,6 +421,9 @@ impl World {
                 other => self.fail("V25", format!("a question for progress is answered by {other:?}")),
             }
             return;
+        }
+        if let Some(&observed) = connection.observed.get(&tag) {
+            return self.observer_is_told(conn, tag, observed, body);
         }
         let Some(&watched) = connection.tags.get(&tag) else { return };
         let log = &mut self.clients.history.watched[watched];
@@ -455,7 +480,7 @@ impl World {
     }
 
     /// The client ends its connection.
-    fn watcher_leaves(&mut self, watcher: usize) {
+    pub(super) fn watcher_leaves(&mut self, watcher: usize) {
         let Some(conn) = self.watchers.all[watcher].conn.take() else { return };
         let Some(Connection { member, life, .. }) = self.watchers.conns.remove(&conn) else { return };
         if self.lives(member, life) {
@@ -482,6 +507,7 @@ impl World {
     pub(super) fn watchers_behind(&self, revision: Revision) -> Vec<usize> {
         let behind = |watcher: &Watcher| {
             watcher.watches.iter().any(|watched| self.clients.history.watched[*watched].next() <= revision)
+                || self.observer_is_behind(watcher.conn, watcher.election.is_some(), revision)
         };
         let all = self.watchers.all.iter().enumerate();
         all.filter(|(_, watcher)| behind(watcher)).map(|(number, _)| number).collect()

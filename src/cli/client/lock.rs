@@ -6,9 +6,6 @@
 //!
 //! Other than etcdctl's, `ETCD_LOCK_REV` is the fencing revision, in which the key was created: the same as long as the lock is held,
 //! and higher for each owner than for the one before.
-//!
-//! Left out: `elect -l` asks twice a second who leads, because the protocol cannot tell that by itself yet. So it misses values that
-//! are proclaimed one soon after the other.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +17,7 @@ use std::thread;
 use super::args::{Elect, Lock};
 use super::session::{Patience, Question, ask, plain, wait};
 use super::{Client, Failure, known, reply};
-use crate::api::{Header, KeyValue, RangeResult};
+use crate::api::Header;
 use crate::base::time::{MS, Mono, Nanos, SECOND};
 use crate::base::{LeaseId, Revision};
 use crate::cli::Console;
@@ -31,9 +28,6 @@ use crate::io::os::OsClock;
 
 /// A request that may wait for its answer as long as anybody does.
 const FOR_EVER: Nanos = 365 * 24 * 3_600 * SECOND;
-
-/// Between two looks at who leads.
-const LOOK_EVERY: Nanos = 500 * MS;
 
 /// What comes to an end.
 enum Event {
@@ -163,32 +157,10 @@ impl Client<'_> {
 
     fn listen(&self, name: &[u8], console: &mut Console) -> Result<(), Failure> {
         let signals = signals().map_err(|why| Failure::Usage(format!("listening for signals: {why}")))?;
-        let (sender, events) = channel();
-        thread::spawn(move || wait_for_byte(signals).map(|event| sender.send(event)));
-        let question = Question::read(vec![b"ELECTION".to_vec(), b"LEADER".to_vec(), name.to_vec()]);
-        let mut shown: Option<(Revision, Revision)> = None;
-        while events.try_recv().is_err() {
-            let (header, answer) = self.ask(&question)?;
-            let leader = known(reply::first(&answer), "ELECTION LEADER")?;
-            let seen = leader.as_ref().map(|kv| (kv.create_revision, kv.mod_revision));
-            if let Some(kv) = leader.filter(|_| seen != shown) {
-                console.print(&output::get(
-                    &header,
-                    &alone(kv, &header),
-                    self.options.format,
-                    self.options.hex,
-                    false,
-                )?);
-            }
-            shown = seen.or(shown);
-            wait(LOOK_EVERY);
-        }
-        Ok(())
+        let (sender, over) = channel();
+        thread::spawn(move || wait_for_byte(signals).map(|_| sender.send(())));
+        self.observe(name, over, console)
     }
-}
-
-fn alone(kv: KeyValue, header: &Header) -> RangeResult {
-    RangeResult { revision: header.revision, count: 1, more: false, kvs: vec![kv] }
 }
 
 impl Session {

@@ -327,8 +327,9 @@ impl Listener for Mirror<'_, '_, '_> {
         self.tell_at
     }
 
-    fn tick(&mut self, now: Mono) {
+    fn tick(&mut self, now: Mono) -> bool {
         self.tell(now);
+        true
     }
 }
 

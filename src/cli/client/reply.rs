@@ -269,14 +269,6 @@ pub fn acquired(reply: &Value) -> Option<(Vec<u8>, Revision)> {
     }
 }
 
-/// A kv or null.
-pub fn first(reply: &Value) -> Option<Option<KeyValue>> {
-    match reply {
-        Value::Null => Some(None),
-        kv => key_value(kv).map(Some),
-    }
-}
-
 pub fn ok(reply: &Value) -> Option<()> {
     (text(reply)? == "OK").then_some(())
 }
@@ -292,6 +284,12 @@ pub enum Push {
     Progress {
         id: Option<u64>,
         revision: Revision,
+    },
+    /// Who leads an election.
+    Leader {
+        id: u64,
+        revision: Revision,
+        leader: KeyValue,
     },
     Unwatched {
         id: u64,
@@ -314,6 +312,9 @@ pub fn push(value: &Value) -> Option<Push> {
         ("progress", [id, revision]) => {
             let id = if *id == Value::Integer(-1) { None } else { Some(number(id)?) };
             Some(Push::Progress { id, revision: number(revision)? })
+        }
+        ("leader", [id, revision, leader]) => {
+            Some(Push::Leader { id: number(id)?, revision: number(revision)?, leader: key_value(leader)? })
         }
         ("unwatched", [id, reason, compacted]) => {
             Some(Push::Unwatched { id: number(id)?, reason: text(reason)?, compacted: number(compacted)? })

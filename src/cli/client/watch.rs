@@ -1,4 +1,5 @@
-//! `watch`: prints what happens, or runs a command for each event, until it is interrupted.
+//! `watch`: prints what happens, or runs a command for each event, until it is interrupted. And `elect -l`, which is told who
+//! leads in the same way.
 //!
 //! All watches of one process share a connection. When that is lost, or the server can serve them no longer, they go on at
 //! the next endpoint behind the last revision that they were told: nothing is lost, nothing printed twice. A server that is
@@ -14,7 +15,7 @@ use super::args::{self, Watch};
 use super::reply::{self, Push};
 use super::session::{self, Turn};
 use super::{Client, Failure, keys};
-use crate::api::{Event, EventKind, Header};
+use crate::api::{Event, EventKind, Header, KeyValue, RangeResult};
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Mono, Revision};
 use crate::cli::output;
@@ -51,6 +52,14 @@ pub(super) struct Watched {
     /// What to run for each event.
     command: Vec<OsString>,
     ended: bool,
+    /// Who leads is told wherever that is asked: from no revision on.
+    is_election: bool,
+}
+
+impl Watched {
+    fn new(id: u64, words: Vec<Vec<u8>>, next: Revision) -> Watched {
+        Watched { id, words, next, command: Vec::new(), ended: false, is_election: false }
+    }
 }
 
 /// How a connection's time ended.
@@ -81,6 +90,12 @@ pub(super) trait Listener {
     /// All that the revision of the header did to what is watched.
     fn told(&mut self, watched: &Watched, header: &Header, events: &[Event]) -> Result<(), Failure>;
 
+    /// Who leads the election that is watched; with each connection once more.
+    fn leads(&mut self, _: &Header, leader: KeyValue) -> Result<(), Failure> {
+        let key = go::quote(&leader.key);
+        Err(Failure::Protocol(format!("the server told that {key} leads, which was not asked")))
+    }
+
     /// Up to the revision of the header all was told.
     fn progress(&mut self, header: &Header) -> Result<(), Failure>;
 
@@ -95,13 +110,25 @@ pub(super) trait Listener {
         Mono::NEVER
     }
 
-    fn tick(&mut self, _now: Mono) {}
+    /// Whether it goes on.
+    fn tick(&mut self, _now: Mono) -> bool {
+        true
+    }
 }
 
 /// Prints events, and runs a command for each.
 struct Printer<'a, 'c, 'o> {
     client: &'a Client<'a>,
     console: &'c mut Console<'o>,
+}
+
+/// Prints each leader of an election.
+struct Observer<'a, 'c, 'o> {
+    printer: Printer<'a, 'c, 'o>,
+    /// Something comes when it is to end.
+    over: Receiver<()>,
+    /// Which state of which key was shown last.
+    shown: Option<(Revision, Revision)>,
 }
 
 /// All of it.
@@ -129,6 +156,20 @@ impl Client<'_> {
         }
         watching.run(false)
     }
+
+    /// Shows who leads an election, and each who leads it later, until it is over.
+    pub(super) fn observe(
+        &self,
+        name: &[u8],
+        over: Receiver<()>,
+        console: &mut Console,
+    ) -> Result<(), Failure> {
+        let observer = Observer { printer: Printer { client: self, console }, over, shown: None };
+        let mut watching = Watching::new(self, observer);
+        let words = vec![b"ELECTION".to_vec(), b"OBSERVE".to_vec(), name.to_vec()];
+        watching.watches.push(Watched { is_election: true, ..Watched::new(1, words, 0) });
+        watching.run(false)
+    }
 }
 
 /// Watches from a revision on, until the listener or a server ends it: servers that cannot be reached are waited for.
@@ -139,7 +180,7 @@ pub(super) fn follow<L: Listener>(
     listener: L,
 ) -> Result<(), Failure> {
     let mut watching = Watching::new(client, listener);
-    watching.watches.push(Watched { id: 1, words, next, command: Vec::new(), ended: false });
+    watching.watches.push(Watched::new(1, words, next));
     watching.run(true)
 }
 
@@ -177,7 +218,7 @@ impl<'a, L: Listener> Watching<'a, L> {
         };
         let id = self.next_id;
         self.next_id += 1;
-        self.watches.push(Watched { id, words, next, command: watch.command.clone(), ended: false });
+        self.watches.push(Watched { command: watch.command.clone(), ..Watched::new(id, words, next) });
         Ok(())
     }
 
@@ -217,7 +258,9 @@ impl<'a, L: Listener> Watching<'a, L> {
                 told = true;
             }
             session::wait(pause);
-            self.listener.tick(OsClock.now());
+            if !self.listener.tick(OsClock.now()) {
+                return Ok(());
+            }
             pause = (2 * pause).min(PAUSE_MAX);
         }
     }
@@ -256,7 +299,9 @@ impl<'a, L: Listener> Watching<'a, L> {
         loop {
             self.take_lines(&mut connection)?;
             let now = OsClock.now();
-            self.listener.tick(now);
+            if !self.listener.tick(now) {
+                return Ok(());
+            }
             let silence = pinged.map_or(now + SILENCE, |since: Mono| since + PATIENCE);
             let look = if self.lines.is_some() { now + LOOK } else { self.listener.due() };
             connection.set_deadline(silence.min(look));
@@ -277,12 +322,13 @@ impl<'a, L: Listener> Watching<'a, L> {
     }
 
     fn begin(&mut self, at: usize, connection: &mut Connection) -> Result<(), Ended> {
-        let Watched { id, words, next, ended, .. } = &self.watches[at];
+        let Watched { id, words, next, ended, is_election, .. } = &self.watches[at];
         if *ended {
             return Ok(());
         }
         let mut words = words.clone();
-        words.extend(["ID", &id.to_string(), "REV", &next.to_string()].map(|word| word.as_bytes().to_vec()));
+        let options = ["ID", &id.to_string(), "REV", &next.to_string()].map(|word| word.as_bytes().to_vec());
+        words.extend_from_slice(if *is_election { &options[..2] } else { &options });
         send(&words, connection)?;
         let answer = loop {
             // Pushes for watches that were begun before may come first.
@@ -333,6 +379,10 @@ impl<'a, L: Listener> Watching<'a, L> {
                 }
                 Ok(self.listener.progress(&Header { revision, ..self.header })?)
             }
+            Push::Leader { id, revision, leader } => match position(id) {
+                Some(_) => Ok(self.listener.leads(&Header { revision, ..self.header }, leader)?),
+                None => Ok(()),
+            },
             Push::Unwatched { id, reason, compacted } => {
                 let Some(at) = position(id) else { return Ok(()) };
                 let failure = Failure::fault("the server", &reason);
@@ -474,6 +524,44 @@ impl Printer<'_, '_, '_> {
         let shown: Vec<String> = command.iter().map(|word| go::quote(word.as_bytes())).collect();
         self.console.complain(&format!("command [{}] error ({why})", shown.join(" ")));
         Err(Failure::Told)
+    }
+}
+
+impl Listener for Observer<'_, '_, '_> {
+    const SIGN: &'static str = Printer::SIGN;
+
+    fn told(&mut self, _: &Watched, _: &Header, _: &[Event]) -> Result<(), Failure> {
+        Err(Failure::Protocol("the server told events of an election".into()))
+    }
+
+    fn leads(&mut self, header: &Header, leader: KeyValue) -> Result<(), Failure> {
+        let seen = Some((leader.create_revision, leader.mod_revision));
+        if std::mem::replace(&mut self.shown, seen) != seen {
+            let super::Options { format, hex, .. } = self.printer.client.options;
+            let alone = RangeResult { revision: header.revision, count: 1, more: false, kvs: vec![leader] };
+            self.printer.console.print(&output::get(header, &alone, format, hex, false)?);
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, _: &Header) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn canceled(&mut self, header: &Header, text: &str, compacted: Revision) -> Failure {
+        self.printer.canceled(header, text, compacted)
+    }
+
+    fn complain(&mut self, line: &str) {
+        self.printer.complain(line);
+    }
+
+    fn due(&self) -> Mono {
+        OsClock.now() + LOOK
+    }
+
+    fn tick(&mut self, _now: Mono) -> bool {
+        self.over.try_recv() == Err(TryRecvError::Empty)
     }
 }
 

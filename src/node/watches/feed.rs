@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use super::observers::Leaders;
 use super::{GroupNo, HEAD, Out, Slot, Watcher, Watches};
 use crate::api::{Body, Event, EventKind, Fault, KeyValue};
 use crate::base::planted;
@@ -14,7 +15,7 @@ use crate::store::{Changed, Rev, Store};
 /// What a turn may do: changes that are looked at, and what is made of them, in pieces of work of the same size.
 pub const WATCH_WORK: usize = 8_192;
 const EVENT_WORK: usize = 4;
-const TELL_WORK: usize = 4;
+pub(super) const TELL_WORK: usize = 4;
 const MOVE_WORK: usize = 4;
 
 /// What a turn may hand out, in bytes (one piece is always handed out).
@@ -43,7 +44,7 @@ impl Budget {
         Budget { work: self.work.saturating_sub(used.work), bytes: self.bytes.saturating_sub(used.bytes) }
     }
 
-    fn take(&mut self, work: usize, bytes: usize) {
+    pub(super) fn take(&mut self, work: usize, bytes: usize) {
         *self = self.after(Budget { work, bytes });
     }
 
@@ -88,6 +89,7 @@ pub(super) struct Gathering {
     done: usize,
     /// Watchers with this number and later ones are others, under the same slot.
     serial: u64,
+    leaders: Leaders,
 }
 
 impl Gathering {
@@ -101,6 +103,7 @@ impl Gathering {
             slots: Vec::new(),
             done: 0,
             serial,
+            leaders: Leaders::new(),
         }
     }
 
@@ -226,7 +229,7 @@ impl Watches {
                 gathering.close();
             }
         }
-        if !self.hand_out(&mut gathering, now, (budget, NOTHING), out) {
+        if !self.hand_out(&mut gathering, store, now, (budget, NOTHING), out)? {
             self.gathering = Some(gathering);
         }
         Ok(())
@@ -255,7 +258,7 @@ impl Watches {
             if revision != gathering.revision || planted::on("watch-revision-in-pieces") {
                 next = revision;
                 gathering.close();
-                let told = self.hand_out(&mut gathering, now, (budget, floor), out);
+                let told = self.hand_out(&mut gathering, store, now, (budget, floor), out)?;
                 let arrived = no != HEAD && revision >= head_next;
                 if !told || arrived || budget.is_down_to(floor) || !self.groups.contains_key(&no) {
                     return Ok(ControlFlow::Break(()));
@@ -282,7 +285,7 @@ impl Watches {
         if walked_to_end {
             next = store.revision() + 1;
         }
-        let told = whole && self.hand_out(&mut gathering, now, (budget, floor), out);
+        let told = whole && self.hand_out(&mut gathering, store, now, (budget, floor), out)?;
         if !told {
             self.gathering = Some(gathering);
         }
@@ -366,16 +369,17 @@ impl Watches {
     }
 
     /// Tells the watchers of a revision; false if the budget does not suffice for all of them.
-    fn hand_out(
+    fn hand_out<D: Disk>(
         &mut self,
         gathering: &mut Gathering,
+        store: &Store<D>,
         now: Mono,
         (budget, floor): (&mut Budget, Budget),
         out: &mut Out<'_>,
-    ) -> bool {
+    ) -> Result<bool> {
         while let Some(&slot) = gathering.slots.get(gathering.done) {
             if budget.is_down_to(floor) {
-                return false;
+                return Ok(false);
             }
             gathering.done += 1;
             let Some(watcher) = &mut self.watchers[slot as usize] else { continue };
@@ -392,12 +396,17 @@ impl Watches {
                 self.park(slot, gathering.revision + lost);
                 continue;
             }
+            if watcher.observed.is_some() {
+                let Gathering { revision, leaders, .. } = gathering;
+                self.tell_observer(slot, (*revision, &events), leaders, (store, now), budget, out)?;
+                continue;
+            }
             watcher.told_at = now;
             let body = Body::Events { revision: gathering.revision, events };
             budget.take(TELL_WORK, body.size_bytes());
             out(watcher.conn, watcher.tag, body, true);
         }
-        true
+        Ok(true)
     }
 
     /// What the group wants next is gone: its watches end.

@@ -49,6 +49,8 @@
 //! The revision is the same everywhere, so a client goes on at any member with the revision behind the last one that it
 //! was told of; a member that is not there yet makes it wait. A snapshot that is installed brings the same history.
 //!
+//! Who observes an election is one of them that is told something else ([`observers`]).
+//!
 //! Left out: a revision is told in one piece however large it is, so what is made of a delete of everything, with
 //! what was there before, takes up memory for each connection that it is sent to.
 //!
@@ -56,6 +58,7 @@
 
 mod feed;
 mod index;
+mod observers;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -70,6 +73,7 @@ use crate::base::{Mono, Revision};
 pub use feed::WATCH_WORK;
 use feed::{BYTES_MAX, Budget, Gathering};
 use index::{Index, Target};
+use observers::Observed;
 
 /// Watches of one connection.
 const WATCHES_MAX: usize = 16_384;
@@ -94,6 +98,8 @@ struct Watcher {
     prev_kv: bool,
     no_put: bool,
     no_delete: bool,
+    /// It observes an election, and is told who leads instead of what happens.
+    observed: Option<Observed>,
     /// Nothing before this revision is told.
     from: Revision,
     /// Where it stands; None: parked.
@@ -236,6 +242,7 @@ impl Watches {
             prev_kv,
             no_put,
             no_delete,
+            observed: None,
             from,
             group: None,
             lags: false,
@@ -446,7 +453,8 @@ impl Watches {
         self.leave(slot);
         let watcher = self.watchers[slot as usize].take().expect("it was just named");
         self.free.push(slot);
-        self.bytes -= WATCH_BYTES + watcher.target.size_bytes();
+        let of_leader = watcher.observed.as_ref().map_or(0, Observed::size_bytes);
+        self.bytes -= WATCH_BYTES + watcher.target.size_bytes() + of_leader;
         self.slots.remove(&(watcher.conn, watcher.tag));
         if let Some(due) = watcher.due {
             self.due.remove(&(due, slot));

@@ -18,28 +18,30 @@ use crate::store::{Identity, Options, Store};
 const INTERVAL: Nanos = 10 * SECOND;
 
 /// One event as it is easy to write down.
-type Told = (EventKind, Bytes, Option<Bytes>, Option<Bytes>);
+pub(super) type Told = (EventKind, Bytes, Option<Bytes>, Option<Bytes>);
 
 /// What was sent under one tag.
 #[derive(Clone, Debug, PartialEq)]
-enum Sent {
+pub(super) enum Sent {
     Events(Revision, Vec<Told>),
     Progress(Revision),
     Unwatched(Code, Revision),
+    /// And its value.
+    Leads(Revision, Bytes, Bytes),
 }
 
-struct World {
-    store: Store<SimDisk>,
-    watches: Watches,
-    now: Mono,
+pub(super) struct World {
+    pub(super) store: Store<SimDisk>,
+    pub(super) watches: Watches,
+    pub(super) now: Mono,
     /// What is there, and what each revision did, from revision 2 on.
-    keys: BTreeMap<Bytes, KeyValue>,
-    history: Vec<Vec<(EventKind, KeyValue, Option<KeyValue>)>>,
+    pub(super) keys: BTreeMap<Bytes, KeyValue>,
+    pub(super) history: Vec<Vec<(EventKind, KeyValue, Option<KeyValue>)>>,
     sent: BTreeMap<(ConnId, Tag), Vec<Sent>>,
 }
 
 impl World {
-    fn new() -> World {
+    pub(super) fn new() -> World {
         let disk = SimDisk::new();
         disk.create_dir_all(Path::new("d")).unwrap();
         let options = Options { page_bytes: 512, file_id: 1 };
@@ -61,7 +63,7 @@ impl World {
         self.store.apply(next, Some(command)).unwrap();
     }
 
-    fn put(&mut self, key: &str, value: &str) {
+    pub(super) fn put(&mut self, key: &str, value: &str) {
         let (key, value) = (Bytes::from(key.to_string()), Bytes::from(value.to_string()));
         self.apply(&Command::Put(Put { key: key.clone(), value: value.clone(), ..Put::default() }));
         let before = self.keys.get(&key).cloned();
@@ -78,7 +80,7 @@ impl World {
         self.history.push(vec![(EventKind::Put, kv, before)]);
     }
 
-    fn delete(&mut self, span: Span) {
+    pub(super) fn delete(&mut self, span: Span) {
         let target = Target::of(&span);
         let holds = |key: &Bytes| target.position_of(key).is_eq();
         self.apply(&Command::Delete(Delete { span, prev_kv: false }));
@@ -96,7 +98,7 @@ impl World {
     }
 
     /// Ends the history, and sweeps all that has become garbage.
-    fn compact(&mut self, revision: Revision) {
+    pub(super) fn compact(&mut self, revision: Revision) {
         self.apply(&Command::Compact(Compact { revision, physical: false }));
         while self.store.sweep_due() {
             self.store.sweep(64).unwrap();
@@ -108,7 +110,7 @@ impl World {
     }
 
     /// One turn.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         let World { store, watches, sent, now, .. } = self;
         let told = |event: &crate::api::Event| {
             let value = |kv: &KeyValue| kv.value.clone();
@@ -123,6 +125,7 @@ impl World {
                 }
                 Body::Progress { revision } => Sent::Progress(revision),
                 Body::Unwatched { fault, compacted } => Sent::Unwatched(fault.code, compacted),
+                Body::Leads { revision, leader } => Sent::Leads(revision, leader.key, leader.value),
                 other => panic!("watches do not say {other:?}"),
             };
             sent.entry((conn, tag)).or_default().push(said);
@@ -132,7 +135,7 @@ impl World {
     }
 
     /// Turns until there is nothing left to do.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let mut turns = 0;
         while turns == 0 || self.watches.has_work(self.store.revision()) {
             self.turn();
@@ -141,7 +144,7 @@ impl World {
         }
     }
 
-    fn sent(&mut self, conn: ConnId, tag: Tag) -> Vec<Sent> {
+    pub(super) fn sent(&mut self, conn: ConnId, tag: Tag) -> Vec<Sent> {
         self.sent.remove(&(conn, tag)).unwrap_or_default()
     }
 

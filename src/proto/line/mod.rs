@@ -400,8 +400,10 @@ impl LineAdapter {
         }
         slot.filled = Filled::Begun;
         if last {
+            let tag = self.front;
             self.slots.pop_front();
             self.front += 1;
+            self.push_present(tag, body, output);
             self.push_late(output);
         }
     }
@@ -509,7 +511,7 @@ impl Adapter for LineAdapter {
             return self.take_push(tag, body, output);
         }
         // That a watch has begun answers its request. What follows are pushes.
-        let more = more && !matches!(body, Body::Watching);
+        let more = more && !body.begins_to_tell();
         let at = tag.checked_sub(self.front).and_then(|at| usize::try_from(at).ok());
         let Some((at, slot)) = at.and_then(|at| Some((at, self.slots.get_mut(at)?))) else {
             panic!("a reply to tag {tag}, which is owed none");

@@ -55,7 +55,7 @@ pub enum Shape {
     /// `mntr` and `stat`, typed: text that is no RESP.
     Mntr,
     Stat,
-    /// WATCH: the id.
+    /// WATCH, ELECTION OBSERVE: the id.
     Watch(u64),
     /// A SUBSCRIBE or PSUBSCRIBE: the adapter's own code writes it.
     Subscribed,
@@ -140,7 +140,7 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
         }
         (Shape::Mntr, Body::Status(status)) => resp.raw(info::mntr(status).as_bytes()),
         (Shape::Stat, Body::Status(status)) => resp.raw(info::stat(status).as_bytes()),
-        (Shape::Watch(id), Body::Watching) => resp.integer(*id),
+        (Shape::Watch(id), Body::Watching | Body::Observing { .. }) => resp.integer(*id),
         (shape, body) => panic!("the node answers {shape:?} with {body:?}: a reply answers what was asked"),
     }
 }
@@ -209,7 +209,7 @@ pub fn event(event: &Event, resp: &mut Resp<'_>) {
 }
 
 /// `[key, value, create, mod, version, lease]`
-fn key_value(kv: &KeyValue, without_value: bool, resp: &mut Resp<'_>) {
+pub fn key_value(kv: &KeyValue, without_value: bool, resp: &mut Resp<'_>) {
     resp.array(6);
     resp.bulk(&kv.key);
     if without_value {

@@ -55,6 +55,7 @@ pub enum Run {
     Unlock,
     ElectionCampaign,
     ElectionLeader,
+    ElectionObserve,
     ElectionProclaim,
     ElectionResign,
     Status,
@@ -341,6 +342,13 @@ pub static COMMANDS: &[Spec] = &[
                 "The leader's key and value, or null.",
             ),
             other(
+                "OBSERVE",
+                Run::ElectionObserve,
+                Locks,
+                &[Word("name", Text), Number(Opt::Id, "ID", "id")],
+                "Tells who leads, now and whenever that changes; answers an id as WATCH does.",
+            ),
+            other(
                 "PROCLAIM",
                 Run::ElectionProclaim,
                 Locks,
@@ -614,7 +622,6 @@ pub const BY: &[&str] = &["KEY", "VERSION", "CREATE", "MOD", "VALUE"];
 pub static ABSENT: &[(&str, &str)] = &[
     ("AUTH", "authentication is not in this version of Pawl: every client may do everything"),
     ("DISCARD", NO_MULTI),
-    ("ELECTION OBSERVE", NOT_YET),
     ("EXEC", NO_MULTI),
     ("HASHKV", NOT_YET),
     ("MGET", "not in this version of Pawl: send several GET in one go, or RANGE"),

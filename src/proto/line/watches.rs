@@ -15,9 +15,9 @@ use super::command::{self, Call as Asked};
 use super::json;
 use super::reply::{self, Shape};
 use super::resp::{Dialect, Resp};
-use super::table::Run;
+use super::table::{Opt, Run};
 use super::{Adapter, LineAdapter};
-use crate::api::{Body, Call, Code, Event, Fault, Request, Span, Tag, Watch};
+use crate::api::{Body, Call, Code, Event, Fault, LockRequest, Request, Span, Tag, Watch};
 use crate::base::planted;
 
 /// The tag of WATCHPROGRESS, which is answered with OK and a push. No slot has it.
@@ -103,6 +103,7 @@ impl Run {
                 | Run::Unsubscribe
                 | Run::PSubscribe
                 | Run::PUnsubscribe
+                | Run::ElectionObserve
         )
     }
 }
@@ -123,8 +124,8 @@ impl LineAdapter {
         }
         Err(Fault::new(
             Code::Err,
-            "in RESP2 a connection that has watches takes only WATCH, UNWATCH, WATCHPROGRESS, SUBSCRIBE, UNSUBSCRIBE, \
-             PSUBSCRIBE, PUNSUBSCRIBE, PING, RESET and QUIT: use another one, or HELLO 3 before",
+            "in RESP2 a connection that has watches takes only WATCH, UNWATCH, WATCHPROGRESS, ELECTION OBSERVE, SUBSCRIBE, \
+             UNSUBSCRIBE, PSUBSCRIBE, PUNSUBSCRIBE, PING, RESET and QUIT: use another one, or HELLO 3 before",
         ))
     }
 
@@ -138,15 +139,12 @@ impl LineAdapter {
         match call.spec.run {
             Run::Watch => {
                 let (watch, id) = command::watch(call)?;
-                let id = if id == 0 { self.watches.any_id() } else { id };
-                let name = Name::Id(id);
-                if self.watches.tags.contains_key(&name) {
-                    return Err(Fault::new(
-                        Code::Err,
-                        format!("watch {id} exists; choose another id, or none"),
-                    ));
-                }
-                self.begin_watch(name, watch, Shape::Watch(id), calls)?;
+                self.begin_numbered(id, Request::Watch(watch), calls)?;
+            }
+            Run::ElectionObserve => {
+                let id = command::last_options(call, call.first + 1)?.value(Opt::Id);
+                let observe = LockRequest::Observe { name: call.words.share(call.first) };
+                self.begin_numbered(id, Request::Lock(observe), calls)?;
             }
             Run::Unwatch => {
                 let id = command::watch_id(call)?;
@@ -190,15 +188,24 @@ impl LineAdapter {
         Ok(())
     }
 
-    fn begin_watch(
+    /// Under this id; 0: one that is free.
+    fn begin_numbered(&mut self, id: u64, request: Request, calls: &mut Vec<Call>) -> Result<(), Fault> {
+        let id = if id == 0 { self.watches.any_id() } else { id };
+        if self.watches.tags.contains_key(&Name::Id(id)) {
+            return Err(Fault::new(Code::Err, format!("watch {id} exists; choose another id, or none")));
+        }
+        self.begin(Name::Id(id), request, Shape::Watch(id), calls)
+    }
+
+    fn begin(
         &mut self,
         name: Name,
-        watch: Watch,
+        request: Request,
         shape: Shape,
         calls: &mut Vec<Call>,
     ) -> Result<(), Fault> {
         let tag = self.next_tag();
-        self.ask(Request::Watch(watch), shape, calls)?;
+        self.ask(request, shape, calls)?;
         self.watches.insert(name, tag);
         Ok(())
     }
@@ -210,7 +217,8 @@ impl LineAdapter {
             return self
                 .answer_bare(output, |resp| write_subscription("subscribe", Some(&name), count, resp));
         }
-        if let Err(fault) = self.begin_watch(name, Watch::new(span), Shape::Subscribed, calls) {
+        let watch = Request::Watch(Watch::new(span));
+        if let Err(fault) = self.begin(name, watch, Shape::Subscribed, calls) {
             self.refuse(&fault, output);
         }
     }
@@ -265,11 +273,18 @@ impl LineAdapter {
         self.session.dialect == Dialect::Resp2 && self.watches.has_subscriptions()
     }
 
+    /// Who leads when an election begins to be observed comes behind the answer to that, as whoever leads later.
+    pub(super) fn push_present(&mut self, tag: Tag, body: &Body, output: &mut BytesMut) {
+        if matches!(body, Body::Observing { .. }) {
+            self.push(tag, body, output);
+        }
+    }
+
     /// What the node says about a watch.
     pub(super) fn take_push(&mut self, tag: Tag, body: Body, output: &mut BytesMut) {
         if self.is_amid_an_answer() && !planted::on("watch-ends-between-parts") {
             assert!(
-                !matches!(body, Body::Events { .. }),
+                !matches!(body, Body::Events { .. } | Body::Leads { .. }),
                 "the node holds back events while a range is under way"
             );
             self.watches.late.push((tag, body));
@@ -311,6 +326,17 @@ impl LineAdapter {
                     resp.raw(event_form(event, dialect));
                 }
             }
+            (
+                Name::Id(id),
+                Body::Observing { revision, leader: Some(leader) } | Body::Leads { revision, leader },
+            ) => {
+                resp.push(4);
+                resp.text("leader");
+                resp.integer(*id);
+                resp.integer(*revision);
+                reply::key_value(leader, false, &mut resp);
+            }
+            (_, Body::Observing { leader: None, .. }) => {}
             (Name::Id(id), Body::Progress { revision }) => {
                 write_progress(id.cast_signed(), *revision, &mut resp)
             }

@@ -31,7 +31,8 @@
 //! the values that were seen. It finds what the store's own revisions would hide if they lied consistently, and
 //! mistakes of the first judge. Its search is exponential at worst, so it has a budget.
 //!
-//! **[`watches`]** holds what watches were told against the state that the replay ends in.
+//! **[`watches`]** holds what watches were told against the state that the replay ends in, **[`observers`]** what those were told
+//! who observe elections.
 //!
 //! What is checked of each kind of answer is written at [`Rule`]. Left out: when a watch is told, for nobody promises that;
 //! anything about errors but whether they may have changed something; the order among equals where a range is sorted by
@@ -47,6 +48,7 @@ pub mod leases;
 mod lock_tests;
 mod locks;
 mod model;
+mod observers;
 pub mod replay;
 mod resolve;
 #[cfg(test)]
@@ -104,6 +106,8 @@ pub enum Rule {
     LeaseLives,
     /// Whoever is told to have a lock had the oldest key of its name, on a lease that lived.
     OneOwner,
+    /// Who observes an election is told who leads, then each leader and each value of it, once, in order, and nothing else.
+    Observers,
 }
 
 impl Rule {
@@ -127,6 +131,7 @@ impl Rule {
             Rule::WatchEnd => "watch-end",
             Rule::LeaseLives => "lease-lives",
             Rule::OneOwner => "one-owner",
+            Rule::Observers => "observers",
         }
     }
 }

@@ -77,7 +77,7 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
     };
     let mut summary = Summary {
         last_revision: last,
-        told: watches.check(&history.watched)?,
+        told: watches.check(&history.watched)? + watches.check_observers(&history.observed)?,
         gaps: replay.gaps.len(),
         unchecked,
         unknown_applied: replay.claims.len(),

@@ -21,7 +21,7 @@ struct Machine {
 }
 
 /// Members, and one clock for all of them. Messages arrive at once, unless they are cut.
-struct Cluster {
+pub(super) struct Cluster {
     machines: BTreeMap<MemberId, Machine>,
     now: Mono,
     next_tag: Tag,
@@ -60,11 +60,11 @@ impl Cluster {
         cluster
     }
 
-    fn alone() -> Cluster {
+    pub(super) fn alone() -> Cluster {
         Cluster::new(1)
     }
 
-    fn node(&mut self, id: MemberId) -> &mut Node<SimDisk> {
+    pub(super) fn node(&mut self, id: MemberId) -> &mut Node<SimDisk> {
         &mut self.machines.get_mut(&id).unwrap().opened.node
     }
 
@@ -130,7 +130,7 @@ impl Cluster {
         panic!("the members never rest")
     }
 
-    fn wait(&mut self, length: Nanos) {
+    pub(super) fn wait(&mut self, length: Nanos) {
         let until = self.now + length;
         while self.now < until {
             self.settle();
@@ -148,17 +148,17 @@ impl Cluster {
     }
 
     /// To the leader, over a connection of its own.
-    fn send(&mut self, request: Request) -> Tag {
+    pub(super) fn send(&mut self, request: Request) -> Tag {
         let (leader, conn) = (self.leader(), 1_000 + self.next_tag);
         self.send_to(leader, conn, request)
     }
 
-    fn answer(&mut self, tag: Tag) -> Option<Body> {
+    pub(super) fn answer(&mut self, tag: Tag) -> Option<Body> {
         self.settle();
         self.machines.values_mut().find_map(|machine| machine.answers.remove(&tag))
     }
 
-    fn ask(&mut self, request: Request) -> Body {
+    pub(super) fn ask(&mut self, request: Request) -> Body {
         let tag = self.send(request);
         self.answer(tag).expect("it need not wait")
     }
@@ -209,7 +209,7 @@ impl Cluster {
         self.under(name).into_iter().map(|kv| kv.key).collect()
     }
 
-    fn revision(&mut self) -> Revision {
+    pub(super) fn revision(&mut self) -> Revision {
         let leader = self.leader();
         self.node(leader).revision()
     }

@@ -15,6 +15,7 @@
 
 use super::{CHECKPOINT_AFTER, Node};
 use crate::api::{Body, ConnId, Fault, Tag};
+use crate::base::planted;
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Mono, Result};
 use crate::io::Disk;
@@ -128,7 +129,7 @@ impl<D: Disk> Node<D> {
                 checkpoints => Stage::Settling { checkpoints },
             },
             Stage::Cutting { checkpoints } => match next(checkpoints) {
-                0 => {
+                last if last == 0 || planted::on("node-defrag-is-answered-before-the-cut") => {
                     for (conn, tag) in std::mem::take(&mut self.room.waiting) {
                         self.reply(conn, tag, Body::Defragmented);
                     }
@@ -136,7 +137,11 @@ impl<D: Disk> Node<D> {
                 }
                 checkpoints => Stage::Cutting { checkpoints },
             },
-            Stage::Still if written && self.store.is_loose() => Stage::Moving { pages: PAGES_PER_CHECKPOINT },
+            Stage::Still
+                if written && self.store.is_loose() && !planted::on("node-room-is-never-given-back") =>
+            {
+                Stage::Moving { pages: PAGES_PER_CHECKPOINT }
+            }
             stage => stage,
         };
         if written && self.store.owes_space() {
@@ -149,5 +154,62 @@ impl<D: Disk> Node<D> {
         for (conn, tag) in std::mem::take(&mut self.room.waiting) {
             self.fail(conn, tag, Fault::shutdown());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::lock_tests::Cluster;
+    use super::super::{MS, SECOND};
+    use super::*;
+    use crate::api::{Compact, Put, Request};
+
+    /// Of what is left in use, about; much more was written and swept.
+    const SHORT_BYTES: u64 = 1 << 20;
+
+    /// A member of whose history most has been swept, and whose file still has the room of it.
+    fn loose() -> Cluster {
+        let mut cluster = Cluster::alone();
+        for n in 0..300 {
+            let (key, value) = (Bytes::from(format!("key/{}", n % 3)), Bytes::from(vec![b'x'; 20_000]));
+            cluster.ask(Request::Put(Put { key, value, ..Put::default() }));
+        }
+        cluster.wait(10 * SECOND);
+        assert!(file_bytes(&mut cluster) > 5 * SHORT_BYTES);
+        let revision = cluster.revision();
+        let compacted = cluster.send(Request::Compact(Compact { revision, physical: true }));
+        while cluster.answer(compacted).is_none() {
+            cluster.wait(MS);
+        }
+        assert!(file_bytes(&mut cluster) > 2 * SHORT_BYTES, "there is something to give back");
+        cluster
+    }
+
+    fn file_bytes(cluster: &mut Cluster) -> u64 {
+        cluster.node(1).status().db_size
+    }
+
+    #[test]
+    fn room_that_is_free_goes_back_by_itself() {
+        let mut cluster = loose();
+        cluster.wait(120 * SECOND);
+        assert!(file_bytes(&mut cluster) < SHORT_BYTES);
+    }
+
+    #[test]
+    fn who_asks_for_it_is_answered_when_the_file_is_short() {
+        let mut cluster = loose();
+        let asked = cluster.send(Request::Defrag);
+        for _ in 0..10_000 {
+            if let Some(answer) = cluster.answer(asked) {
+                assert_eq!(answer, Body::Defragmented);
+                assert!(file_bytes(&mut cluster) < SHORT_BYTES);
+                return;
+            }
+            cluster.wait(MS);
+        }
+        panic!("nobody is answered");
     }
 }

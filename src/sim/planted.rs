@@ -346,6 +346,17 @@ pub const BUGS: &[Bug] = &[
         "who waits no longer takes the place of a later request back",
         &[NODE_UNIT],
     ),
+    // Room that is given back.
+    bug(
+        "node-room-is-never-given-back",
+        "free room goes back only when somebody asks for it",
+        &[NODE_UNIT, ROOM],
+    ),
+    bug(
+        "node-defrag-is-answered-before-the-cut",
+        "who asks for room is answered while the file is still long",
+        &[NODE_UNIT],
+    ),
     // Changes of the membership.
     bug(
         "raft-membership-counts-when-committed",

@@ -148,6 +148,11 @@ pub const BUGS: &[Bug] = &[
         "a compare of a span looks at its first key",
         &[STORE, CLUSTER],
     ),
+    bug(
+        "store-what-was-there-has-no-bound",
+        "what a delete is to show of what was there may be as large as the store",
+        &[STORE],
+    ),
     bug("node-reading-txn-asks-nobody", "a transaction that reads is answered from any state", &[CLUSTER]),
     bug(
         "api-nested-puts-are-unseen",

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::line::Line;
+use super::range::ANSWER_BYTES_MAX;
 use super::record::{self, Change, Header};
 use super::revision::Rev;
 use super::walk::{Bounds, Walk, key_value, value_at};
@@ -48,7 +49,12 @@ impl<D: Disk> Store<D> {
             None => Body::Members(Vec::new()),
             Some(command) if self.refuses(command) => Body::Fault(Fault::no_space()),
             Some(Command::Put(put)) => self.put(put, &mut next)?,
-            Some(Command::Delete(delete)) => self.delete(delete, &mut next)?,
+            Some(Command::Delete(delete)) => {
+                match self.previous_fits(&delete.span, delete.prev_kv, &mut ANSWER_BYTES_MAX.clone())? {
+                    Ok(()) => self.delete(delete, &mut next)?,
+                    Err(fault) => Body::Fault(fault),
+                }
+            }
             Some(Command::Txn(txn)) => self.txn(txn)?,
             Some(Command::Publish { member, name, client_urls }) => {
                 self.publish(*member, name, client_urls)?

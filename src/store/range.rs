@@ -33,8 +33,9 @@ use bytes::Bytes;
 /// What is gathered to be sorted takes up no more than this.
 const GATHERED_BYTES_MAX: usize = 64 << 20;
 
-/// What a transaction reads takes up no more than this. Every member applies it, so it is no setting.
-pub(super) const TXN_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// What one entry of the log is answered with takes up no more than this: what a transaction reads, and what was there before
+/// what it, or a delete alone, changes. Every member applies it, so it is no setting.
+pub(super) const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// What one part of an answer may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,10 +143,25 @@ impl<D: Disk> Store<D> {
             Ok(reading) => reading,
             Err(fault) => return Ok(Err(fault)),
         };
-        let mut budget = Budget { bytes: *room, ..Budget::WHOLE };
+        // Of what goes over it one byte is seen.
+        let mut budget = Budget { bytes: room.saturating_add(1), ..Budget::WHOLE };
         let part = self.read_part(&mut reading, &mut budget)?;
-        *room = budget.bytes;
-        Ok(part.and_then(|part| if part.last { Ok(()) } else { Err(too_much_in_a_txn()) }))
+        let fits = budget.bytes > 0;
+        *room = budget.bytes.saturating_sub(1);
+        Ok(part.and_then(|part| if part.last && fits { Ok(()) } else { Err(too_much_to_answer()) }))
+    }
+
+    /// The same for what was there, if a change of these keys is to be answered with that.
+    pub(super) fn previous_fits(
+        &self,
+        span: &Span,
+        prev_kv: bool,
+        room: &mut usize,
+    ) -> Result<Result<(), Fault>> {
+        if !prev_kv || planted::on("store-what-was-there-has-no-bound") {
+            return Ok(Ok(()));
+        }
+        self.fits(&Range::new(span.clone()), room)
     }
 
     /// As a whole, what is known to be possible, and to be not much larger than what fits.
@@ -442,10 +458,11 @@ fn compare(by: SortBy, a: &KeyValue, b: &KeyValue) -> Ordering {
     field.then_with(|| a.key.cmp(&b.key))
 }
 
-fn too_much_in_a_txn() -> Fault {
-    let mib = TXN_ANSWER_BYTES_MAX >> 20;
-    let text =
-        format!("what the transaction reads takes up more than {mib} MiB; narrow its ranges, or set limits");
+fn too_much_to_answer() -> Fault {
+    let mib = ANSWER_BYTES_MAX >> 20;
+    let text = format!(
+        "the answer would take up more than {mib} MiB; narrow the spans, set limits, or leave PREV out"
+    );
     Fault::new(Code::TooLarge, text)
 }
 

@@ -5,18 +5,18 @@
 //! leaves nothing behind. Then the operations are done one by one, and none can fail: what one writes, none behind it takes
 //! back, because no key changes twice (`api::validate` sees to it).
 //!
-//! Every member answers it, in one go and in memory. So what it reads is bounded, by the state before: its own writes can
-//! add no more than it brought. That is why ranges are read twice. A transaction that reads much is rare.
+//! Every member answers it, in one go and in memory. So what it reads, and shows of what was there, is bounded, by the state
+//! before: its own writes can add no more than it brought. That is why ranges are read twice. A transaction that reads much is rare.
 
 use std::cmp::Ordering;
 use std::{slice, vec};
 
-use super::range::TXN_ANSWER_BYTES_MAX;
+use super::range::ANSWER_BYTES_MAX;
 use super::revision::Rev;
 use super::walk::{Bounds, Walk};
 use super::{KEYS, Store};
 use crate::api::{
-    Body, Compare, CompareResult, Fault, KeyValue, Op, Order, Put, Range, Target, Txn, TxnResult,
+    Body, Compare, CompareResult, Fault, KeyValue, Op, Order, Put, Range, Span, Target, Txn, TxnResult,
 };
 use crate::base::{Result, planted};
 use crate::btree::View;
@@ -35,7 +35,7 @@ impl<D: Disk> Store<D> {
 
     fn run_txn(&mut self, txn: &Txn) -> Result<Result<TxnResult, Fault>> {
         let mut path = Vec::new();
-        let mut room = TXN_ANSWER_BYTES_MAX;
+        let mut room = ANSWER_BYTES_MAX;
         let mut next = Rev::new(self.state.revision + 1, 0);
         let possible = match self.settle(txn, &mut path)? {
             Ok(()) => self.reads_fit(txn, &mut path.iter(), &mut room)?,
@@ -74,7 +74,8 @@ impl<D: Disk> Store<D> {
         Ok(Ok(()))
     }
 
-    /// Whether what is read on the way is there, and takes up no more than `room`. As in etcd, puts are asked before.
+    /// Whether what is read on the way is there, and takes up no more than `room` with what was there before changes that are
+    /// to show it. As in etcd, puts are asked before.
     fn reads_fit(
         &self,
         txn: &Txn,
@@ -85,7 +86,8 @@ impl<D: Disk> Store<D> {
         for op in txn.branch(*succeeded) {
             let possible = match op {
                 Op::Range(range) => self.fits(range, room)?,
-                Op::Put(_) | Op::Delete(_) => Ok(()),
+                Op::Put(put) => self.previous_fits(&Span::Key(put.key.clone()), put.prev_kv, room)?,
+                Op::Delete(delete) => self.previous_fits(&delete.span, delete.prev_kv, room)?,
                 Op::Txn(txn) => self.reads_fit(txn, path, room)?,
             };
             if possible.is_err() {

@@ -435,6 +435,42 @@ fn what_a_transaction_reads_has_a_bound() {
     assert_eq!(range_of(&run(&mut store, then(vec![Op::Range(counted)])).responses[0]).count, 35);
 }
 
+/// What changes are to show of what was there counts as what is read, and alone it has the same bound.
+#[test]
+fn what_was_there_has_the_same_bound_wherever_it_is_to_be_shown() {
+    let (_disk, mut store) = store();
+    for n in 0..34 {
+        let value = "v".repeat(2_000_000).into();
+        apply(&mut store, &Command::Put(Put { key: format!("k{n:02}").into(), value, ..Put::default() }));
+    }
+    let delete = |span, prev_kv| Delete { span, prev_kv };
+    let shows = |key: &'static str| {
+        Op::Put(Put { key: key.into(), value: "new".into(), prev_kv: true, ..Put::default() })
+    };
+    let goes = |from: &'static str, to: &'static str| {
+        Op::Delete(delete(Span::Between(from.into(), to.into()), true))
+    };
+    let all = delete(Span::Prefix("k".into()), true);
+    // 66 MB fit, 68 do not.
+    let alone = apply(&mut store, &Command::Delete(all.clone()));
+    assert!(matches!(&alone, Body::Fault(fault) if fault.code == Code::TooLarge), "{alone:?}");
+    for ops in [
+        vec![Op::Delete(all)],
+        vec![goes("k00", "k17"), goes("k17", "k40")],
+        vec![Op::Txn(then(vec![goes("k00", "k33")])), shows("k33")],
+        vec![Op::Range(Range { limit: 17, ..Range::new(Span::Prefix("k".into())) }), goes("k17", "k40")],
+        vec![goes("k00", "k33"), shows("k33")],
+        (0..34).map(|_| Op::Range(Range::new(Span::Key("k00".into())))).collect(),
+    ] {
+        assert_eq!(refused(&mut store, then([vec![puts("a", "")], ops].concat())), Code::TooLarge);
+    }
+    assert_eq!(store.revision(), 35, "nothing happened");
+    let one = apply(&mut store, &Command::Delete(delete(Span::Key("k33".into()), true)));
+    assert!(matches!(&one, Body::Delete { deleted: 1, previous, .. } if previous.len() == 1), "{one:?}");
+    let fits = run(&mut store, then(vec![goes("k00", "k33"), puts("a", "")]));
+    assert!(matches!(&fits.responses[0], Body::Delete { deleted: 33, previous, .. } if previous.len() == 33));
+}
+
 /// A put that keeps the value of a key that the transaction itself puts before it is refused at the gate; that of a key
 /// which was there is not disturbed by what comes before.
 #[test]

@@ -8,10 +8,14 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pawl::api::{CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn, Watch};
+use pawl::api::{
+    Acquire, CompareResult, LeaseRequest, LockRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn,
+    Watch, lock,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::make::ELECTION;
 use super::watch::{Change, Told};
 use super::{Answer, Kv, Outcome};
 use crate::harness::{PATIENCE, find, free_port, home, run, until};
@@ -76,12 +80,50 @@ impl Etcd {
     }
 
     pub fn ask(&mut self, request: &Request) -> Outcome {
-        let (path, body) = body(request);
-        let reply = post(&mut self.connection, path, &body).expect("etcd answers");
+        let (path, body) = match request {
+            Request::Lock(lock) => self.lock_body(lock),
+            request => body(request),
+        };
+        let mut reply = post(&mut self.connection, path, &body).expect("etcd answers");
         if let Some(text) = reply.get("error") {
             return Err(text.as_str().expect("a text").to_string());
         }
+        if let Some(result) = reply.get_mut("result") {
+            reply = result.take(); // One of a stream.
+        }
         Ok((number(&reply["header"], "revision"), answer(request, &reply)))
+    }
+}
+
+impl Etcd {
+    fn lock_body(&mut self, request: &LockRequest) -> (&'static str, Value) {
+        match request {
+            LockRequest::Acquire(Acquire { name, lease, campaign: false, .. }) => {
+                ("/v3/lock/lock", json!({"name": text(name), "lease": lease.to_string()}))
+            }
+            LockRequest::Acquire(Acquire { name, value, lease, .. }) => (
+                "/v3/election/campaign",
+                json!({"name": text(name), "value": text(value), "lease": lease.to_string()}),
+            ),
+            LockRequest::Release { key } if key.starts_with(ELECTION) => {
+                ("/v3/election/resign", json!({"leader": self.leader_key(key)}))
+            }
+            LockRequest::Release { key } => ("/v3/lock/unlock", json!({"key": text(key)})),
+            LockRequest::Proclaim { key, value } => {
+                ("/v3/election/proclaim", json!({"leader": self.leader_key(key), "value": text(value)}))
+            }
+            LockRequest::Leader { name } => ("/v3/election/leader", json!({"name": text(name)})),
+            LockRequest::Observe { .. } => panic!("it has no end: not asked for here"),
+        }
+    }
+
+    /// etcd wants to know of a place when it was created, and on which lease: as it is now, or as it never was.
+    fn leader_key(&mut self, key: &[u8]) -> Value {
+        let range = range_body(&Range::new(Span::Key(key.to_vec().into())));
+        let found = post(&mut self.connection, "/v3/kv/range", &range).expect("etcd answers");
+        let rev = kvs(&found, "kvs").first().map_or(1, |kv| kv.created);
+        let lease = lock::lock_owner(key).expect("the key of a lock");
+        json!({"name": text(ELECTION), "key": text(key), "rev": rev.to_string(), "lease": lease.to_string()})
     }
 }
 
@@ -214,7 +256,7 @@ fn body(request: &Request) -> (&'static str, Value) {
                 ("/v3/lease/timetolive", json!({"ID": id.to_string(), "keys": keys}))
             }
             LeaseRequest::List => ("/v3/lease/leases", json!({})),
-            LeaseRequest::KeepAlive { .. } => panic!("its answer is a time: not asked for here"),
+            LeaseRequest::KeepAlive { ids } => ("/v3/lease/keepalive", json!({"ID": ids[0].to_string()})),
         },
         other => panic!("not asked for here: {other:?}"),
     }
@@ -336,6 +378,17 @@ fn answer(request: &Request, reply: &Value) -> Answer {
             keys.sort();
             Answer::Lease { granted: number(reply, "grantedTTL"), keys }
         }
+        Request::Lease(LeaseRequest::KeepAlive { .. }) => Answer::Kept(number(reply, "TTL")),
+        // A lock's is not told: it is the revision that the put made.
+        Request::Lock(LockRequest::Acquire(Acquire { campaign: false, .. })) => {
+            Answer::Acquired { key: decoded(&reply["key"]), created: number(&reply["header"], "revision") }
+        }
+        Request::Lock(LockRequest::Acquire(_)) => Answer::Acquired {
+            key: decoded(&reply["leader"]["key"]),
+            created: number(&reply["leader"], "rev"),
+        },
+        Request::Lock(LockRequest::Leader { .. }) => Answer::Leader(kv(&reply["kv"])),
+        Request::Lock(_) => Answer::Released,
         Request::Lease(_) => {
             let leases = reply.get("leases").and_then(Value::as_array).cloned().unwrap_or_default();
             let mut ids: Vec<i64> = leases.iter().map(|lease| signed(lease, "ID")).collect();

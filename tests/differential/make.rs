@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use pawl::api::{
-    Code, Compact, Compare, CompareResult, Delete, LeaseRequest, Limits, Op, Order, Put, Range, Request,
-    SortBy, Span, Target, Txn, Watch, validate,
+    Acquire, Code, Compact, Compare, CompareResult, Delete, LeaseRequest, Limits, LockRequest, Op, Order,
+    Put, Range, Request, SortBy, Span, Target, Txn, Watch, lock, validate,
 };
 use pawl::base::Rng;
 
@@ -11,6 +11,10 @@ use super::{Answer, Kv};
 
 /// Prefixes of each other, neighbours, and the bytes at both ends.
 const KEYS: [&[u8]; 10] = [b"a", b"a\0", b"aa", b"ab", b"b", b"ba", b"c/1", b"c/2", b"\xff", b"\xff\xff"];
+
+/// Names of a lock and of an election. Nobody puts a key under them, but whatever deletes may reach it.
+pub const LOCK: &[u8] = b"lock";
+pub const ELECTION: &[u8] = b"b/mayor";
 
 pub struct Maker {
     rng: Rng,
@@ -32,6 +36,11 @@ impl Maker {
             Answer::Txn { responses, .. } => responses.iter().for_each(|answer| self.learn(revision, answer)),
             _ => {}
         }
+    }
+
+    /// What was asked for at this revision was done.
+    pub fn has_compacted(&mut self, revision: u64) {
+        self.compacted = revision;
     }
 
     /// As the last answer told.
@@ -62,11 +71,12 @@ impl Maker {
 
     pub fn request(&mut self) -> Request {
         match self.rng.below(100) {
-            0..35 => Request::Put(self.put()),
-            35..50 => Request::Delete(Delete { span: self.span(true), prev_kv: self.rng.one_in(2) }),
-            50..75 => Request::Range(self.range(true)),
-            75..90 => Request::Txn(self.txn()),
-            90..97 => Request::Lease(self.lease()),
+            0..33 => Request::Put(self.put()),
+            33..46 => Request::Delete(Delete { span: self.span(true), prev_kv: self.rng.one_in(2) }),
+            46..69 => Request::Range(self.range(true)),
+            69..83 => Request::Txn(self.txn()),
+            83..91 => Request::Lease(self.lease()),
+            91..97 => Request::Lock(self.lock()),
             _ => {
                 let back = self.rng.below(25);
                 let revision = match self.rng.below(6) {
@@ -75,9 +85,6 @@ impl Maker {
                     _ => self.revision.saturating_sub(back),
                 }
                 .max(1);
-                if (self.compacted..=self.revision).contains(&revision) {
-                    self.compacted = revision;
-                }
                 Request::Compact(Compact { revision, physical: self.rng.one_in(2) })
             }
         }
@@ -138,8 +145,26 @@ impl Maker {
         match self.rng.below(8) {
             0..3 => LeaseRequest::Grant { id, ttl_s: self.rng.between(1_000, 9_000).cast_signed() },
             3 | 4 => LeaseRequest::Revoke { id },
-            5 | 6 => LeaseRequest::TimeToLive { id, keys: self.rng.one_in(2) },
+            5 => LeaseRequest::TimeToLive { id, keys: self.rng.one_in(2) },
+            6 => LeaseRequest::KeepAlive { ids: vec![id] },
             _ => LeaseRequest::List,
+        }
+    }
+
+    /// Whoever asks sees to it that nobody has to wait.
+    fn lock(&mut self) -> LockRequest {
+        let (campaign, lease) = (self.rng.one_in(2), self.id());
+        let name = if campaign { ELECTION } else { LOCK };
+        let key = lock::lock_key(name, lease);
+        match self.rng.below(8) {
+            0..4 => {
+                let value = if campaign { self.value() } else { Bytes::new() };
+                let name = Bytes::from_static(name);
+                LockRequest::Acquire(Acquire { name, value, lease, wait_ms: None, campaign })
+            }
+            4 => LockRequest::Release { key },
+            5 | 6 => LockRequest::Proclaim { key: lock::lock_key(ELECTION, lease), value: self.value() },
+            _ => LockRequest::Leader { name: Bytes::from_static(ELECTION) },
         }
     }
 

@@ -1,9 +1,11 @@
 //! Requests in the words of the line protocol.
 
 use pawl::api::{
-    Compare, CompareResult, LeaseRequest, Op, Order, Range, Request, SortBy, Span, Target, Txn, Watch,
+    Acquire, Compare, CompareResult, LeaseRequest, LockRequest, Op, Order, Range, Request, SortBy, Span,
+    Target, Txn, Watch,
 };
 
+use super::make::ELECTION;
 use super::watch::{Change, Told};
 use super::{Answer, Kv, Outcome};
 use crate::harness::{Member, PATIENCE};
@@ -15,6 +17,10 @@ pub struct Pawl {
 
 type Words = Vec<Vec<u8>>;
 
+/// What etcd calls an error, and we an answer or another error.
+const NO_LEADER: &str = "election: no leader";
+const NOT_LEADER: &str = "election: not leader";
+
 impl Pawl {
     pub fn connect(member: &Member) -> Pawl {
         let mut client = Client::connect_to(member.address(), PATIENCE).unwrap();
@@ -25,10 +31,16 @@ impl Pawl {
     pub fn ask(&mut self, request: &Request) -> Outcome {
         let reply = self.client.call(&words(request)).unwrap();
         if let Reply::Error(line) = &reply {
+            if matches!(request, Request::Lock(LockRequest::Proclaim { .. })) && line.starts_with("NOKEY ") {
+                return Err(NOT_LEADER.into());
+            }
             let text = line.find("etcdserver: ").unwrap_or_else(|| panic!("no text of etcd: {line}"));
             return Err(line[text..].to_string());
         }
         let [header, reply] = reply.array() else { panic!("no header: {reply:?}") };
+        if matches!(request, Request::Lock(LockRequest::Leader { .. })) && *reply == Reply::Null {
+            return Err(NO_LEADER.into());
+        }
         Ok((unsigned(&header.array()[2]), answer(request, reply)))
     }
 }
@@ -112,12 +124,40 @@ fn words(request: &Request) -> Words {
                     words.extend(keys.then(|| b"KEYS".to_vec()));
                 }
                 LeaseRequest::List => word("LIST"),
-                LeaseRequest::KeepAlive { .. } => panic!("its answer is a time: not asked for here"),
+                LeaseRequest::KeepAlive { ids } => {
+                    word("KEEPALIVE");
+                    words.extend(ids.iter().map(|id| id.to_string().into_bytes()));
+                }
             }
         }
+        Request::Lock(lock) => words = lock_words(lock),
         other => panic!("not asked for here: {other:?}"),
     }
     words
+}
+
+fn lock_words(lock: &LockRequest) -> Words {
+    let is_of_election = |key: &[u8]| key.starts_with(ELECTION);
+    match lock {
+        LockRequest::Acquire(Acquire { name, value, lease, campaign, .. }) => {
+            let mut words = if *campaign {
+                vec![b"ELECTION".to_vec(), b"CAMPAIGN".to_vec(), name.to_vec(), value.to_vec()]
+            } else {
+                vec![b"LOCK".to_vec(), name.to_vec()]
+            };
+            words.extend([b"LEASE".to_vec(), lease.to_string().into_bytes()]);
+            words
+        }
+        LockRequest::Release { key } if is_of_election(key) => {
+            vec![b"ELECTION".to_vec(), b"RESIGN".to_vec(), key.to_vec()]
+        }
+        LockRequest::Release { key } => vec![b"UNLOCK".to_vec(), key.to_vec()],
+        LockRequest::Proclaim { key, value } => {
+            vec![b"ELECTION".to_vec(), b"PROCLAIM".to_vec(), key.to_vec(), value.to_vec()]
+        }
+        LockRequest::Leader { name } => vec![b"ELECTION".to_vec(), b"LEADER".to_vec(), name.to_vec()],
+        LockRequest::Observe { .. } => panic!("it has no end: not asked for here"),
+    }
 }
 
 fn span(span: &Span) -> Words {
@@ -219,6 +259,13 @@ fn answer(request: &Request, reply: &Reply) -> Answer {
             granted: unsigned(reply.field("granted_ttl")),
             keys: reply.field("keys").array().iter().map(|key| key.bulk().to_vec()).collect(),
         },
+        Request::Lease(LeaseRequest::KeepAlive { .. }) => Answer::Kept(unsigned(&reply.array()[0])),
+        Request::Lock(LockRequest::Acquire(_)) => {
+            let [key, created] = reply.array() else { panic!("a key and a revision: {reply:?}") };
+            Answer::Acquired { key: key.bulk().to_vec(), created: unsigned(created) }
+        }
+        Request::Lock(LockRequest::Leader { .. }) => Answer::Leader(kv(reply)),
+        Request::Lock(_) => Answer::Released,
         Request::Lease(_) => Answer::Leases(reply.array().iter().map(Reply::integer).collect()),
         _ => Answer::Compacted,
     }

@@ -248,6 +248,46 @@ fn row_of(module: &[String]) -> (&'static str, &'static [&'static str]) {
     *best.unwrap_or_else(|| panic!("{joined} has no row in the import table of tests/tidy.rs"))
 }
 
+/// `tests/RULES.md` names tests that are there.
+#[test]
+fn every_rule_is_shown_by_a_test_that_is_there() {
+    let rules = read(&top().join("tests/RULES.md"));
+    let mut wrong = Vec::new();
+    for (line, row) in (1..).zip(rules.lines()) {
+        let is_rule = row.starts_with("| ") && !row.starts_with("| rule") && !row.starts_with("| here");
+        let named: Vec<&str> = row.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+        if is_rule && named.is_empty() && !row.contains("has no `fragment`") {
+            wrong.push(format!("tests/RULES.md:{line}: no test shows it"));
+        }
+        for name in named.into_iter().filter(|name| !is_test(name)) {
+            wrong.push(format!("tests/RULES.md:{line}: there is no test {name}"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// Whether a test is called so, as `module::test` in `tests` or in `src`.
+fn is_test(name: &str) -> bool {
+    let mut path: Vec<&str> = name.split("::").collect();
+    let function = path.pop().expect("a split has a part");
+    // A module of tests at the end of a file, or in a file of its own.
+    let outer = path.strip_suffix(&["tests"]).unwrap_or(&path);
+    let files = [&path[..], outer].into_iter().flat_map(|path| {
+        let path = path.join("/");
+        ["src", "tests"].into_iter().flat_map(move |dir| {
+            let at = top().join(dir).join(&path);
+            [at.with_extension("rs"), at.join("mod.rs")]
+        })
+    });
+    let texts = files.filter(|file| file.is_file()).map(|file| read(&file));
+    texts.into_iter().any(|text| {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let is_its = |line: &str| line.starts_with(&format!("fn {function}("));
+        let places = lines.iter().enumerate().filter(|(_, line)| is_its(line));
+        places.into_iter().any(|(at, _)| lines[at.saturating_sub(3)..at].contains(&"#[test]"))
+    })
+}
+
 fn allowed(row: (&str, &[&str]), module: &[String], used: &[String]) -> bool {
     let Some(first) = used.first() else { return true };
     // Macros exported by the crate's root, and the module itself.

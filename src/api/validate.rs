@@ -352,6 +352,34 @@ mod tests {
         assert_eq!(check(&Request::Delete(Delete { span: everything, prev_kv: false }), &limits), Ok(()));
         let keep = Put { key: "k".into(), value: "v".into(), ignore_value: true, ..Put::default() };
         assert_eq!(check(&Request::Put(keep), &limits).unwrap_err().text, "etcdserver: value is provided");
+        let keep = Put { key: "k".into(), lease: 7, ignore_lease: true, ..Put::default() };
+        assert_eq!(check(&Request::Put(keep), &limits).unwrap_err().text, "etcdserver: lease is provided");
+    }
+
+    #[test]
+    fn leases_and_locks_pass_the_gate() {
+        let limits = Limits { request_bytes_max: 30, ..Limits::default() };
+        let text = |request| check(&request, &limits).map_err(|fault| fault.text);
+        let grant = |ttl_s| Request::Lease(LeaseRequest::Grant { id: 0, ttl_s });
+        assert_eq!(text(grant(9_000_000_000)), Ok(()));
+        assert_eq!(text(grant(9_000_000_001)), Err("etcdserver: too large lease TTL".into()));
+        assert_eq!(text(grant(-1)), Ok(()), "it is raised");
+        let lock = |name: &'static str, lease, wait_ms| {
+            let acquire = Acquire { name: name.into(), lease, wait_ms, ..Acquire::default() };
+            text(Request::Lock(LockRequest::Acquire(acquire)))
+        };
+        assert_eq!(lock("n", 7, Some(LOCK_WAIT_MS_MAX)), Ok(()));
+        assert_eq!(lock("n", 0, None), Err("etcdserver: requested lease not found".into()));
+        assert_eq!(lock("", 7, None), Err("etcdserver: key is not provided".into()));
+        assert!(lock("n", 7, Some(LOCK_WAIT_MS_MAX + 1)).is_err());
+        for name in ["", "a name that is too long for it"] {
+            let name = Bytes::from(name);
+            assert!(text(Request::Lock(LockRequest::Leader { name: name.clone() })).is_err());
+            assert!(text(Request::Lock(LockRequest::Observe { name })).is_err());
+        }
+        let release = |key: &'static str| text(Request::Lock(LockRequest::Release { key: key.into() }));
+        assert_eq!(release("n/1a"), Ok(()));
+        assert!(release("n").is_err());
     }
 
     fn put(key: &'static str) -> Op {

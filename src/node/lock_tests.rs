@@ -36,7 +36,7 @@ fn config(id: MemberId) -> Config {
 }
 
 impl Cluster {
-    fn new(count: MemberId) -> Cluster {
+    pub(super) fn new(count: MemberId) -> Cluster {
         let now = Mono(1_000 * SECOND);
         let member =
             |id| Member { id, peer_urls: vec![format!("http://127.0.0.1:{id}")], ..Member::default() };
@@ -73,7 +73,7 @@ impl Cluster {
         self.machines.iter().find(leads).map_or(0, |(id, _)| *id)
     }
 
-    fn follower(&self) -> MemberId {
+    pub(super) fn follower(&self) -> MemberId {
         let leader = self.leader();
         *self.machines.keys().find(|id| **id != leader).unwrap()
     }
@@ -140,7 +140,7 @@ impl Cluster {
         self.settle();
     }
 
-    fn send_to(&mut self, member: MemberId, conn: ConnId, request: Request) -> Tag {
+    pub(super) fn send_to(&mut self, member: MemberId, conn: ConnId, request: Request) -> Tag {
         self.next_tag += 1;
         let (tag, now) = (self.next_tag, self.now);
         self.node(member).on_call(conn, Call::Request { tag, request }, now);
@@ -163,10 +163,24 @@ impl Cluster {
         self.answer(tag).expect("it need not wait")
     }
 
+    /// Nothing that this member says is heard, and it hears nothing.
+    pub(super) fn cut_off(&mut self, id: MemberId) {
+        self.mute.insert(id);
+        self.deaf.insert(id);
+    }
+
+    pub(super) fn heal(&mut self) {
+        (self.mute, self.deaf) = (BTreeSet::new(), BTreeSet::new());
+    }
+
     /// What was told under a tag since the last look.
-    fn told(&mut self, tag: Tag) -> Vec<String> {
+    pub(super) fn bodies(&mut self, tag: Tag) -> Vec<Body> {
         self.settle();
         let all = self.machines.values_mut().find_map(|machine| machine.told.get_mut(&tag));
+        all.map(std::mem::take).unwrap_or_default()
+    }
+
+    fn told(&mut self, tag: Tag) -> Vec<String> {
         let shown = |body: Body| match body {
             Body::Observing { leader: None, .. } => "nobody".into(),
             Body::Observing { leader: Some(kv), .. } | Body::Leads { leader: kv, .. } => {
@@ -175,7 +189,7 @@ impl Cluster {
             Body::Unwatched { fault, .. } => fault.code.word().into(),
             other => panic!("{other:?}"),
         };
-        all.map(std::mem::take).unwrap_or_default().into_iter().map(shown).collect()
+        self.bodies(tag).into_iter().map(shown).collect()
     }
 
     fn grant(&mut self, id: LeaseId, ttl_s: i64) {

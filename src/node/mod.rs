@@ -30,6 +30,8 @@ mod quota;
 mod reads;
 mod repair;
 mod room;
+#[cfg(test)]
+mod rule_tests;
 mod small_file;
 mod snapshots;
 mod startup;

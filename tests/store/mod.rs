@@ -5,6 +5,7 @@ mod crash;
 mod lease;
 mod model;
 mod random;
+mod rules;
 mod semantics;
 mod snapshot;
 mod txn;

@@ -1,0 +1,87 @@
+//! Rules of etcd's services that take a whole member, or three. `tests/RULES.md` lists all of them.
+
+use super::lock_tests::Cluster;
+use super::*;
+use crate::api::{Code, Compact, Event, EventKind, Put, Range, Span, Watch};
+
+fn put(value: &'static str) -> Request {
+    Request::Put(Put { key: "k".into(), value: value.into(), ..Put::default() })
+}
+
+fn get(serializable: bool) -> Request {
+    Request::Range(Range { serializable, ..Range::new(Span::Key("k".into())) })
+}
+
+#[test]
+fn a_serializable_read_needs_no_quorum_and_a_linearizable_one_does() {
+    let mut cluster = Cluster::new(3);
+    cluster.ask(put("old"));
+    let follower = cluster.follower();
+    cluster.wait(SECOND);
+    cluster.cut_off(follower);
+    cluster.ask(put("new"));
+    let value = |body: Option<Body>| match body {
+        Some(Body::Range(result)) => result.kvs[0].value.clone(),
+        other => panic!("{other:?}"),
+    };
+    let serializable = cluster.send_to(follower, 1, get(true));
+    assert_eq!(value(cluster.answer(serializable)), "old", "as far as this member knows");
+    let linearizable = cluster.send_to(follower, 2, get(false));
+    assert_eq!(cluster.answer(linearizable), None);
+    cluster.wait(20 * SECOND);
+    assert!(matches!(cluster.answer(linearizable), Some(Body::Fault(fault)) if fault.code == Code::NoLeader));
+    cluster.heal();
+    cluster.wait(5 * SECOND);
+    let linearizable = cluster.send_to(follower, 3, get(false));
+    assert_eq!(value(cluster.answer(linearizable)), "new");
+}
+
+#[test]
+fn a_physical_compaction_is_answered_when_what_nobody_sees_is_gone() {
+    let mut cluster = Cluster::alone();
+    for _ in 0..500 {
+        cluster.ask(put("v"));
+    }
+    let revision = cluster.revision();
+    let compacted = cluster.ask(Request::Compact(Compact { revision: revision - 1, physical: false }));
+    assert!(matches!(compacted, Body::Compacted { .. }), "at once: {compacted:?}");
+    assert!(cluster.node(1).store.sweep_due(), "what is garbage is swept later");
+    let physical = cluster.send(Request::Compact(Compact { revision, physical: true }));
+    assert_eq!(cluster.answer(physical), None);
+    for _ in 0..10_000 {
+        if cluster.answer(physical).is_some() {
+            assert!(!cluster.node(1).store.sweep_due());
+            return;
+        }
+        cluster.wait(MS);
+    }
+    panic!("nobody is answered");
+}
+
+/// Also where a watch begins: there its first event has nothing before it.
+#[test]
+fn what_was_there_before_the_end_of_history_is_not_told() {
+    let mut cluster = Cluster::alone();
+    for value in ["1", "2", "3", "4"] {
+        cluster.ask(put(value));
+    }
+    let revision = cluster.revision() - 1;
+    let compacted = cluster.ask(Request::Compact(Compact { revision, physical: false }));
+    assert!(matches!(compacted, Body::Compacted { .. }));
+    cluster.wait(10 * SECOND);
+    let watch = Watch { revision, prev_kv: true, ..Watch::new(Span::Key("k".into())) };
+    let tag = cluster.send(Request::Watch(watch));
+    let told = cluster.bodies(tag);
+    let shown = |event: &Event| {
+        assert_eq!(event.kind, EventKind::Put);
+        (event.kv.value.clone(), event.previous.as_ref().map(|kv| kv.value.clone()))
+    };
+    let events: Vec<_> = told
+        .iter()
+        .flat_map(|body| match body {
+            Body::Events { events, .. } => events.iter().map(|event| shown(event)).collect(),
+            _ => Vec::new(),
+        })
+        .collect();
+    assert_eq!(events, [("3".into(), None), ("4".into(), Some("3".into()))]);
+}

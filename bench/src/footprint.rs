@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::cluster::{Cluster, Memory, System};
 use crate::etcd::{EtcdClient, runtime};
+use crate::key_rows::PUTS;
 use crate::load::{Kind, Order, Plan, Wire};
 use crate::report::Figures;
 use crate::rows::plan;
@@ -26,9 +27,6 @@ const TTL_S: u64 = 100_000;
 /// First these, then as well these.
 const SPREAD_KEYS: u64 = 1_000_000;
 const SORTED_KEYS: u64 = 9_000_000;
-
-/// Keys in one transaction, while the store is filled.
-const PUTS: usize = 100;
 
 /// Room for ten million keys.
 const FLAGS: [&str; 2] = ["--quota-backend-bytes", "17179869184"];

@@ -6,11 +6,14 @@ use std::path::Path;
 use crate::cluster::{Client, Cluster, System};
 use crate::load::{Kind, Order, Outcome, Plan, Wire};
 use crate::report::Figures;
-use crate::rows::{REQUEST, Row, fill_in, plan};
+use crate::rows::{REQUEST, Row, plan};
 use crate::{Result, Scale, ends, meanwhile, watch};
 
 /// Seconds; longer than any run.
 const TTL_S: u64 = 3_600;
+
+/// Keys in one transaction, while the store is filled: etcd takes minutes for a million puts.
+pub const PUTS: usize = 100;
 
 const MANY_CLIENTS: usize = 1_000;
 
@@ -22,17 +25,14 @@ pub fn measure(
     figures: &mut Figures,
 ) -> Result<()> {
     let cluster = Cluster::start(system, system.members(), dir)?;
-    fill_in(Order::Sorted, &cluster, scale, scale.life_keys)?;
+    let put = Plan { order: Order::Sorted, ..plan(&cluster, cluster.leader()?, scale, Kind::Put) };
+    put.once(Kind::Puts(PUTS), scale.life_keys)?;
     let name = system.name();
     for row in Row::KEYS.into_iter().filter(|row| rows.contains(row)) {
         rustix::fs::sync();
         std::thread::sleep(scale.pause);
         let leader = cluster.leader()?;
-        let put = Plan {
-            order: Order::Sorted,
-            key_count: scale.life_keys,
-            ..plan(&cluster, leader, scale, Kind::Put)
-        };
+        let put = Plan { port: cluster.members[leader].port, key_count: scale.life_keys, ..put.clone() };
         match row {
             Row::Txn => {
                 let done = with_clients(&Plan { kind: Kind::Txn, ..put }, MANY_CLIENTS)?;

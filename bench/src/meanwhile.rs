@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::cluster::{Client, Cluster, System};
-use crate::key_rows::with_clients;
+use crate::key_rows::{PUTS, with_clients};
 use crate::load::{Kind, Order, Outcome, Plan, Wire};
 use crate::report::Figures;
-use crate::rows::{REQUEST, fill_in, plan};
+use crate::rows::{REQUEST, plan};
 use crate::{Result, Scale};
 
 const CLIENTS: usize = 50;

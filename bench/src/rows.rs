@@ -110,12 +110,7 @@ pub fn plan(cluster: &Cluster, leader: usize, scale: &Scale, kind: Kind) -> Plan
 
 /// Every key once, by many connections.
 fn fill(cluster: &Cluster, scale: &Scale, key_count: u64) -> Result<()> {
-    fill_in(Order::Spread, cluster, scale, key_count)
-}
-
-pub fn fill_in(order: Order, cluster: &Cluster, scale: &Scale, key_count: u64) -> Result<()> {
-    let leader = cluster.leader()?;
-    Plan { order, ..plan(cluster, leader, scale, Kind::Put) }.once(Kind::Put, key_count)
+    plan(cluster, cluster.leader()?, scale, Kind::Put).once(Kind::Put, key_count)
 }
 
 /// One round of the rows under load, on a fresh cluster.

@@ -11,7 +11,7 @@
 //! - Two operations of a transaction that could change one key are refused by both, but etcd overlooks some
 //!   (`api::validate` says which). Only flat transactions, without a delete from a key on, are asked for such.
 //! - A compaction at revision 0, which etcd allows once in a cluster's life, and which nobody can see.
-//! - What is left of a lease's time; leases here are granted for long, and a TTL of 0 or below, which etcd refuses and we raise.
+//! - What is left of a lease's time, and what is too short a TTL: leases here are granted for long.
 //! - A watch that begins at the bound of a compaction: a deletion there is told by us until the next compaction, and by etcd
 //!   until it has swept.
 //! - Who would have to wait for a lock, or has it already: etcd answers the first when it is over, and puts nothing for the second where

@@ -85,3 +85,19 @@ fn what_was_there_before_the_end_of_history_is_not_told() {
         .collect();
     assert_eq!(events, [("3".into(), None), ("4".into(), Some("3".into()))]);
 }
+
+/// What it had asked for is known to be due, and nobody is there to be told. A turn that wants the next one for that would burn a
+/// processor until somebody else reads.
+#[test]
+fn a_client_that_goes_while_it_is_owed_answers_leaves_no_work_behind() {
+    let mut cluster = Cluster::new(3);
+    cluster.ask(put("v"));
+    let follower = cluster.follower();
+    cluster.node(follower).hold(5);
+    let owed = cluster.send_to(follower, 5, get(false));
+    cluster.wait(SECOND);
+    assert!(cluster.node(follower).release(5), "there is something to send");
+    cluster.node(follower).on_disconnect(5);
+    cluster.wait(SECOND);
+    assert_eq!(cluster.answer(owed), None);
+}

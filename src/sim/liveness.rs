@@ -171,7 +171,8 @@ impl World {
         let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
         // Until then a change that needs the voter at its end is not committed, and whom it removes hears neither of a
         // leader nor of its removal.
-        let change = if self.watch.roster.may_change() { stream } else { 0 };
+        let may_change = self.watch.roster.may_change();
+        let change = if may_change { stream } else { 0 };
         let due = self.now + RECONNECT + 10 * election + backlog + change;
         self.run_until(due, |world| world.agreed_leader().is_some());
         if !self.sound() {
@@ -192,9 +193,14 @@ impl World {
         }
         let before = self.clients.answered();
         let wanted = 4 * self.options.clients;
-        // While they wait, requests are given up and others asked, some six by each client.
-        let given_up = if self.options.frames { 8 * self.options.clients } else { 0 };
-        self.wake_clients(wanted + given_up);
+        // While they wait, requests are given up and others asked, some six by each client. A member that learns only now that it
+        // was removed turns away many more, until it has stopped.
+        let given_up = match () {
+            () if may_change => 100,
+            () if self.options.frames => 8,
+            () => 0,
+        };
+        self.wake_clients(wanted + given_up * self.options.clients);
         let due = self.now
             + 10 * election
             + wanted * 20 * self.options.sync
@@ -202,6 +208,7 @@ impl World {
             + SECOND
             + stream;
         self.run_until(due, |world| world.clients.answered() >= before + wanted as usize / 2);
+        self.clients.budget = self.clients.budget.min(wanted);
         let answered = self.clients.answered() - before;
         if self.sound() && answered < wanted as usize / 2 {
             let states: Vec<String> = self.members().map(|member| self.describe(member)).collect();

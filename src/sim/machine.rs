@@ -32,6 +32,8 @@ pub struct Machine {
     pub wrong: Option<super::states::Wrong>,
     /// The member that runs lost its memory and is not whole yet (or started for the first time).
     pub mending: bool,
+    /// Its process has run.
+    pub has_run: bool,
     /// Calls to the disk were made to fail since it was last healed: an I/O error has its reason.
     pub troubled: bool,
     /// Another member told the process that it was removed.
@@ -86,6 +88,8 @@ pub struct Process {
     /// What was committed when it began to lead.
     pub led_from: Index,
     pub overdue_turns: u64,
+    /// Turns in a row that wanted another one and did nothing.
+    pub silent_turns: u64,
     /// Requests that did not leave, as nobody could be reached: how many, since when.
     pub unsent: (u64, Mono),
 }
@@ -113,6 +117,7 @@ impl Machine {
             misapplies: false,
             wrong: None,
             mending: false,
+            has_run: false,
             troubled: false,
             told_removed: false,
             peers: BTreeMap::new(),

@@ -207,9 +207,11 @@ impl World {
         bits(self.members().filter(is_good))
     }
 
-    /// Whether one more disk may be lost: a majority must stay whole, whatever the membership turns out to be.
+    /// Whether one more disk may be lost: a majority must stay whole, whatever the membership turns out to be. Who never
+    /// ran has to learn first, and from the others, that it had no other life.
     pub(super) fn may_lose(&self, machine: usize) -> bool {
-        let good = self.good_machines() & !(1 << machine);
+        let unknown = bits(self.members().filter(|at| !self.machines[*at].has_run));
+        let good = self.good_machines() & !unknown & !(1 << machine);
         self.possible().is_some_and(|all| all.into_iter().all(|sets| sets.has_quorum_of(good)))
     }
 

@@ -43,6 +43,7 @@ const WAL_CRASH: &str = "wal_crash::";
 const WAL_UNIT: &str = "wal::";
 const RAFT_UNIT: &str = "raft::";
 const NODE_UNIT: &str = "node::";
+const NODE_RULES: &str = "node::rule_tests::";
 const TREE_CRASH: &str = "btree_crash::";
 const TREE_MODEL: &str = "btree_model::";
 const TREE_UNIT: &str = "btree::";
@@ -186,6 +187,7 @@ pub const BUGS: &[Bug] = &[
     bug("snapshot-forgets-the-sweep", "who takes a snapshot does not sweep the rest", &[STORE, CLUSTER]),
     // The quota.
     bug("store-put-despite-the-alarm", "puts go on though there is no room", &[STORE, CLUSTER]),
+    bug("node-spins-for-who-has-gone", "answers that nobody waits for make turn after turn", &[NODE_RULES]),
     bug("node-quota-alarm-stays", "the alarm does not end when there is room", &[ROOM]),
     bug(
         "snapshot-forgets-the-alarm",

@@ -34,6 +34,9 @@ const END: Nanos = PATIENCE + SECOND;
 /// Turns in a row that may leave their deadline in the past.
 const OVERDUE_TURNS_MAX: u64 = 500;
 
+/// Turns in which a history may be looked through a few changes at a time, before anybody is told of one.
+const SILENT_TURNS_MAX: u64 = 50_000;
+
 /// Requests within this time that may find no way to another member.
 const UNSENT_MAX: u64 = 1_000;
 const UNSENT_SPAN: Nanos = 100 * MS;
@@ -150,11 +153,12 @@ impl World {
             led: false,
             led_from: 0,
             overdue_turns: 0,
+            silent_turns: 0,
             unsent: (0, self.now),
         }));
         let node = &machine.process.as_ref().expect("it has just begun").node;
         let ((_, applied), mending) = (node.standing(), node.is_recovering());
-        machine.mending = mending;
+        (machine.mending, machine.has_run) = (mending, true);
         self.tally.recoveries += u64::from(machine.starts > 1);
         self.tally.starts_in_sweep += u64::from(node.sweep_due());
         if mending {
@@ -282,6 +286,7 @@ impl World {
     pub(super) fn carry_out(&mut self, member: usize, output: Output<SimDisk>) {
         let Output { replies, messages, batches, jobs, again, members_changed, .. } = output;
         self.trace.mix((replies.len() + 16 * messages.len() + 256 * batches.len()) as u64);
+        let silent = replies.is_empty() && messages.is_empty() && batches.is_empty() && jobs.is_empty();
         self.observe(member, &batches);
         if members_changed {
             self.check_members(member);
@@ -316,6 +321,7 @@ impl World {
         self.advance_stop(member);
         let Some(process) = &self.machines[member].process else { return };
         if again {
+            self.count_restless(member, silent);
             self.turn_after(member, TURN_DELAY);
         } else {
             let due = self.machines[member].clock.when(process.node.deadline());
@@ -334,6 +340,18 @@ impl World {
         if process.overdue_turns > OVERDUE_TURNS_MAX {
             let deadline = process.node.deadline();
             self.fail("L6", format!("member {member} spins: its deadline, {deadline:?}, stays in the past"));
+        }
+    }
+
+    /// So is one that wants turn after turn, and has nothing to show for them.
+    fn count_restless(&mut self, member: usize, silent: bool) {
+        let process = self.machines[member].process.as_mut().expect("it has just had a turn");
+        process.silent_turns = if silent { process.silent_turns + 1 } else { 0 };
+        if process.silent_turns > SILENT_TURNS_MAX {
+            self.fail(
+                "L6",
+                format!("member {member} spins: {SILENT_TURNS_MAX} turns, and nothing came of them"),
+            );
         }
     }
 

@@ -271,7 +271,14 @@ impl World {
     fn watcher_gives_up_the_future(&mut self, watcher: usize, conn: ConnId) {
         let last = self.enrolled().first().map_or(0, |member| self.watch.seen[*member].revision);
         let history = &self.clients.history.watched;
-        let waits = |watched: &usize| history[*watched].next() > last + 1;
+        let waits = |watched: &usize| {
+            let log = &history[*watched];
+            // What was the future when it began is so for the member until that revision has come.
+            let began_ahead = log.pieces.last().is_some_and(|piece| {
+                piece.told.is_empty() && piece.begun.is_some_and(|begun| piece.asked > begun + 1)
+            });
+            log.next() > last + u64::from(!began_ahead)
+        };
         let gone: Vec<usize> =
             self.watchers.all[watcher].watches.extract_if(.., |watched| waits(watched)).collect();
         for watched in gone {

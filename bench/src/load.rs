@@ -132,14 +132,15 @@ impl Plan {
 
     /// Each key below `key_count` once, with as many requests in flight as the system takes well.
     pub fn once(&self, kind: Kind, key_count: u64) -> Result<()> {
-        let total = match kind {
-            Kind::Puts(count) => key_count.div_ceil(count as u64),
-            _ => key_count,
+        // Of large transactions etcd refuses some, where a thousand are under way.
+        let (total, clients) = match kind {
+            Kind::Puts(count) => (key_count.div_ceil(count as u64), 100),
+            _ => (key_count, 1_000),
         };
         let plan = Plan {
             kind,
             connections: 100,
-            clients: 1_000,
+            clients,
             pipeline: 16,
             key_count,
             total: Some(total),

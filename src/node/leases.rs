@@ -28,8 +28,8 @@
 //! [`ENTRY_COST_MAX`] leases and keys, unless one lease alone has more keys, and [`ENDS_IN_FLIGHT_MAX`] entries are under way.
 //! Nothing is proposed while the leader does not know that it still leads, nor while it hands over.
 //!
-//! What it costs, by its layout and not measured: some 50 bytes of memory per lease, in the leader; 24 bytes of log per lease that
-//! is noted; for a renewal a look into the tree and one into the clock.
+//! What it costs: a member alone that holds a million leases has 105 MiB of anonymous memory, an empty one 1.5 (`pawl-bench
+//! footprint`); 24 bytes of log per lease that is noted; for a renewal a look into the tree and one into the clock.
 //!
 //! Left out: a lease with very many keys ends in one entry, whole, because it is one revision; a list of all leases, or of all
 //! keys of one, is made in one turn. A leader that hands over does not note what is left before it goes.

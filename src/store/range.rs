@@ -37,6 +37,10 @@ const GATHERED_BYTES_MAX: usize = 64 << 20;
 /// what it, or a delete alone, changes. Every member applies it, so it is no setting.
 pub(super) const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Rows for which room is made before they are read. A budget in bytes may end an answer long before its last key, and nobody
+/// shall ask for room for all of them.
+const ROWS_RESERVED_MAX: usize = 1_024;
+
 /// What one part of an answer may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -344,7 +348,7 @@ impl<D: Disk> Store<D> {
         let Stage::Send { left } = &mut reading.stage else { return Ok(true) };
         let most = (*left).min(budget.keys as u64);
         let mut walk = walk.for_many(most);
-        kvs.reserve_exact(most as usize);
+        kvs.reserve((most as usize).min(ROWS_RESERVED_MAX));
         while *left > 0 && budget.bytes > 0 {
             match walk.advance_within(&mut budget.keys)? {
                 Step::End => {

@@ -391,6 +391,9 @@ impl World {
                 op
             }
         };
+        self.trace.line(self.now, 0, || {
+            format!("client {client} asks {member} op {op}: {:?}", self.clients.history.ops[op].request)
+        });
         self.clients.asked.push((client, conn));
         self.clients.all[client].waiting.push(op);
         if self.net.passes(0, member) {

@@ -171,7 +171,7 @@ impl World {
         let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
         // Until then a change that needs the voter at its end is not committed, and whom it removes hears neither of a
         // leader nor of its removal.
-        let may_change = self.watch.roster.may_change();
+        let may_change = self.watch.roster.may_change() || self.is_ordered();
         let change = if may_change { stream } else { 0 };
         let due = self.now + RECONNECT + 10 * election + backlog + change;
         self.run_until(due, |world| world.agreed_leader().is_some());

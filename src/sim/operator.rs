@@ -412,6 +412,11 @@ impl World {
         self.operator.orders.iter_mut().for_each(|order| order.tries = 0);
     }
 
+    /// Whether a member may still begin a change that it was asked for.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.operator.attempts.iter().any(|attempt| attempt.outcome == Outcome::Waiting)
+    }
+
     /// Whether the newest committed change is what this attempt asked for, and those removed still vote.
     fn is_half_done(&self, attempt: usize) -> bool {
         let newest = self.watch.roster.newest();

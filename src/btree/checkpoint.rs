@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::base::planted;
 use crate::base::{Error, Result};
@@ -22,8 +22,9 @@ use super::space::Who;
 use super::tree::Tree;
 use super::{Options, ROOTS};
 
-/// Neighbouring pages are written in pieces of up to this size.
-const WRITE_BYTES_MAX: usize = 1 << 20;
+/// So much is written between two syncs of one checkpoint, neighbouring pages in one piece. A sync of all at once would keep
+/// the disk busy for tens of milliseconds, and the log's syncs wait in the same queue.
+const SYNC_BYTES: usize = 256 << 10;
 
 /// The file grows in steps of an eighth of its size, within these bounds, and shrinks when it is more than
 /// a step too long.
@@ -39,6 +40,7 @@ pub(super) struct Frozen {
     /// The file must be this long, and may be cut behind it when all is done.
     len_bytes: u64,
     sync_failed: AtomicBool,
+    synced_pages: AtomicUsize,
 }
 
 /// The work of one checkpoint, for whichever thread may wait for the disk.
@@ -67,7 +69,8 @@ impl CheckpointDone {
 impl<D: Disk> Checkpoint<D> {
     /// Writes the pages, syncs, writes the meta slot, syncs. After an error the file still opens as the last
     /// checkpoint. An error for want of room may be followed by [`Tree::retry_checkpoint`]; any other is the end.
-    pub fn run(self) -> Result<CheckpointDone> {
+    /// `advanced` is called whenever [`Tree::checkpoint_share`] has grown.
+    pub fn run(self, advanced: &dyn Fn()) -> Result<CheckpointDone> {
         let Checkpoint { frozen, file, path } = self;
         let meta = &frozen.meta;
         let writing = |e| Error::io("writing", &path, e);
@@ -77,6 +80,7 @@ impl<D: Disk> Checkpoint<D> {
                 Error::io("syncing", &path, e)
             })
         };
+        let sync_pages = || if planted::on("tree-meta-before-pages") { Ok(()) } else { sync() };
         let mut file_bytes = file.len_bytes().map_err(|e| Error::io("measuring", &path, e))?;
         if file_bytes < frozen.len_bytes {
             let wanted = with_growth(frozen.len_bytes, meta.page_bytes);
@@ -84,7 +88,8 @@ impl<D: Disk> Checkpoint<D> {
             file_bytes = wanted;
         }
         let mut buffer = Vec::new();
-        for run in runs(&frozen.pages, WRITE_BYTES_MAX / meta.page_bytes) {
+        let (mut written_pages, mut unsynced_bytes) = (0, 0);
+        for run in runs(&frozen.pages, SYNC_BYTES / meta.page_bytes) {
             buffer.clear();
             for (no, bytes) in run {
                 let start = buffer.len();
@@ -92,10 +97,15 @@ impl<D: Disk> Checkpoint<D> {
                 seal_page(&mut buffer[start..], meta.file_id, *no);
             }
             file.write_at(page_range(run[0].0, meta.page_bytes).start, &buffer).map_err(writing)?;
+            (written_pages, unsynced_bytes) = (written_pages + run.len(), unsynced_bytes + buffer.len());
+            if unsynced_bytes >= SYNC_BYTES {
+                sync_pages()?;
+                unsynced_bytes = 0;
+                frozen.synced_pages.store(written_pages, Ordering::Relaxed);
+                advanced();
+            }
         }
-        if !planted::on("tree-meta-before-pages") {
-            sync()?;
-        }
+        sync_pages()?;
         file.write_at(META_OFFSETS[meta.slot()], &meta.encode()).map_err(writing)?;
         if !planted::on("tree-meta-not-synced") {
             sync()?;
@@ -166,7 +176,13 @@ impl<D: Disk> Tree<D> {
         self.space_mut().freeze(Who::Checkpoint { number }, roots);
         self.user_changed = false;
         let len_bytes = page_range(self.space().page_count(), self.page_bytes()).start;
-        let frozen = Frozen { pages, meta, len_bytes, sync_failed: AtomicBool::new(false) };
+        let frozen = Frozen {
+            pages,
+            meta,
+            len_bytes,
+            sync_failed: AtomicBool::new(false),
+            synced_pages: AtomicUsize::new(0),
+        };
         self.running = Some(Arc::new(frozen));
         Ok(Some(self.checkpoint_work()))
     }
@@ -201,6 +217,12 @@ impl<D: Disk> Tree<D> {
 
     pub fn checkpoint_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// How much of the running checkpoint's pages is on disk, from 0 to 1; None if there is none.
+    pub fn checkpoint_share(&self) -> Option<f64> {
+        let frozen = self.running.as_ref()?;
+        Some(frozen.synced_pages.load(Ordering::Relaxed) as f64 / frozen.pages.len().max(1) as f64)
     }
 
     /// Takes in a finished checkpoint: its pages are read from the file from now on, and what only the

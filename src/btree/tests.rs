@@ -22,7 +22,7 @@ fn new_tree(page_bytes: usize) -> (SimDisk, Tree<SimDisk>) {
 
 fn checkpoint(tree: &mut Tree<SimDisk>) {
     if let Some(work) = tree.begin_checkpoint().expect("room") {
-        let done = work.run().expect("a sound disk");
+        let done = work.run(&|| ()).expect("a sound disk");
         tree.end_checkpoint(done).expect("a sound disk");
     }
 }
@@ -181,7 +181,7 @@ fn run_model(page_bytes: usize, seed: u64, steps: usize) {
                     for _ in 0..rng.below(20) {
                         change(&mut tree, &mut model, &mut rng, removes);
                     }
-                    let done = work.run().expect("a sound disk");
+                    let done = work.run(&|| ()).expect("a sound disk");
                     change(&mut tree, &mut model, &mut rng, removes);
                     tree.end_checkpoint(done).expect("a sound disk");
                 }
@@ -301,7 +301,7 @@ fn use_hostile(disk: &SimDisk, rng: &mut Rng) -> crate::base::Result<()> {
     }
     tree.move_tail(20)?;
     if let Some(work) = tree.begin_checkpoint()? {
-        let done = work.run()?;
+        let done = work.run(&|| ())?;
         tree.end_checkpoint(done)?;
     }
     Ok(())
@@ -323,7 +323,7 @@ fn what_a_failed_sync_left_in_the_cache_is_not_built_on() {
         fill(&mut tree, 40);
         disk.fail(Fault::once(Call::Sync, "tree").after(failing));
         let work = tree.begin_checkpoint().expect("room").expect("there are changes");
-        assert!(work.run().is_err());
+        assert!(work.run(&|| ()).is_err());
         drop(tree);
         disk.end_process();
         let mut tree = Tree::open(&disk, path()).expect("the last good checkpoint");

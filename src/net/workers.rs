@@ -189,7 +189,7 @@ fn write_log<D: Disk>(
 fn keep_house<D: Disk>(disk: &D, work: &Receiver<Work<D>>, results: &Sender<Finished>, doorbell: &Doorbell) {
     while let Ok(work) = work.recv() {
         let finished = match work {
-            Work::Job(job) => Finished::Job(job.run()),
+            Work::Job(job) => Finished::Job(job.run(&|| doorbell.ring())),
             Work::FreeBytes { dirs } => {
                 Finished::FreeBytes(dirs.iter().filter_map(|dir| disk.free_bytes(dir).ok()).min())
             }

@@ -81,7 +81,7 @@ impl Rig {
     fn turn(&mut self) -> bool {
         let output = self.opened.node.turn(self.now).unwrap();
         for job in output.jobs {
-            self.opened.node.on_done(job.run().unwrap(), self.now).unwrap();
+            self.opened.node.on_done(job.run(&|| ()).unwrap(), self.now).unwrap();
         }
         self.answers.extend(output.replies.into_iter().map(|reply| (reply.tag, reply.body)));
         self.unwritten.extend(output.batches);

@@ -132,6 +132,9 @@ const CHECKPOINT_DIRTY_BYTES: u64 = 12 << 20;
 /// much is what changed pages take up at most. Twice as much again makes puts of random keys a sixth faster.
 const DIRTY_BYTES_MAX: u64 = 16 << 20;
 
+/// So many there may be of them before the checkpoint has got anywhere; the rest of the room is opened as it gets on.
+const DIRTY_BYTES_MIN: u64 = 2 << 20;
+
 /// A checkpoint is due this long after the first change, however small: a restart then replays little.
 const CHECKPOINT_AFTER: Nanos = 5 * SECOND;
 
@@ -165,11 +168,12 @@ pub enum Done {
 }
 
 impl<D: Disk> Job<D> {
-    /// Blocks. Runs on the housekeeping thread, jobs in the order in which they were given.
-    pub fn run(self) -> Result<Done> {
+    /// Blocks. Runs on the housekeeping thread, jobs in the order in which they were given. After `advanced` another turn
+    /// may find something to do.
+    pub fn run(self, advanced: &dyn Fn()) -> Result<Done> {
         match self {
             Job::Chore(chore) => Ok(Done::Chore(chore.run())),
-            Job::Checkpoint(checkpoint) => match checkpoint.run() {
+            Job::Checkpoint(checkpoint) => match checkpoint.run(advanced) {
                 Err(failure) if failure.is_no_space() => Ok(Done::CheckpointLacksRoom(failure)),
                 ended => ended.map(Done::Checkpoint),
             },

@@ -1,5 +1,7 @@
 //! Rules of etcd's services that take a whole member, or three. `tests/RULES.md` lists all of them.
 
+use std::sync::mpsc::sync_channel;
+
 use super::lock_tests::Cluster;
 use super::*;
 use crate::api::{Code, Compact, Event, EventKind, Put, Range, Span, Watch};
@@ -100,4 +102,56 @@ fn a_client_that_goes_while_it_is_owed_answers_leaves_no_work_behind() {
     cluster.node(follower).on_disconnect(5);
     cluster.wait(SECOND);
     assert_eq!(cluster.answer(owed), None);
+}
+
+/// Writers are slowed to the pace of the disk while a checkpoint gets on, and not stopped until it has ended.
+#[test]
+fn puts_go_on_as_the_checkpoint_before_them_gets_on() {
+    const VALUE_BYTES: u64 = 128 << 10;
+    let mut cluster = Cluster::alone();
+    let large = |number: usize| {
+        let (key, value) = (format!("k{number}").into(), vec![b'x'; VALUE_BYTES as usize].into());
+        Request::Put(Put { key, value, ..Put::default() })
+    };
+    let mut number = 0;
+    while cluster.kept_checkpoints(1).is_empty() {
+        number += 1;
+        cluster.ask(large(number));
+    }
+    let mut waiting: Vec<Tag> = (0..200).map(|more| cluster.send(large(number + more))).collect();
+    let mut answered = |cluster: &mut Cluster| {
+        waiting.retain(|tag| cluster.answer(*tag).is_none());
+        (200 - waiting.len()) as u64 * VALUE_BYTES
+    };
+    let first = answered(&mut cluster);
+    assert!(first > DIRTY_BYTES_MIN / 2 && first < DIRTY_BYTES_MIN * 2, "{first}");
+
+    let checkpoint = cluster.kept_checkpoints(1).remove(0);
+    let (advanced, advances) = sync_channel(0);
+    let (go_on, goes_on) = sync_channel(0);
+    let (mut steps, mut last) = (0, first);
+    let done = std::thread::scope(|scope| {
+        let running = scope.spawn(move || {
+            checkpoint.run(&|| {
+                advanced.send(()).unwrap();
+                goes_on.recv().unwrap();
+            })
+        });
+        while advances.recv().is_ok() {
+            let so_far = answered(&mut cluster);
+            assert!(so_far < last + DIRTY_BYTES_MAX / 8, "little by little: {last}, then {so_far}");
+            (steps, last) = (steps + 1, so_far);
+            go_on.send(()).unwrap();
+        }
+        running.join().unwrap().unwrap()
+    });
+    assert!(steps > 10 && last > DIRTY_BYTES_MAX / 2 && last < DIRTY_BYTES_MAX * 5 / 4, "{steps}: {last}");
+    cluster.checkpoint_ended(1, done);
+    while let Some(checkpoint) = {
+        answered(&mut cluster);
+        cluster.kept_checkpoints(1).pop()
+    } {
+        cluster.checkpoint_ended(1, checkpoint.run(&|| ()).unwrap());
+    }
+    assert_eq!(answered(&mut cluster), 200 * VALUE_BYTES);
 }

@@ -432,7 +432,7 @@ impl World {
         let process = self.machines[member].process.as_mut().expect("it lives");
         let job = process.jobs.pop_front().expect("a job that ends has begun");
         let forks = self.forks_within(member);
-        let done = job.run();
+        let done = job.run(&|| ());
         if forks {
             self.fork_within(member);
         }
@@ -507,7 +507,7 @@ impl World {
                 calls.push(Box::new(move || drop(writer.write(batches))));
             }
             if let Some(job) = jobs.pop_front() {
-                calls.push(Box::new(move || drop(job.run())));
+                calls.push(Box::new(move || drop(job.run(&|| ()))));
             }
             if calls.len() == 2 && dice.one_in(2) {
                 calls.swap(0, 1);

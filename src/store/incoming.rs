@@ -103,7 +103,7 @@ impl<D: Disk> Job<D> {
                 drop(Tree::create(&disk, &path, options, &state.encode())?);
                 Finished::Created
             }
-            Work::Checkpoint(checkpoint) => Finished::Checkpointed(checkpoint.run()?),
+            Work::Checkpoint(checkpoint) => Finished::Checkpointed(checkpoint.run(&|| ())?),
             Work::Rename { disk, from, to } => {
                 rename(&disk, &from, &to)?;
                 Finished::Renamed
@@ -440,7 +440,7 @@ pub fn create<D: Disk>(
     state.phase = Phase::Complete;
     for _ in 0..2 {
         let checkpoint = completing_checkpoint(&mut tree, &state.encode())?;
-        tree.end_checkpoint(checkpoint.run()?)?;
+        tree.end_checkpoint(checkpoint.run(&|| ())?)?;
     }
     drop(tree);
     rename(disk, &filling_path, path)

@@ -254,6 +254,11 @@ impl<D: Disk> Store<D> {
         self.tree.checkpoint_running()
     }
 
+    /// How much of the running checkpoint is on disk, from 0 to 1; None if there is none.
+    pub fn checkpoint_share(&self) -> Option<f64> {
+        self.tree.checkpoint_share()
+    }
+
     /// The work that makes the present state durable, for another thread. None while one runs, or if nothing
     /// has changed.
     pub fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint<D>>> {

@@ -168,7 +168,7 @@ impl Member {
         self.entries = 0;
         if let Some(checkpoint) = self.store.begin_checkpoint()? {
             let helper = std::thread::Builder::new().name("checkpoint".into());
-            self.running = Some(helper.spawn(move || checkpoint.run())?);
+            self.running = Some(helper.spawn(move || checkpoint.run(&|| ()))?);
         }
         Ok(())
     }

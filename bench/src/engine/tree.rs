@@ -29,7 +29,7 @@ impl Pawl {
 
     fn begin(&mut self) -> Result<()> {
         if let Some(checkpoint) = self.tree.begin_checkpoint()? {
-            self.running = Some(std::thread::spawn(move || checkpoint.run()));
+            self.running = Some(std::thread::spawn(move || checkpoint.run(&|| ())));
         }
         Ok(())
     }

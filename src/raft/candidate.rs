@@ -222,6 +222,7 @@ impl Raft {
         let granted = free
             && (last >= common.log.last() || planted::on("raft-vote-for-shorter-log"))
             && self.may_elect(transfer)
+            && !self.is_out(from, last)
             && (!self.forgot() || planted::on("raft-vote-without-memory"));
         if granted && common.vote == 0 {
             self.become_follower(0);
@@ -232,6 +233,15 @@ impl Raft {
             return self.common.send_now(from, MessageBody::VoteReply { granted });
         }
         self.common.send_after(from, MessageBody::VoteReply { granted });
+    }
+
+    /// A candidate that is no voter by the log that both have. It was removed, does not know that this is committed, and its
+    /// answer may never reach it, because nobody calls it any more: the vote would be lost, and those who can win wait anew
+    /// for nothing, again and again. Nobody needs it to lead: whoever has the same log can. With a longer log it may be
+    /// a voter by an entry that is missing here, and it may be the only one that can lead (thesis §4.2.2).
+    fn is_out(&self, candidate: MemberId, last: EntryId) -> bool {
+        let common = &self.common;
+        last.index > 0 && last == common.log.last() && !common.membership().is_voter(candidate)
     }
 
     // ---- Changes of role

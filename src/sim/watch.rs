@@ -468,8 +468,11 @@ impl World {
             MemberChange::Promote { id } => Some(watch.roster.machine(*id)),
             _ => None,
         });
-        let holds_nothing =
-            |of: &usize| watch.seen[*of].durable.last().index.max(watch.seen[*of].installed) == 0;
+        // What a disk held before it was damaged is not known.
+        let holds_nothing = |of: &usize| {
+            let seen = &watch.seen[*of];
+            seen.durable.last().index.max(seen.installed) == 0 && !self.machines[*of].tainted
+        };
         let what = if let Some(before) = before.filter(|before| !is_ripe(before)) {
             wrong(format!("and that at {before} is not committed"))
         } else if own.is_none_or(|own| !watch.is_backed(own)) {

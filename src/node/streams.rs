@@ -22,9 +22,9 @@ use crate::base::planted;
 use crate::io::Disk;
 use crate::store::{Budget, Reading};
 
-/// What a part may cost, and all parts of a turn together: a millisecond or two of work. A write takes several turns on
+/// What a part may cost, and all parts of a turn together: half a millisecond of work at most. A write takes several turns on
 /// its way, so it waits for as many of these.
-pub const PART: Budget = Budget { keys: 1_024, bytes: 256 << 10 };
+pub const PART: Budget = Budget { keys: 256, bytes: 64 << 10 };
 
 #[derive(Debug)]
 pub(super) struct Stream {

@@ -75,7 +75,7 @@ impl Run {
     }
 
     fn end(&mut self, work: Checkpoint<SimDisk>) {
-        let done = work.run().expect("a sound disk");
+        let done = work.run(&|| ()).expect("a sound disk");
         self.tree.end_checkpoint(done).expect("a sound disk");
         self.acknowledged.push((self.disk.op_count(), self.states.len() as u64 - 1));
     }
@@ -262,7 +262,7 @@ fn run_into_failure(run: &mut Run, call: Call, errno: i32) -> bool {
     for round in 0..10 {
         (0..8).for_each(|_| run.change(if round < 6 { 9 } else { 1 }));
         let work = run.begin();
-        let error = match work.run() {
+        let error = match work.run(&|| ()) {
             Ok(done) => {
                 run.tree.end_checkpoint(done).expect("a sound disk");
                 run.acknowledged.push((run.disk.op_count(), run.states.len() as u64 - 1));
@@ -274,7 +274,7 @@ fn run_into_failure(run: &mut Run, call: Call, errno: i32) -> bool {
         if call != Call::Sync && errno == ENOSPC {
             assert!(error.is_no_space());
             run.change(9);
-            let done = run.tree.retry_checkpoint().run().expect("there is room again");
+            let done = run.tree.retry_checkpoint().run(&|| ()).expect("there is room again");
             run.tree.end_checkpoint(done).expect("a sound disk");
             run.acknowledged.push((run.disk.op_count(), run.states.len() as u64 - 1));
             continue;

@@ -23,7 +23,7 @@ fn new_tree(page_bytes: usize) -> (SimDisk, Tree<SimDisk>) {
 
 fn checkpoint<D: Disk>(tree: &mut Tree<D>) {
     if let Some(work) = tree.begin_checkpoint().expect("room") {
-        let done = work.run().expect("a sound disk");
+        let done = work.run(&|| ()).expect("a sound disk");
         tree.end_checkpoint(done).expect("a sound disk");
     }
 }
@@ -205,7 +205,7 @@ fn a_file_that_nobody_writes_to_shrinks_too() {
     }
     let mut checkpoints = 0;
     while let Some(work) = tree.begin_checkpoint().expect("sound") {
-        let done = work.run().expect("room");
+        let done = work.run(&|| ()).expect("room");
         tree.end_checkpoint(done).expect("sound");
         checkpoints += 1;
         while tree.is_loose() && tree.move_tail(16).expect("sound") > 0 {}
@@ -303,7 +303,7 @@ fn it_works_on_a_real_disk() {
         };
         change(&mut tree, &mut model, &mut rng);
         let work = tree.begin_checkpoint().expect("room").expect("something has changed");
-        let thread = std::thread::spawn(move || work.run());
+        let thread = std::thread::spawn(move || work.run(&|| ()));
         change(&mut tree, &mut model, &mut rng);
         let done = thread.join().expect("no panic").expect("a sound disk");
         tree.end_checkpoint(done).expect("a sound disk");

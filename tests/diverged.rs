@@ -26,7 +26,7 @@ fn make_wrong(member: &Member) {
     record[HASH_AT] ^= 1;
     tree.set_user(&record);
     let checkpoint = tree.begin_checkpoint().unwrap().expect("something was changed");
-    tree.end_checkpoint(checkpoint.run().unwrap()).unwrap();
+    tree.end_checkpoint(checkpoint.run(&|| ()).unwrap()).unwrap();
 }
 
 fn alarms(member: &Member) -> Vec<String> {

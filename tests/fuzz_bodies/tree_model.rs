@@ -106,7 +106,7 @@ impl Run {
 
     fn checkpoint(&mut self) {
         if let Some(checkpoint) = self.tree.begin_checkpoint().expect("a sound disk") {
-            let done = checkpoint.run().expect("a sound disk");
+            let done = checkpoint.run(&|| ()).expect("a sound disk");
             self.tree.end_checkpoint(done).expect("a sound disk");
         }
     }

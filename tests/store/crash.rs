@@ -142,11 +142,11 @@ fn a_full_disk_only_delays_a_checkpoint() {
     let used: u64 = disk.files().iter().map(|(_, bytes)| bytes).sum();
     disk.set_capacity(Some(used + 8_192));
     let work = store.begin_checkpoint().unwrap().unwrap();
-    let error = work.run().err().unwrap();
+    let error = work.run(&|| ()).err().unwrap();
     assert!(error.is_no_space(), "{error}");
     apply(&mut store, &put("meanwhile", "v"));
     disk.heal();
-    let done = store.retry_checkpoint().run().unwrap();
+    let done = store.retry_checkpoint().run(&|| ()).unwrap();
     store.end_checkpoint(done).unwrap();
     assert_eq!(store.range(&Range::new(Span::From("".into()))).unwrap().unwrap().count, 601);
     assert_sound(&disk, store);

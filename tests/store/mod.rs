@@ -64,7 +64,7 @@ fn delete(span: Span) -> Command {
 /// A whole checkpoint, at once.
 fn checkpoint(store: &mut Store<SimDisk>) {
     if let Some(work) = store.begin_checkpoint().unwrap() {
-        let done = work.run().unwrap();
+        let done = work.run(&|| ()).unwrap();
         store.end_checkpoint(done).unwrap();
     }
 }

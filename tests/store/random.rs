@@ -216,7 +216,7 @@ impl Rig {
 
     fn end_checkpoint(&mut self) {
         if let Some(work) = self.running.take() {
-            let done = work.run().unwrap();
+            let done = work.run(&|| ()).unwrap();
             self.store.end_checkpoint(done).unwrap();
         }
         assert!(self.store.durable_applied() <= self.store.applied().index);
@@ -227,7 +227,7 @@ impl Rig {
         if let Some(work) = self.running.take()
             && self.rng.one_in(2)
         {
-            work.run().unwrap();
+            work.run(&|| ()).unwrap();
         }
         self.reopen(self.disk.point().kill_image());
     }

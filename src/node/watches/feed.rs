@@ -300,7 +300,9 @@ impl Watches {
         if no != HEAD {
             group.next = next.min(head_next);
             self.order.insert((group.next, no));
-            if group.next == head_next {
+            // While changes are still looked at they are looked at for this group: it joins the head with its next walk.
+            let is_looking = self.gathering.as_ref().is_some_and(|gathering| gathering.next.is_some());
+            if group.next == head_next && !is_looking {
                 self.absorb(HEAD, no, (budget, floor));
             }
             return;

@@ -358,6 +358,27 @@ fn a_revision_of_many_changes_comes_in_one_piece_over_many_turns() {
     assert_eq!(world.sent(1, 4), all);
 }
 
+/// It comes to the head with the last revision there is, whose changes are more than are looked at in one go.
+#[test]
+fn who_catches_up_with_a_revision_of_many_changes_is_told_of_its_last_ones() {
+    let mut world = World::new();
+    for number in 0..600 {
+        world.put(&format!("k{number:03}"), "v");
+    }
+    world.delete(Span::Prefix("k".into()));
+    let revision = world.store.revision();
+    world.settle();
+    let watch = Watch { revision, ..prefix("k59") };
+    world.watch(1, 1, &watch);
+    world.settle();
+    assert_eq!(world.watches.groups.len(), 1, "it is with the head");
+    world.put("k599", "w");
+    world.settle();
+    let all = world.expected(&watch, revision);
+    assert_eq!(all.len(), 2);
+    assert_eq!(world.sent(1, 1), all);
+}
+
 #[test]
 fn one_event_for_many_watchers_is_told_over_many_turns() {
     let mut world = World::new();

@@ -51,6 +51,7 @@ impl FakeNode {
                 self.observed.remove(&tag);
                 return Vec::new();
             }
+            Call::Hold { .. } | Call::Release { .. } | Call::Leave { .. } => return Vec::new(),
         };
         if let Request::WatchProgress = request {
             self.progress.push(tag);

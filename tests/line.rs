@@ -95,6 +95,9 @@ impl Conversation {
                     match &call {
                         Call::Request { request, .. } => writeln!(self.shown, "ask {request:?}").unwrap(),
                         Call::Cancel { tag } => writeln!(self.shown, "cancel {tag}").unwrap(),
+                        other => {
+                            panic!("the line protocol has one lane, which is held by its owner: {other:?}")
+                        }
                     }
                 }
                 self.kept.push(call);

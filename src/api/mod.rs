@@ -19,7 +19,7 @@ pub mod validate;
 /// Of the program, wherever one is told: `STATUS`, `INFO`, `--version`, the start's log line.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-pub use call::{Call, ConnId, Reply, Tag};
+pub use call::{Call, ConnId, Lane, Reply, Tag};
 pub use command::{Command, MemberChange, Origin};
 pub use event::{Event, EventKind};
 pub use fault::{Code, Fault};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::pipe::Pipe;
+use super::slots::on_lane;
 use crate::api::{Call, Code, ConnId, Fault, Reply};
 use crate::base::Mono;
 use crate::base::time::{Nanos, SECOND};
@@ -34,7 +35,7 @@ pub(super) struct Client {
     pub(super) id: ConnId,
     pub(super) pipe: Pipe,
     /// None until the first bytes have told the protocol.
-    adapter: Option<LineAdapter>,
+    adapter: Option<Box<dyn Adapter>>,
     sniffer: Sniffer,
     /// Nothing more is decoded: a protocol error, or the member is stopping.
     deaf: bool,
@@ -77,12 +78,12 @@ impl Client {
     /// Whether the node should answer no more before some of it is taken, if that is news.
     pub(super) fn change_of_hold(&mut self) -> Option<bool> {
         let hold = self.is_overfull();
-        self.lags = hold || (self.lags && self.owed() > 0);
+        self.lags = hold || (self.lags && !self.owes_nothing());
         (std::mem::replace(&mut self.held, hold) != hold).then_some(hold)
     }
 
     fn is_overfull(&self) -> bool {
-        let kept_bytes = self.adapter.as_ref().map_or(0, LineAdapter::kept_bytes);
+        let kept_bytes = self.adapter.as_ref().map_or(0, |adapter| adapter.kept_bytes());
         self.pipe.output.len() + kept_bytes >= OUTPUT_BYTES_MAX
     }
 
@@ -97,11 +98,15 @@ impl Client {
 
     /// The adapter paused because its output was full, and it no longer is.
     pub(super) fn wants_decoding(&self) -> bool {
-        self.listens() && !self.waits() && self.adapter.as_ref().is_some_and(LineAdapter::stalled)
+        self.listens() && !self.waits() && self.stalled()
+    }
+
+    fn stalled(&self) -> bool {
+        self.adapter.as_ref().is_some_and(|adapter| adapter.stalled())
     }
 
     fn waits(&self) -> bool {
-        self.adapter.as_ref().is_some_and(LineAdapter::waits)
+        self.adapter.as_ref().is_some_and(|adapter| adapter.waits())
     }
 
     /// Decodes what has arrived. A client that has ended its side waits for nothing that could take long.
@@ -115,14 +120,14 @@ impl Client {
     }
 
     fn decode_input(&mut self, info: &Arc<ServerInfo>, calls: &mut Vec<Call>, now: Mono) {
-        let stalled = self.adapter.as_ref().is_some_and(LineAdapter::stalled);
-        if self.deaf || (self.pipe.input.is_empty() && !stalled) {
+        if self.deaf || (self.pipe.input.is_empty() && !self.stalled()) {
             return;
         }
         if self.adapter.is_none() && !self.sniff(info) {
             return;
         }
         let Some(adapter) = &mut self.adapter else { return };
+        adapter.set_time(now, calls, &mut self.pipe.output);
         if adapter.decode(&mut self.pipe.input, calls, &mut self.pipe.output).is_err() || adapter.closing() {
             self.deaf = true;
             self.pipe.input = BytesMut::new();
@@ -146,7 +151,7 @@ impl Client {
         match self.sniffer.sniff(&self.pipe.input) {
             Sniffed::NeedMore => false,
             Sniffed::Line => {
-                self.adapter = Some(LineAdapter::new(info.clone(), self.id));
+                self.adapter = Some(Box::new(LineAdapter::new(info.clone(), self.id)));
                 true
             }
             other => {
@@ -168,13 +173,43 @@ impl Client {
         }
     }
 
-    /// When an incomplete request will have taken too long.
+    /// Under which id the node knows who asks this.
+    pub(super) fn asker(&self, call: &Call) -> ConnId {
+        let lane = match call {
+            Call::Request { tag, .. } | Call::Cancel { tag } => {
+                self.adapter.as_ref().map_or(0, |adapter| adapter.lane_of(*tag))
+            }
+            Call::Hold { lane } | Call::Release { lane } | Call::Leave { lane } => *lane,
+        };
+        on_lane(self.id, lane)
+    }
+
+    /// The connection goes: what the node is told.
+    pub(super) fn leave(&mut self, calls: &mut Vec<Call>) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.leave(calls);
+        }
+    }
+
+    /// When there is something to do by the clock.
     pub(super) fn deadline(&self) -> Mono {
+        let of_adapter = self.adapter.as_ref().map_or(Mono::NEVER, |adapter| adapter.deadline());
+        self.patience().min(of_adapter)
+    }
+
+    /// When an incomplete request will have taken too long.
+    fn patience(&self) -> Mono {
         self.partial_since.map_or(Mono::NEVER, |since| since + REQUEST_PATIENCE)
     }
 
-    pub(super) fn give_up_if_late(&mut self, now: Mono) {
-        if self.deadline() <= now && !self.deaf {
+    /// Does what is due.
+    pub(super) fn on_time(&mut self, now: Mono, calls: &mut Vec<Call>) {
+        if let Some(adapter) = &mut self.adapter
+            && adapter.deadline() <= now
+        {
+            adapter.set_time(now, calls, &mut self.pipe.output);
+        }
+        if self.patience() <= now && !self.deaf {
             let why = "protocol error: the request was not complete within 30 s";
             self.give_up(&Fault::new(Code::Err, why));
         }
@@ -185,13 +220,15 @@ impl Client {
             adapter.give_up(fault, &mut self.pipe.output);
         }
         self.deaf = true;
+        self.partial_since = None;
         self.pipe.input = BytesMut::new();
     }
 
     /// Brings the sum of all connections' input up to date. Where it is too much, whoever has a large request under
     /// way is told to come again: a thousand of them, each within its bound and none complete, would fill the memory.
     pub(super) fn count_input(&mut self, all_bytes: &mut usize) {
-        let bytes = self.pipe.input.len();
+        let of_adapter = self.adapter.as_ref().map_or(0, |adapter| adapter.input_bytes());
+        let bytes = self.pipe.input.len() + of_adapter;
         *all_bytes = *all_bytes - self.counted_bytes + bytes;
         self.counted_bytes = bytes;
         if *all_bytes > INPUT_BYTES_MAX && bytes > SMALL_INPUT_BYTES && !self.deaf {
@@ -207,11 +244,15 @@ impl Client {
 
     /// Nothing is owed, and nothing is known to have come that could make it so.
     pub(super) fn is_quiet(&self) -> bool {
-        self.owed() == 0 && self.pipe.input.is_empty() && !self.pipe.is_readable() && !self.wants_decoding()
+        self.owes_nothing()
+            && self.pipe.input.is_empty()
+            && !self.pipe.is_readable()
+            && !self.wants_decoding()
     }
 
-    fn owed(&self) -> usize {
-        self.adapter.as_ref().map_or(0, LineAdapter::owed)
+    /// All answers are in the output.
+    fn owes_nothing(&self) -> bool {
+        self.adapter.as_ref().is_none_or(|adapter| adapter.owed() == 0 && !adapter.has_unwritten())
     }
 
     /// The member is stopping: behind all answers goes the word that this was the last, and nothing more
@@ -220,7 +261,8 @@ impl Client {
         if self.deaf {
             return;
         }
-        let adapter = self.adapter.get_or_insert_with(|| LineAdapter::new(info.clone(), self.id));
+        let line = || Box::new(LineAdapter::new(info.clone(), self.id)) as Box<dyn Adapter>;
+        let adapter = self.adapter.get_or_insert_with(line);
         adapter.give_up(&Fault::shutdown(), &mut self.pipe.output);
         self.pipe.input = BytesMut::new();
         self.deaf = true;
@@ -247,17 +289,28 @@ impl Client {
     }
 
     /// Sends what is queued, and the end of it behind a goodbye.
-    pub(super) fn flush(&mut self) {
-        if !self.has_parted() || self.owed() > 0 {
-            self.pipe.flush();
-        } else if !self.pipe.flush_last() {
-            self.pipe.end_output();
+    pub(super) fn flush(&mut self, calls: &mut Vec<Call>) {
+        loop {
+            let before = self.pipe.output.len();
+            if let Some(adapter) = &mut self.adapter {
+                adapter.write(calls, &mut self.pipe.output);
+            }
+            let added = self.pipe.output.len() > before;
+            if !self.has_parted() || !self.owes_nothing() {
+                self.pipe.flush();
+            } else if !self.pipe.flush_last() {
+                self.pipe.end_output();
+            }
+            // The socket may have made room for more.
+            if !added || !self.pipe.output.is_empty() {
+                return;
+            }
         }
     }
 
     /// Everything that was owed has been sent.
     fn has_answered(&self) -> bool {
-        self.owed() == 0 && self.pipe.output.is_empty()
+        self.owes_nothing() && self.pipe.output.is_empty()
     }
 
     /// Nothing is owed and nothing will come.

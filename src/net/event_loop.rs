@@ -19,7 +19,7 @@ use super::pipe::{Pipe, READ_BYTES};
 use super::slots::Slots;
 use super::stop::{self, Stopping};
 use super::workers::{Finished, Work, Workers};
-use crate::api::{Call, ConnId, Reply};
+use crate::api::{Call, Reply};
 use crate::base::limits::MEMBERS_MAX;
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{Error, MemberId, Mono, Result};
@@ -344,9 +344,8 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             let now = self.shell.clock.now();
             client.decode(&self.shell.info, &mut self.calls, now);
             self.patience_at = self.patience_at.min(client.deadline());
-            let id = client.id;
             for call in self.calls.drain(..) {
-                self.shell.node.on_call(id, call, now);
+                self.shell.node.on_call(client.asker(&call), call, now);
             }
         } else if client.has_parted() {
             client.skip_input(&mut self.buffer);
@@ -425,15 +424,22 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             }
             let Some(client) = self.clients.at(slot) else { continue };
             client.count_input(&mut self.input_bytes);
-            client.flush();
+            client.flush(&mut self.calls);
             if client.change_of_hold() == Some(false) {
                 again |= self.shell.node.release(client.id);
             }
-            if client.is_over() {
+            let over = client.is_over();
+            if over {
                 client.uncount_input(&mut self.input_bytes);
-                let id = client.id;
+                client.leave(&mut self.calls);
+            }
+            // What follows from that something was sent, or will not be.
+            again |= !over && !self.calls.is_empty();
+            for call in self.calls.drain(..) {
+                self.shell.node.on_call(client.asker(&call), call, now);
+            }
+            if over {
                 self.clients.free(slot);
-                self.shell.node.on_disconnect(id);
             } else if client.wants_decoding() || (client.listens() && client.pipe.is_readable()) {
                 self.busy_clients.push(slot);
                 again = true;
@@ -460,7 +466,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
     }
 
-    /// Closes connections whose greeting or request has been incomplete for too long.
+    /// Closes connections whose greeting or request has been incomplete for too long, and does what else is due on them.
     fn lose_patience(&mut self, now: Mono) {
         self.patience_at = Mono::NEVER;
         for slot in self.inbound.used() {
@@ -473,9 +479,15 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
         for slot in self.clients.used() {
             let Some(client) = self.clients.at(slot) else { continue };
-            client.give_up_if_late(now);
+            if client.deadline() <= now {
+                client.on_time(now, &mut self.calls);
+                for call in self.calls.drain(..) {
+                    self.shell.node.on_call(client.asker(&call), call, now);
+                }
+                // The next turn sends what was said.
+                self.busy_clients.push(slot);
+            }
             self.patience_at = self.patience_at.min(client.deadline());
-            self.clients.mark(slot);
         }
     }
 }
@@ -484,9 +496,4 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 pub(super) fn others<D: Disk>(node: &Node<D>) -> BTreeMap<MemberId, Vec<String>> {
     let others = node.known_members().into_iter().filter(|member| member.id != node.id());
     others.map(|member| (member.id, member.peer_urls)).collect()
-}
-
-/// Names a connection for [`crate::api`].
-pub(super) fn conn_id(generation: u32, slot: usize) -> ConnId {
-    u64::from(generation) << 32 | slot as u64
 }

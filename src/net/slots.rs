@@ -1,8 +1,34 @@
 //! Connections by slot: the slot is what the poll knows, the id (slot and generation) is what the node knows,
 //! and an id outlives its connection without ever meaning another one.
 
-use super::event_loop::conn_id;
-use crate::api::ConnId;
+use crate::api::{ConnId, Lane};
+
+/// ```text
+///   generation, 24 bits | slot, 24 bits | lane, 16 bits
+/// ```
+/// A generation comes again after sixteen million connections of the same slot; by then nobody remembers the first.
+const LANE_BITS: u32 = Lane::BITS;
+const SLOT_BITS: u32 = 24;
+
+/// Names a connection for [`crate::api`], by its lane 0.
+pub(super) fn conn_id(generation: u32, slot: usize) -> ConnId {
+    let slot = slot as u64;
+    assert!(slot < 1 << SLOT_BITS, "a process has fewer descriptors");
+    u64::from(generation) << (SLOT_BITS + LANE_BITS) | slot << LANE_BITS
+}
+
+/// The same connection's other parties.
+pub(super) fn on_lane(id: ConnId, lane: Lane) -> ConnId {
+    id | u64::from(lane)
+}
+
+fn without_lane(id: ConnId) -> ConnId {
+    id & !u64::from(Lane::MAX)
+}
+
+fn slot_of(id: ConnId) -> usize {
+    (id >> LANE_BITS & ((1 << SLOT_BITS) - 1)) as usize
+}
 
 pub(super) struct Slots<T> {
     slots: Vec<Slot<T>>,
@@ -48,10 +74,11 @@ impl<T> Slots<T> {
         self.slots.get_mut(slot)?.value.as_mut()
     }
 
+    /// Whichever of its lanes the id names.
     pub(super) fn by_id(&mut self, id: ConnId) -> Option<(usize, &mut T)> {
-        let slot = (id & u64::from(u32::MAX)) as usize;
+        let slot = slot_of(id);
         let entry = self.slots.get_mut(slot)?;
-        if conn_id(entry.generation, slot) != id {
+        if conn_id(entry.generation, slot) != without_lane(id) {
             return None;
         }
         entry.value.as_mut().map(|value| (slot, value))
@@ -103,6 +130,8 @@ mod tests {
         assert_eq!(slot, again);
         assert!(slots.by_id(first).is_none());
         assert_eq!(slots.by_id(second).map(|(_, value)| *value), Some("second"));
+        assert_eq!(slots.by_id(on_lane(second, 77)).map(|(_, value)| *value), Some("second"));
+        assert!(slots.by_id(on_lane(first, 77)).is_none());
         assert_eq!(slots.len(), 1);
     }
 }

@@ -314,6 +314,12 @@ impl<D: Disk> Node<D> {
                 self.reads.cancel(conn, tag);
                 return self.cancel_wait(conn, tag);
             }
+            Call::Hold { .. } => return self.hold(conn),
+            Call::Release { .. } => {
+                self.release(conn);
+                return;
+            }
+            Call::Leave { .. } => return self.on_disconnect(conn),
         };
         if let Some(fault) = self.refusal(matches!(request, Request::Status)) {
             return self.fail(conn, tag, fault);

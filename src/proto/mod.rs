@@ -2,7 +2,8 @@
 
 use bytes::BytesMut;
 
-use crate::api::{Call, Fault, Reply};
+use crate::api::{Call, Fault, Lane, Reply, Tag};
+use crate::base::Mono;
 
 // What clients speak: RESP and typed lines.
 pub mod line;
@@ -14,6 +15,10 @@ pub mod peer;
 pub mod sniff;
 
 /// Translates between one connection's bytes and calls.
+///
+/// Whoever owns the socket calls, in each turn in which the connection has something to do: `set_time` and `decode` with what
+/// was read; `encode` for each reply; and `write`, before and after it sends, for as long as `write` has something to add.
+/// A protocol whose answers leave in the order of its requests needs no `write`: its `encode` has written everything.
 pub trait Adapter {
     /// Consumes whole requests from the front of `input` and pushes what they ask for. Whatever needs no
     /// node (PING, a malformed command) is answered into `output` as soon as the replies before it are out.
@@ -51,4 +56,47 @@ pub trait Adapter {
 
     /// The client has asked to close (QUIT): close once nothing is owed and the output is written.
     fn closing(&self) -> bool;
+
+    /// What time it is, before each `decode` and whenever the [`deadline`](Adapter::deadline) has come. What is due by it
+    /// is said at once, or by the next `write`.
+    fn set_time(&mut self, _now: Mono, _calls: &mut Vec<Call>, _output: &mut BytesMut) {}
+
+    /// When `set_time` has something to do though nothing arrives.
+    fn deadline(&self) -> Mono {
+        Mono::NEVER
+    }
+
+    /// Adds to the output what is ready to leave, as far as it has room, and asks for what follows from that.
+    fn write(&mut self, _calls: &mut Vec<Call>, _output: &mut BytesMut) {}
+
+    /// The lane to which a request belongs.
+    fn lane_of(&self, _tag: Tag) -> Lane {
+        0
+    }
+
+    /// The connection is gone: every lane that may still be waited for is left.
+    fn leave(&mut self, calls: &mut Vec<Call>) {
+        calls.push(Call::Leave { lane: 0 });
+    }
+
+    /// Nothing more is decoded before answers have come.
+    fn awaits_answers(&self) -> bool {
+        false
+    }
+
+    /// Answers that came before their turn, about: the node is told to hold if it is too much. An adapter that holds lanes by
+    /// itself has none.
+    fn kept_bytes(&self) -> usize {
+        0
+    }
+
+    /// Answers that are not in the output yet, and will be without any reply.
+    fn has_unwritten(&self) -> bool {
+        false
+    }
+
+    /// Of requests that are not complete, beside what was left in the input.
+    fn input_bytes(&self) -> usize {
+        0
+    }
 }

@@ -176,11 +176,6 @@ impl LineAdapter {
             || output.len() >= OUTPUT_BYTES_MAX
     }
 
-    /// A request waits until nothing is owed; whether this one has to.
-    pub fn awaits_answers(&self) -> bool {
-        self.parked.is_some() && !self.slots.is_empty()
-    }
-
     /// False: it must wait.
     fn run(&mut self, words: &Words, calls: &mut Vec<Call>, output: &mut BytesMut) -> Result<bool, Fault> {
         if words.typed && words.count() == 1 && self.four_letters(words.get(0), calls, output) {
@@ -454,11 +449,6 @@ impl LineAdapter {
             }
         }
     }
-
-    /// What waits for its turn, about.
-    pub fn kept_bytes(&self) -> usize {
-        self.early_bytes + self.answers.len()
-    }
 }
 
 impl Adapter for LineAdapter {
@@ -565,6 +555,15 @@ impl Adapter for LineAdapter {
 
     fn closing(&self) -> bool {
         self.closing
+    }
+
+    /// A request waits until nothing is owed; whether this one has to.
+    fn awaits_answers(&self) -> bool {
+        self.parked.is_some() && !self.slots.is_empty()
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.early_bytes + self.answers.len()
     }
 }
 

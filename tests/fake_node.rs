@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use pawl::api::{
     Acquire, Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Event, EventKind, Fault, Header,
-    KeyValue, LeaseAnswer, LeaseRequest, LeaseTime, LockRequest, Member, MemberChange, Op, Order, Put, Range,
-    RangeResult, Reply, Request, Span, Status, Tag, Target, Txn, TxnResult, Watch, lock,
+    KeyValue, LeaseAnswer, LeaseRequest, LeaseTime, LockRequest, Member, MemberChange, Metrics, Op, Order,
+    Put, Range, RangeResult, Reply, Request, Span, Status, Tag, Target, Txn, TxnResult, Watch, lock,
 };
 use pawl::base::Revision;
 
@@ -186,6 +186,9 @@ impl FakeNode {
             Request::Lease(request) => self.lease(request).map(Body::Lease),
             Request::Lock(request) => self.lock(request),
             Request::Status => Ok(Body::Status(Box::new(self.status()))),
+            Request::Metrics => {
+                Ok(Body::Metrics(Box::new(Metrics { status: self.status(), ..Metrics::default() })))
+            }
             Request::MemberList { .. } => Ok(Body::Members(vec![Member {
                 id: MEMBER,
                 name: "default".into(),

@@ -45,6 +45,30 @@ pub enum Code {
 }
 
 impl Code {
+    /// In the order of their declaration.
+    pub const ALL: [Code; 20] = [
+        Code::Err,
+        Code::NoLeader,
+        Code::Timeout,
+        Code::Busy,
+        Code::Compacted,
+        Code::Future,
+        Code::TooLarge,
+        Code::TooManyOps,
+        Code::DupKey,
+        Code::NoKey,
+        Code::NoLease,
+        Code::LeaseExists,
+        Code::NoMember,
+        Code::MemberExists,
+        Code::Learner,
+        Code::Unhealthy,
+        Code::NoSpace,
+        Code::Corrupt,
+        Code::Shutdown,
+        Code::Loading,
+    ];
+
     pub fn word(self) -> &'static str {
         match self {
             Code::Err => "ERR",
@@ -186,5 +210,17 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.code.word(), self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_codes_is_in_their_order() {
+        for (place, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, place, "{}", code.word());
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod event;
 pub mod fault;
 pub mod lease;
 pub mod lock;
+pub mod metrics;
 pub mod peer;
 pub mod reply;
 pub mod request;
@@ -19,14 +20,18 @@ pub mod validate;
 /// Of the program, wherever one is told: `STATUS`, `INFO`, `--version`, the start's log line.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// The release of etcd whose interface this one speaks.
+pub const ETCD_VERSION: &str = "3.5.0";
+
 pub use call::{Call, ConnId, Lane, Reply, Tag};
 pub use command::{Command, MemberChange, Origin};
 pub use event::{Event, EventKind};
 pub use fault::{Code, Fault};
 pub use lease::{LeaseAnswer, LeaseRef, LeaseRequest, LeaseTime, LeaseWant};
 pub use lock::{Acquire, LockRequest};
+pub use metrics::Metrics;
 pub use peer::PeerCall;
-pub use reply::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
+pub use reply::{AlarmKind, Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
 pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span, Watch, successor};
 pub use txn::{Compare, CompareResult, Op, Target, Txn, TxnResult};
 pub use validate::Limits;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Event, Fault, LeaseAnswer, Reply, TxnResult};
+use super::{Event, Fault, LeaseAnswer, Metrics, Reply, TxnResult};
 use crate::base::{ClusterId, Index, LeaseId, MemberId, Revision, Term};
 
 /// Who answered, and when in the store's and the cluster's life.
@@ -51,6 +51,7 @@ pub enum Body {
         revision: Revision,
     },
     Status(Box<Status>),
+    Metrics(Box<Metrics>),
     Members(Vec<Member>),
     /// Who was added, and everybody.
     MemberAdded {
@@ -213,5 +214,26 @@ pub struct Status {
     pub db_size: u64,
     pub db_size_in_use: u64,
     pub learner: bool,
+    /// Every alarm that stands, and whose it is.
+    pub alarms: Vec<(MemberId, AlarmKind)>,
+    /// Lines for people: no leader, alarms, a repair.
     pub errors: Vec<String>,
+}
+
+/// Why an alarm was raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlarmKind {
+    NoSpace,
+    /// A member's state differs from the others'.
+    Corrupt,
+}
+
+impl AlarmKind {
+    /// As etcd spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            AlarmKind::NoSpace => "NOSPACE",
+            AlarmKind::Corrupt => "CORRUPT",
+        }
+    }
 }

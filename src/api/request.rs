@@ -27,6 +27,8 @@ pub enum Request {
     Lock(LockRequest),
     /// This member's state; always answered locally and at once.
     Status,
+    /// All that this member counts; answered as [`Request::Status`] is.
+    Metrics,
     /// The cluster's members. Linearizable unless `serializable`.
     MemberList {
         serializable: bool,
@@ -61,6 +63,56 @@ pub enum Request {
     Watch(Watch),
     /// Once all watches of the connection were sent all that there is: up to which revision that goes.
     WatchProgress,
+}
+
+impl Request {
+    /// How requests are called where they are counted.
+    pub const NAMES: [&str; 17] = [
+        "put",
+        "range",
+        "delete",
+        "txn",
+        "compact",
+        "defrag",
+        "alarm",
+        "exists",
+        "lease",
+        "lock",
+        "status",
+        "metrics",
+        "member_list",
+        "member_change",
+        "move_leader",
+        "watch",
+        "watch_progress",
+    ];
+
+    /// The place of this one's name among [`Request::NAMES`].
+    pub fn number(&self) -> usize {
+        match self {
+            Request::Put(_) => 0,
+            Request::Range(_) => 1,
+            Request::Delete(_) => 2,
+            Request::Txn(_) => 3,
+            Request::Compact(_) => 4,
+            Request::Defrag => 5,
+            Request::AlarmList | Request::AlarmDisarm => 6,
+            Request::Exists { .. } => 7,
+            Request::Lease(_) => 8,
+            Request::Lock(_) => 9,
+            Request::Status => 10,
+            Request::Metrics => 11,
+            Request::MemberList { .. } => 12,
+            Request::MemberAdd { .. }
+            | Request::MemberRemove { .. }
+            | Request::MemberUpdate { .. }
+            | Request::MemberPromote { .. }
+            | Request::MemberChange { .. } => 13,
+            Request::MoveLeader { .. } => 14,
+            Request::Watch(_) => 15,
+            Request::WatchProgress => 16,
+        }
+    }
 }
 
 /// Sets a key. One revision.
@@ -214,6 +266,17 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_are_counted_under_their_names() {
+        let name = |request: Request| Request::NAMES[request.number()];
+        assert_eq!(name(Request::Put(Put::default())), "put");
+        assert_eq!(name(Request::Exists { keys: Vec::new() }), "exists");
+        assert_eq!(name(Request::AlarmDisarm), "alarm");
+        assert_eq!(name(Request::Metrics), "metrics");
+        assert_eq!(name(Request::MemberRemove { id: 1 }), "member_change");
+        assert_eq!(name(Request::WatchProgress), "watch_progress");
+    }
 
     #[test]
     fn the_end_of_a_prefix() {

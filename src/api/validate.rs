@@ -57,6 +57,7 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         | Request::AlarmList
         | Request::AlarmDisarm
         | Request::Status
+        | Request::Metrics
         | Request::MemberList { .. }
         | Request::MemberRemove { .. }
         | Request::MemberPromote { .. }

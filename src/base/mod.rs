@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod crc;
 pub mod error;
+pub mod histogram;
 pub mod ids;
 pub mod limits;
 pub mod planted;
@@ -11,6 +12,7 @@ pub mod time;
 
 pub use codec::{Reader, Writer};
 pub use error::{Corruption, Error, Result};
+pub use histogram::Histogram;
 pub use ids::{ClusterId, EntryId, Index, LeaseId, MemberId, Revision, Term};
 pub use rng::Rng;
 pub use time::Mono;

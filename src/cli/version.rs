@@ -2,10 +2,8 @@
 //! lines are etcd's, and say whose interface this is *and* that it is Pawl.
 
 use super::Role;
-pub use crate::api::VERSION as PAWL;
+pub use crate::api::{ETCD_VERSION as ETCD, VERSION as PAWL};
 
-/// The release of etcd whose interface this one speaks.
-pub const ETCD: &str = "3.5.0";
 /// Of that interface, as etcdctl prints it.
 const API: &str = "3.5";
 

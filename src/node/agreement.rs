@@ -380,7 +380,7 @@ impl<D: Disk> Node<D> {
     /// Nothing that rests on the state leaves any more.
     fn stop_serving(&mut self) {
         for reply in &mut self.output.replies {
-            if !matches!(reply.body, Body::Fault(_) | Body::Status(_)) {
+            if !matches!(reply.body, Body::Fault(_) | Body::Status(_) | Body::Metrics(_)) {
                 reply.body = Body::Fault(Fault::timeout());
             }
         }

@@ -374,11 +374,13 @@ impl<D: Disk> Node<D> {
 
     /// What became of each; None as long as one of them waits for the log.
     fn tell(&mut self, wants: &[LeaseWant], now: Mono) -> Result<Option<Vec<Option<LeaseTime>>>> {
-        let Node { store, leases, .. } = self;
+        let Node { store, leases, tally, .. } = self;
         let reign = leases.reign.as_mut().expect("the caller has seen it");
         let mut told = Vec::with_capacity(wants.len());
         for want in wants {
-            told.extend(reign.tell(want, store.lease(want.id)?, now).ok());
+            let answer = reign.tell(want, store.lease(want.id)?, now).ok();
+            tally.counts.leases_renewed += u64::from(want.renew && matches!(answer, Some(Some(_))));
+            told.extend(answer);
         }
         Ok((told.len() == wants.len()).then_some(told))
     }

@@ -23,6 +23,7 @@ mod leases;
 mod lock_tests;
 mod locks;
 mod members;
+mod metrics;
 #[cfg(feature = "sim")]
 mod misapply;
 mod promise;
@@ -64,6 +65,7 @@ use compaction::Sweeper;
 use leases::Leases;
 use locks::Locks;
 use members::NotProposed;
+use metrics::Tally;
 use reads::{Question, Read, Reads};
 use repair::Repair;
 use room::Room;
@@ -287,6 +289,7 @@ pub struct Node<D: Disk> {
     /// Those whose additions are in the log; of no interest once these are applied.
     expected: Vec<Member>,
     agreement: Agreement,
+    tally: Tally,
     #[cfg(feature = "sim")]
     misapply: misapply::Misapply,
     second: Option<members::Second>,
@@ -321,12 +324,14 @@ impl<D: Disk> Node<D> {
             }
             Call::Leave { .. } => return self.on_disconnect(conn),
         };
-        if let Some(fault) = self.refusal(matches!(request, Request::Status)) {
+        self.tally.counts.requests[request.number()] += 1;
+        if let Some(fault) = self.refusal(matches!(request, Request::Status | Request::Metrics)) {
             return self.fail(conn, tag, fault);
         }
         let deadline = now + self.config.request_timeout();
         match request {
             Request::Status => self.reply(conn, tag, Body::Status(Box::new(self.status()))),
+            Request::Metrics => self.reply(conn, tag, Body::Metrics(Box::new(self.metrics()))),
             Request::Range(range) if self.may_read_now(conn, range.serializable, now) => {
                 self.answer_range(conn, tag, &range);
             }
@@ -488,6 +493,7 @@ impl<D: Disk> Node<D> {
             return; // As if it were lost: the leader tries again with each heartbeat.
         }
         let from = message.from;
+        self.note_round_trip(&message, now);
         self.raft.step(message, now, &self.log);
         if from == self.raft.standing().leader {
             self.led_at = now;
@@ -696,8 +702,9 @@ impl<D: Disk> Node<D> {
     /// Ends all that waits: with `fault` where it certainly did nothing.
     fn end_requests(&mut self, fault: &Fault) {
         while let Some((write, perhaps)) = self.writes.expired(Mono::NEVER) {
-            let fault = if perhaps { Fault::timeout() } else { fault.clone() };
-            self.answer_write(write.asker, Body::Fault(fault));
+            let body = Body::Fault(if perhaps { Fault::timeout() } else { fault.clone() });
+            self.note_write(&write, &body);
+            self.answer_write(write.asker, body);
         }
         self.dismiss_waiters(fault);
         for read in self.reads.expired(Mono::NEVER) {
@@ -788,6 +795,9 @@ impl<D: Disk> Node<D> {
     fn reply(&mut self, conn: ConnId, tag: Tag, body: Body) {
         let header = self.header();
         let more = body.begins_to_tell();
+        if let Body::Fault(fault) = &body {
+            self.tally.counts.faults[fault.code as usize] += 1;
+        }
         self.output.replies.push(Reply { conn, tag, header, body, more });
     }
 
@@ -798,6 +808,7 @@ impl<D: Disk> Node<D> {
     /// A write is over.
     fn end_write(&mut self, id: u64, body: Body) {
         if let Some(write) = self.writes.take(id) {
+            self.note_write(&write, &body);
             self.answer_write(write.asker, body);
         }
     }

@@ -165,6 +165,7 @@ impl<D: Disk> Node<D> {
             alarm_write: None,
             expected: Vec::new(),
             agreement,
+            tally: Default::default(),
             #[cfg(feature = "sim")]
             misapply: Default::default(),
             second: None,

@@ -1,7 +1,7 @@
 //! What a member says of itself.
 
 use super::{Node, Trust};
-use crate::api::{Fault, Member, Range, RangeResult, Status, VERSION};
+use crate::api::{AlarmKind, Fault, Member, Range, RangeResult, Status, VERSION};
 use crate::base::{EntryId, Index, MemberId, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
@@ -18,10 +18,13 @@ impl<D: Disk> Node<D> {
         if (self.disk_full || self.log_is_full()) && !full.contains(&self.id) {
             full.push(self.id);
         }
-        errors.extend(full.iter().map(|id| format!("memberID:{id} alarm:NOSPACE")));
-        errors.extend(self.repair_standing());
         let suspects = self.agreement.suspects(self.id);
-        errors.extend(suspects.iter().map(|id| format!("memberID:{id} alarm:CORRUPT")));
+        let told = |kind: AlarmKind| move |id: &MemberId| format!("memberID:{id} alarm:{}", kind.word());
+        errors.extend(full.iter().map(told(AlarmKind::NoSpace)));
+        errors.extend(self.repair_standing());
+        errors.extend(suspects.iter().map(told(AlarmKind::Corrupt)));
+        let full = full.into_iter().map(|id| (id, AlarmKind::NoSpace));
+        let alarms = full.chain(suspects.into_iter().map(|id| (id, AlarmKind::Corrupt))).collect();
         let (db_size, db_size_in_use) = self.store.size_bytes();
         Status {
             member_id: self.id,
@@ -37,6 +40,7 @@ impl<D: Disk> Node<D> {
             db_size,
             db_size_in_use,
             learner: self.raft.membership().learners.contains(&self.id),
+            alarms,
             errors,
         }
     }

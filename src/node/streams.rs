@@ -143,6 +143,7 @@ impl Streams {
 impl<D: Disk> Node<D> {
     /// Answers a range, the first part of it now if the turn allows.
     pub(super) fn answer_range(&mut self, conn: ConnId, tag: Tag, range: &Range) {
+        self.tally.counts.ranges += 1;
         let reading = match self.store.begin_range(range) {
             Ok(reading) => reading,
             Err(fault) => return self.fail(conn, tag, fault),

@@ -39,9 +39,11 @@ impl<D: Disk> Node<D> {
         if now >= self.raft.deadline() {
             self.raft.tick(now, &self.log);
         }
-        if self.leads() {
+        let leader = self.raft.standing().leader;
+        if leader == self.id {
             self.led_at = now;
         }
+        self.tally.see_leader(leader);
         self.expire(now);
         self.publish();
         self.compact_by_itself();
@@ -153,10 +155,13 @@ impl<D: Disk> Node<D> {
             } else {
                 Fault::no_leader()
             };
-            self.answer_write(write.asker, Body::Fault(fault));
+            let body = Body::Fault(fault);
+            self.note_write(&write, &body);
+            self.answer_write(write.asker, body);
         }
         self.reads.give_up_attempts(self.now - self.read_patience());
         for read in self.reads.expired(now) {
+            self.tally.counts.read_indexes_failed += u64::from(!read.question.is_serializable());
             if let Question::Lock(id) = read.question {
                 self.end_waiter(id, Body::Fault(Fault::timeout()));
             } else if read.question.is_serializable() {
@@ -356,6 +361,7 @@ impl<D: Disk> Node<D> {
                 self.answer_before(origin.request_id);
             }
             let body = self.store.apply(id, Some(&command))?;
+            self.tally.counts.note_applied(&command, &body);
             self.note_lease_command(&command, &body)?;
             self.locks.waiters.touch(&command);
             if origin.member == self.id {
@@ -399,8 +405,11 @@ impl<D: Disk> Node<D> {
         }
         let cut_off = self.now >= self.cut_off_at();
         let (header, refusal) = (self.header(), self.refusal(false).or(cut_off.then(Fault::no_leader)));
-        let Node { watches, store, output, now, .. } = self;
+        let Node { watches, store, output, now, tally, .. } = self;
         let mut out = |conn, tag, body, more| {
+            if let Body::Events { events, .. } = &body {
+                tally.counts.events += events.len() as u64;
+            }
             output.replies.push(Reply { conn, tag, header, body, more });
         };
         if let Some(fault) = refusal {

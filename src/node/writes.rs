@@ -53,7 +53,7 @@ pub(super) struct Write {
     sent_with: Option<u64>,
     /// Its entry is applied here, and another one brings the answer.
     committed: bool,
-    deadline: Mono,
+    pub(super) deadline: Mono,
 }
 
 impl Write {

@@ -580,6 +580,12 @@ impl Raft {
         Standing { term: common.term, leader: common.leader, commit: common.log.commit(), lease_until }
     }
 
+    /// When a round of this leader's messages began; None once that is longer ago than the lease. For metrics.
+    pub fn round_began_at(&self, round: u64) -> Option<Mono> {
+        let RoleState::Leader(leader) = &self.role else { return None };
+        leader.rounds.began_at(round)
+    }
+
     pub fn role(&self) -> Role {
         match self.role {
             RoleState::Follower => Role::Follower,

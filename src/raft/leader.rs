@@ -75,7 +75,7 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    fn began_at(&self, round: u64) -> Option<Mono> {
+    pub(super) fn began_at(&self, round: u64) -> Option<Mono> {
         let age = usize::try_from(self.last.checked_sub(round)?).ok()?;
         let position = self.began_at.len().checked_sub(age + 1)?;
         self.began_at.get(position).copied()

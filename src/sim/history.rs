@@ -130,6 +130,7 @@ impl Answer {
             Body::Fault(_)
             | Body::RangePart(_)
             | Body::Status(_)
+            | Body::Metrics(_)
             | Body::Members(_)
             | Body::MemberAdded { .. }
             | Body::Defragmented

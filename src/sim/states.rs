@@ -122,8 +122,8 @@ impl World {
     pub(super) fn may_be_believed(&mut self, member: usize, reply: &Reply) -> bool {
         let machine = &self.machines[member];
         let Some(process) = &machine.process else { return true };
-        if matches!(reply.body, Body::Fault(_) | Body::Status(_) | Body::LeaderMoved | Body::Unwatched { .. })
-        {
+        let of_itself = matches!(reply.body, Body::Fault(_) | Body::Status(_) | Body::Metrics(_));
+        if of_itself || matches!(reply.body, Body::LeaderMoved | Body::Unwatched { .. }) {
             return true;
         }
         if process.node.is_diverged() {

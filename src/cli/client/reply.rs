@@ -178,6 +178,8 @@ pub fn status(reply: &Value) -> Option<Status> {
         db_size: map.number("db_size")?,
         db_size_in_use: map.number("db_size_in_use")?,
         learner: flag(map.value("learner")?)?,
+        // The line protocol tells of them among the errors.
+        alarms: Vec::new(),
         errors: texts(map.value("errors")?)?,
     })
 }

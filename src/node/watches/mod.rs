@@ -128,6 +128,16 @@ type GroupNo = u64;
 /// The group in front. It is always there.
 const HEAD: GroupNo = 0;
 
+/// How many there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) watchers: usize,
+    /// That have any.
+    pub(super) connections: usize,
+    /// Watchers that are behind.
+    pub(super) slow: usize,
+}
+
 #[derive(Debug, Default)]
 struct Conn {
     watches: usize,
@@ -325,6 +335,17 @@ impl Watches {
 
     pub(super) fn is_empty(&self) -> bool {
         self.slots.is_empty() && self.ready.is_empty()
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let with_watches = || self.conns.values().filter(|conn| conn.watches > 0);
+        let lagging: usize = with_watches().map(|conn| conn.lagging).sum();
+        Standing {
+            watchers: self.slots.len(),
+            connections: with_watches().count(),
+            // Those who wait for the future miss nothing.
+            slow: lagging.saturating_sub(self.future.len()),
+        }
     }
 
     /// Whether another turn has something to tell without anything happening before. `revision` is the store's.

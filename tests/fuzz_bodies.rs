@@ -4,6 +4,8 @@
 
 #[path = "fuzz_bodies/files.rs"]
 mod files;
+#[path = "fuzz_bodies/http.rs"]
+mod http;
 #[path = "fuzz_bodies/line.rs"]
 mod line;
 #[path = "fuzz_bodies/peer.rs"]
@@ -18,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use pawl::api::command;
 
 pub use files::{tree_open, wal_recover};
+pub use http::http_requests;
 #[cfg(test)]
 pub use line::{array, server_info};
 pub use line::{line_chunks, line_decode};
@@ -42,6 +45,7 @@ mod tests {
 
     const TARGETS: &[Target] = &[
         ("command_decode", super::command_decode),
+        ("http_requests", super::http_requests),
         ("line_chunks", super::line_chunks),
         ("line_decode", super::line_decode),
         ("peer_frame", super::peer_frame),

@@ -33,6 +33,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("socket2", &["net"]),
     ("rustix", &["io", "net", "cli"]),
     ("memmap2", &["io"]),
+    ("httparse", &["proto"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("signal_hook", &["net", "cli"]),

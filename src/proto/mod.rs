@@ -8,6 +8,9 @@ use crate::base::Mono;
 // What clients speak: RESP and typed lines.
 pub mod line;
 
+// What monitors ask: health, metrics, the version.
+pub mod http;
+
 // What members speak among themselves.
 pub mod peer;
 

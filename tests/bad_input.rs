@@ -338,7 +338,7 @@ fn other_protocols_are_refused() {
     let cases: [&[u8]; 3] = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     ];
     for bytes in cases {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, member.client_port)).unwrap();

@@ -22,6 +22,7 @@ mod explore;
 mod full_disk;
 mod fuzz_bodies;
 mod harness;
+mod http;
 mod kill;
 mod lag;
 mod line;

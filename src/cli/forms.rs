@@ -6,8 +6,6 @@ use super::url;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// URLs to listen on, of any scheme that etcd knows.
-    ListenUrls,
     /// `*`, or URLs of any scheme that etcd knows.
     Origins,
     /// `simple`, or `jwt,option=value,...`.
@@ -26,7 +24,6 @@ impl Form {
     /// Says what was expected where `value` does not have this form.
     pub fn check(self, value: &str) -> Result<(), String> {
         match self {
-            Form::ListenUrls => items(value).try_for_each(url::check_listen),
             Form::Origins if value == "*" => Ok(()),
             Form::Origins => items(value).try_for_each(url::check),
             Form::AuthToken => auth_token(value),

@@ -50,13 +50,14 @@ pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settin
     check_log_rotation(values)?;
     let listen_client = listen(values, "listen-client-urls", ipv6_loopback)?;
     let listen_peer = listen(values, "listen-peer-urls", ipv6_loopback)?;
-    if let Some(both) =
-        listen_client.iter().find(|address| address.port() != 0 && listen_peer.contains(address))
-    {
-        return Err(Refusal::value(format!(
-            "--listen-client-urls and --listen-peer-urls both listen on {both}: expected different ports"
-        )));
-    }
+    let listen_client_http = listen_if_given(values, "listen-client-http-urls", ipv6_loopback)?;
+    let listen_metrics = listen_if_given(values, "listen-metrics-urls", ipv6_loopback)?;
+    check_apart(&[
+        ("listen-client-urls", &listen_client),
+        ("listen-client-http-urls", &listen_client_http),
+        ("listen-metrics-urls", &listen_metrics),
+        ("listen-peer-urls", &listen_peer),
+    ])?;
     let advertise_client = advertise(values, "advertise-client-urls")?;
     let advertise_peer = advertise(values, "initial-advertise-peer-urls")?;
     let wal_dir = Some(values.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from);
@@ -74,6 +75,10 @@ pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settin
         wal_segment_bytes: checked_segment_bytes(values)?,
         name,
         listen_client,
+        listen_client_http,
+        listen_metrics,
+        host_whitelist: forms::items(values.text("host-whitelist")).map(str::to_string).collect(),
+        cors: forms::items(values.text("cors")).map(str::to_string).collect(),
         listen_peer,
         advertise_client_urls: texts(advertise_client),
         initial_advertise_peer_urls,
@@ -224,6 +229,26 @@ fn listen(values: &Values, flag: &str, ipv6_loopback: bool) -> Result<Vec<Socket
             .extend(found.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
     }
     Ok(addresses)
+}
+
+/// The same of a flag that asks for nothing where it is empty.
+fn listen_if_given(values: &Values, flag: &str, ipv6_loopback: bool) -> Result<Vec<SocketAddr>, Refusal> {
+    if values.text(flag).is_empty() { Ok(Vec::new()) } else { listen(values, flag, ipv6_loopback) }
+}
+
+/// No two flags may name the same place.
+fn check_apart(flags: &[(&str, &[SocketAddr])]) -> Result<(), Refusal> {
+    for (at, (flag, addresses)) in flags.iter().enumerate() {
+        for (other, others) in &flags[at + 1..] {
+            let both = addresses.iter().find(|address| address.port() != 0 && others.contains(address));
+            if let Some(both) = both {
+                return Err(Refusal::value(format!(
+                    "--{flag} and --{other} both listen on {both}: expected different ports"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What others are told must be somewhere that they can go to.
@@ -553,6 +578,22 @@ mod tests {
                 "--listen-peer-urls http://127.0.0.1:2379",
                 "--listen-client-urls and --listen-peer-urls both listen on 127.0.0.1:2379: expected different ports",
             ),
+            (
+                "--listen-metrics-urls http://127.0.0.1:2380",
+                "--listen-metrics-urls and --listen-peer-urls both listen on 127.0.0.1:2380: expected different ports",
+            ),
+            (
+                "--listen-client-http-urls https://127.0.0.1:1",
+                "--listen-client-http-urls: https://127.0.0.1:1: TLS is not available yet: use http://",
+            ),
+            (
+                "--listen-client-http-urls http://h:1",
+                "--listen-client-http-urls: expected an IP address or localhost in a URL to listen on, found http://h:1",
+            ),
+            (
+                "--listen-metrics-urls foo",
+                "--listen-metrics-urls: \"foo\" has no scheme: expected http://host:port",
+            ),
             ("--listen-peer-urls=", "--listen-peer-urls: \"\" has no scheme: expected http://host:port"),
             (
                 "--initial-cluster n1=http://a:1",
@@ -675,21 +716,6 @@ mod tests {
                                ES384, ES512, HS256, HS384, HS512";
         // Without an expectation: a good value.
         let forms = [
-            ("listen-client-http-urls", "", ""),
-            ("listen-client-http-urls", "http://127.0.0.1:1,https://[::1]:2", ""),
-            ("listen-client-http-urls", "unix://s:1", ""),
-            ("listen-client-http-urls", "foo", "URLs: \"foo\" has no scheme: expected http://host:port"),
-            (
-                "listen-client-http-urls",
-                "http://h:1",
-                "an IP address or localhost in a URL to listen on: http://h:1",
-            ),
-            ("listen-metrics-urls", "https://localhost:1", ""),
-            (
-                "listen-metrics-urls",
-                "http://127.0.0.1",
-                "URLs: http://127.0.0.1 does not have the form http://host:port",
-            ),
             ("cors", "*", ""),
             ("cors", "", ""),
             ("cors", "https://a.example:1,http://b:2", ""),

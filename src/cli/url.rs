@@ -113,17 +113,6 @@ pub fn check(text: &str) -> Result<(), String> {
     parts(text).map(|_| ()).map_err(|why| format!("URLs: {why}"))
 }
 
-/// The same of a URL to listen on.
-pub fn check_listen(text: &str) -> Result<(), String> {
-    check(text)?;
-    match parts(text)? {
-        ("http" | "https", host, _) if host != "localhost" && host.parse::<IpAddr>().is_err() => {
-            Err(format!("an IP address or localhost in a URL to listen on: {text}"))
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@
 #[allow(unsafe_code)] // the mapping: the one place where memory is not what Rust thinks it is
 pub mod mmap;
 pub mod os;
+pub mod process;
 pub mod sim;
 
 use std::io::Result;

@@ -8,6 +8,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::base::Mono;
 use crate::base::time::{MS, Nanos};
+use crate::proto::http::Scope;
 
 /// Connections taken from one listener in one turn.
 const CLIENTS_MAX: usize = 512;
@@ -22,11 +23,22 @@ const ACCEPT_PAUSE: Nanos = 100 * MS;
 /// A new connection, by the kind of listener that it came from.
 pub(super) enum Accepted {
     Client(TcpStream),
+    /// From a listener that speaks HTTP alone.
+    Http(TcpStream, Scope),
     Member(TcpStream),
+}
+
+/// Listening sockets by what comes to them.
+#[derive(Default)]
+pub(super) struct Sockets {
+    pub(super) for_clients: Vec<TcpListener>,
+    pub(super) for_http: Vec<(TcpListener, Scope)>,
+    pub(super) for_members: Vec<TcpListener>,
 }
 
 pub(super) struct Listeners {
     for_clients: Vec<TcpListener>,
+    for_http: Vec<(TcpListener, Scope)>,
     for_members: Vec<TcpListener>,
     /// A connection may be waiting.
     ready: bool,
@@ -37,15 +49,17 @@ pub(super) struct Listeners {
 impl Listeners {
     /// Watches them under `first_token` and the tokens that follow.
     pub(super) fn register(
-        mut for_clients: Vec<TcpListener>,
-        mut for_members: Vec<TcpListener>,
+        mut sockets: Sockets,
         registry: &Registry,
         first_token: usize,
     ) -> std::io::Result<Listeners> {
-        for (number, listener) in for_clients.iter_mut().chain(&mut for_members).enumerate() {
+        let Sockets { for_clients, for_http, for_members } = &mut sockets;
+        let http = for_http.iter_mut().map(|(listener, _)| listener);
+        for (number, listener) in for_clients.iter_mut().chain(http).chain(for_members).enumerate() {
             registry.register(listener, Token(first_token + number), Interest::READABLE)?;
         }
-        Ok(Listeners { for_clients, for_members, ready: true, after: Mono(0) })
+        let Sockets { for_clients, for_http, for_members } = sockets;
+        Ok(Listeners { for_clients, for_http, for_members, ready: true, after: Mono(0) })
     }
 
     pub(super) fn on_event(&mut self) {
@@ -65,8 +79,9 @@ impl Listeners {
         }
         self.ready = false;
         let clients = self.for_clients.iter().map(|one| (one, Accepted::Client as fn(_) -> _, CLIENTS_MAX));
+        let http = self.for_http.iter().map(|(one, scope)| (one, http(*scope), CLIENTS_MAX));
         let members = self.for_members.iter().map(|one| (one, Accepted::Member as fn(_) -> _, MEMBERS_MAX));
-        for (listener, kind, most) in clients.chain(members) {
+        for (listener, kind, most) in clients.chain(http).chain(members) {
             match take(listener, kind, most, &mut accepted) {
                 Ok(true) => {}
                 // More may wait behind the budget of a turn.
@@ -86,11 +101,22 @@ impl Listeners {
     /// that were complete already: they may have brought requests.
     pub(super) fn close_to_clients(&mut self) -> Vec<Accepted> {
         let mut accepted = Vec::new();
-        for listener in std::mem::take(&mut self.for_clients) {
+        let clients = std::mem::take(&mut self.for_clients).into_iter();
+        let clients = clients.map(|listener| (listener, Accepted::Client as fn(_) -> _));
+        let monitors = std::mem::take(&mut self.for_http).into_iter();
+        let monitors = monitors.map(|(listener, scope)| (listener, http(scope)));
+        for (listener, kind) in clients.chain(monitors) {
             // Whatever ends this, the socket is closed.
-            while let Ok(false) = take(&listener, Accepted::Client, CLIENTS_MAX, &mut accepted) {}
+            while let Ok(false) = take(&listener, kind, CLIENTS_MAX, &mut accepted) {}
         }
         accepted
+    }
+}
+
+fn http(scope: Scope) -> fn(TcpStream) -> Accepted {
+    match scope {
+        Scope::Clients => |stream| Accepted::Http(stream, Scope::Clients),
+        Scope::Monitoring => |stream| Accepted::Http(stream, Scope::Monitoring),
     }
 }
 

@@ -1,15 +1,17 @@
 //! Client connections: an adapter each, budgets, and when to close.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::pipe::Pipe;
+use super::pipe::{Pipe, Traffic};
 use super::slots::on_lane;
 use crate::api::{Call, Code, ConnId, Fault, Reply};
 use crate::base::Mono;
 use crate::base::time::{Nanos, SECOND};
 use crate::proto::Adapter;
+use crate::proto::http::{HttpAdapter, Scope, Site};
 use crate::proto::line::{LineAdapter, ServerInfo};
 use crate::proto::sniff::{self, Sniffed, Sniffer};
 
@@ -31,6 +33,17 @@ const WAITING_INPUT_BYTES_MAX: usize = 64 << 10;
 /// A request that has begun must be complete within this.
 const REQUEST_PATIENCE: Nanos = 30 * SECOND;
 
+/// Whoever was refused has this long to take the refusal: what it still sends is read meanwhile, and thrown away.
+const REFUSAL_LINGER: Nanos = SECOND;
+
+/// What adapters are made with.
+pub(super) struct Spoken {
+    pub(super) info: Arc<ServerInfo>,
+    pub(super) site: Rc<Site>,
+    /// Ports for clients speak HTTP, too: there are no ports for HTTP alone.
+    pub(super) http: bool,
+}
+
 pub(super) struct Client {
     pub(super) id: ConnId,
     pub(super) pipe: Pipe,
@@ -41,8 +54,10 @@ pub(super) struct Client {
     deaf: bool,
     /// Since when a request is incomplete.
     partial_since: Option<Mono>,
-    /// When the goodbye was said: the member is stopping.
+    /// When the last word was said: a refusal, or the member is stopping.
     parted_at: Option<Mono>,
+    /// For how long after it the client may take to close its side; who stops says that itself.
+    linger: Nanos,
     /// The node was told that answers are not taken.
     held: bool,
     /// They were not, and some are still owed: nothing more is asked for before these are out. One small request can
@@ -62,6 +77,7 @@ impl Client {
             deaf: false,
             partial_since: None,
             parted_at: None,
+            linger: Nanos::MAX,
             held: false,
             lags: false,
             counted_bytes: 0,
@@ -110,8 +126,8 @@ impl Client {
     }
 
     /// Decodes what has arrived. A client that has ended its side waits for nothing that could take long.
-    pub(super) fn decode(&mut self, info: &Arc<ServerInfo>, calls: &mut Vec<Call>, now: Mono) {
-        self.decode_input(info, calls, now);
+    pub(super) fn decode(&mut self, spoken: &Spoken, calls: &mut Vec<Call>, now: Mono) {
+        self.decode_input(spoken, calls, now);
         if self.pipe.ended
             && let Some(adapter) = &mut self.adapter
         {
@@ -119,18 +135,24 @@ impl Client {
         }
     }
 
-    fn decode_input(&mut self, info: &Arc<ServerInfo>, calls: &mut Vec<Call>, now: Mono) {
+    fn decode_input(&mut self, spoken: &Spoken, calls: &mut Vec<Call>, now: Mono) {
         if self.deaf || (self.pipe.input.is_empty() && !self.stalled()) {
             return;
         }
-        if self.adapter.is_none() && !self.sniff(info) {
+        if self.adapter.is_none() && !self.sniff(spoken) {
             return;
         }
         let Some(adapter) = &mut self.adapter else { return };
         adapter.set_time(now, calls, &mut self.pipe.output);
-        if adapter.decode(&mut self.pipe.input, calls, &mut self.pipe.output).is_err() || adapter.closing() {
+        let refused = adapter.decode(&mut self.pipe.input, calls, &mut self.pipe.output).is_err();
+        if refused || adapter.closing() {
             self.deaf = true;
             self.pipe.input = BytesMut::new();
+        }
+        if refused {
+            // Closing while it still sends would be a reset, which takes the refusal away from it.
+            self.parted_at = Some(now);
+            self.linger = REFUSAL_LINGER;
         }
         let rests = self.pipe.input.is_empty() || adapter.stalled();
         self.partial_since = match (rests, self.partial_since) {
@@ -146,12 +168,26 @@ impl Client {
         };
     }
 
+    /// Nothing else is spoken on this connection, or its first bytes said so.
+    pub(super) fn speak_http(&mut self, spoken: &Spoken, scope: Scope) {
+        self.adapter = Some(Box::new(HttpAdapter::new(spoken.site.clone(), scope)));
+    }
+
+    /// Bytes that came and went since the last call.
+    pub(super) fn take_traffic(&mut self) -> Traffic {
+        self.pipe.take_traffic()
+    }
+
     /// Tells the protocol by the first bytes. False while it cannot be told, or if it is not spoken here.
-    fn sniff(&mut self, info: &Arc<ServerInfo>) -> bool {
+    fn sniff(&mut self, spoken: &Spoken) -> bool {
         match self.sniffer.sniff(&self.pipe.input) {
             Sniffed::NeedMore => false,
             Sniffed::Line => {
-                self.adapter = Some(Box::new(LineAdapter::new(info.clone(), self.id)));
+                self.adapter = Some(Box::new(LineAdapter::new(spoken.info.clone(), self.id)));
+                true
+            }
+            Sniffed::Http1 if spoken.http => {
+                self.speak_http(spoken, Scope::Clients);
                 true
             }
             other => {
@@ -194,7 +230,11 @@ impl Client {
     /// When there is something to do by the clock.
     pub(super) fn deadline(&self) -> Mono {
         let of_adapter = self.adapter.as_ref().map_or(Mono::NEVER, |adapter| adapter.deadline());
-        self.patience().min(of_adapter)
+        self.patience().min(of_adapter).min(self.end_of_linger())
+    }
+
+    fn end_of_linger(&self) -> Mono {
+        self.parted_at.filter(|_| !self.pipe.broken).map_or(Mono::NEVER, |since| since + self.linger)
     }
 
     /// When an incomplete request will have taken too long.
@@ -208,6 +248,13 @@ impl Client {
             && adapter.deadline() <= now
         {
             adapter.set_time(now, calls, &mut self.pipe.output);
+        }
+        if self.end_of_linger() <= now {
+            // What was asked for before the refusal is still answered.
+            match self.has_answered() {
+                true => self.pipe.broken = true,
+                false => self.parted_at = Some(now),
+            }
         }
         if self.patience() <= now && !self.deaf {
             let why = "protocol error: the request was not complete within 30 s";
@@ -257,11 +304,11 @@ impl Client {
 
     /// The member is stopping: behind all answers goes the word that this was the last, and nothing more
     /// is heard. A connection that has ended for another reason ends as it would have.
-    pub(super) fn say_goodbye(&mut self, info: &Arc<ServerInfo>, now: Mono) {
+    pub(super) fn say_goodbye(&mut self, spoken: &Spoken, now: Mono) {
         if self.deaf {
             return;
         }
-        let line = || Box::new(LineAdapter::new(info.clone(), self.id)) as Box<dyn Adapter>;
+        let line = || Box::new(LineAdapter::new(spoken.info.clone(), self.id)) as Box<dyn Adapter>;
         let adapter = self.adapter.get_or_insert_with(line);
         adapter.give_up(&Fault::shutdown(), &mut self.pipe.output);
         self.pipe.input = BytesMut::new();
@@ -274,11 +321,18 @@ impl Client {
         self.parted_at.is_some()
     }
 
-    /// What comes behind the goodbye is taken off the socket, or closing it would make a reset of it.
+    /// What comes behind the last word is taken off the socket, or closing it would make a reset of it. One read at a
+    /// time: it may be a flood.
     pub(super) fn skip_input(&mut self, buffer: &mut [u8]) {
-        while self.pipe.is_readable() && self.pipe.read(buffer) > 0 {
+        if self.pipe.is_readable() {
+            self.pipe.read(buffer);
             self.pipe.input.clear();
         }
+    }
+
+    /// There is more to skip.
+    pub(super) fn skips(&self) -> bool {
+        self.has_parted() && self.pipe.is_readable()
     }
 
     /// The client has had the time to close its side.
@@ -288,7 +342,7 @@ impl Client {
         }
     }
 
-    /// Sends what is queued, and the end of it behind a goodbye.
+    /// Sends what is queued, and the end of it behind the last word.
     pub(super) fn flush(&mut self, calls: &mut Vec<Call>) {
         loop {
             let before = self.pipe.output.len();

@@ -4,28 +4,28 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream, UnixStream};
+use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
-use super::accept::{Accepted, Listeners};
-use super::clients::Client;
+use super::accept::{Accepted, Listeners, Sockets};
+use super::clients::{Client, Spoken};
+use super::counts::ShellCounts;
 use super::inbound::{Directory, Inbound, Said};
 use super::peers::Peers;
 use super::pipe::{Pipe, READ_BYTES};
 use super::slots::Slots;
 use super::stop::{self, Stopping};
 use super::workers::{Finished, Work, Workers};
-use crate::api::{Call, Reply};
+use crate::api::{Body, Call, Reply};
 use crate::base::limits::MEMBERS_MAX;
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{Error, MemberId, Mono, Result};
 use crate::io::{Clock, Disk};
 use crate::node::{Node, Output};
-use crate::proto::line::ServerInfo;
+use crate::proto::http::Scope;
 
 pub(super) const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -51,7 +51,7 @@ pub(super) struct Shell<D: Disk, C: Clock> {
     pub(super) poll: Poll,
     pub(super) workers: Workers<D>,
     pub(super) peers: Peers,
-    pub(super) info: Arc<ServerInfo>,
+    pub(super) spoken: Spoken,
     /// One byte per signal.
     pub(super) signals: UnixStream,
     /// Where free space matters, and how little of it is too little.
@@ -86,19 +86,17 @@ pub(super) struct EventLoop<D: Disk, C: Clock> {
     said: Vec<Said>,
     /// Of requests that are not complete, of all clients.
     input_bytes: usize,
+    pub(super) counts: ShellCounts,
 }
 
 impl<D: Disk, C: Clock> EventLoop<D, C> {
-    pub(super) fn new(
-        mut shell: Shell<D, C>,
-        for_clients: Vec<TcpListener>,
-        for_members: Vec<TcpListener>,
-    ) -> Result<EventLoop<D, C>> {
+    pub(super) fn new(mut shell: Shell<D, C>, sockets: Sockets) -> Result<EventLoop<D, C>> {
         let registry = shell.poll.registry();
         let listeners = registry
             .register(&mut shell.signals, SIGNALS, Interest::READABLE)
-            .and_then(|()| Listeners::register(for_clients, for_members, registry, LISTENERS))
+            .and_then(|()| Listeners::register(sockets, registry, LISTENERS))
             .map_err(|e| Error::io("cannot watch the sockets of", "this process".as_ref(), e))?;
+        let counts = ShellCounts::new(shell.clock.wall_ms());
         Ok(EventLoop {
             shell,
             listeners,
@@ -114,6 +112,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             calls: Vec::new(),
             said: Vec::new(),
             input_bytes: 0,
+            counts,
         })
     }
 
@@ -139,6 +138,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             for event in &events {
                 self.on_event(event);
             }
+            self.counts.turns += 1;
             let now = self.shell.clock.now();
             for accepted in self.listeners.accept(now) {
                 self.add(accepted, now);
@@ -218,12 +218,14 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     pub(super) fn add(&mut self, accepted: Accepted, now: Mono) {
         match accepted {
-            Accepted::Client(stream) => self.add_client(stream),
+            Accepted::Client(stream) => self.add_client(stream, None),
+            Accepted::Http(stream, scope) => self.add_client(stream, Some(scope)),
             Accepted::Member(stream) => self.add_inbound(stream, now),
         }
     }
 
-    fn add_client(&mut self, mut stream: TcpStream) {
+    /// `http`: nothing else is spoken where it comes from.
+    fn add_client(&mut self, mut stream: TcpStream, http: Option<Scope>) {
         let (slot, id) = self.clients.reserve();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if self.shell.poll.registry().register(&mut stream, Token(CLIENTS + slot), interest).is_err() {
@@ -231,7 +233,12 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
         // Answers are written whole; a failure only makes them slower.
         let _ = stream.set_nodelay(true);
-        self.clients.fill(slot, Client::new(id, Pipe::new(stream)));
+        self.counts.accepted += 1;
+        let mut client = Client::new(id, Pipe::new(stream));
+        if let Some(scope) = http {
+            client.speak_http(&self.shell.spoken, scope);
+        }
+        self.clients.fill(slot, client);
     }
 
     fn add_inbound(&mut self, mut stream: TcpStream, now: Mono) {
@@ -281,6 +288,10 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     fn read_inbound(&mut self, slot: usize, now: Mono) -> Result<()> {
         let Some(inbound) = self.inbound.at(slot) else { return Ok(()) };
         inbound.read(&mut self.buffer);
+        let received = inbound.pipe.take_traffic().received_bytes;
+        if let Some(from) = inbound.from {
+            self.shell.peers.count_received(from, received);
+        }
         let (cluster, me) = (self.shell.node.cluster(), self.shell.node.id());
         let node = &self.shell.node;
         let directory = Directory {
@@ -342,7 +353,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         if client.listens() {
             // Read the clock after the bytes: a lease must not answer for a request that came later.
             let now = self.shell.clock.now();
-            client.decode(&self.shell.info, &mut self.calls, now);
+            client.decode(&self.shell.spoken, &mut self.calls, now);
             self.patience_at = self.patience_at.min(client.deadline());
             for call in self.calls.drain(..) {
                 self.shell.node.on_call(client.asker(&call), call, now);
@@ -363,8 +374,15 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     fn take_result(&mut self, finished: Finished) -> Result<()> {
         let now = self.shell.clock.now();
         match finished {
-            Finished::Written(written) => self.shell.node.on_written(written?),
-            Finished::Job(done) => self.shell.node.on_done(done?, now)?,
+            Finished::Written(written) => {
+                let written = written?;
+                self.counts.note_written(&written);
+                self.shell.node.on_written(written);
+            }
+            Finished::Job { done, checkpoint } => {
+                self.counts.note_checkpoint(checkpoint);
+                self.shell.node.on_done(done?, now)?;
+            }
             Finished::Resolved { peer, host, addresses } => {
                 self.shell.peers.resolved(peer, &host, &addresses, self.shell.poll.registry(), now);
             }
@@ -401,7 +419,10 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         Ok(())
     }
 
-    fn answer(&mut self, reply: Reply) {
+    fn answer(&mut self, mut reply: Reply) {
+        if let Body::Metrics(metrics) = &mut reply.body {
+            metrics.shell = self.counts.collect(self.clients.len(), self.shell.peers.counts());
+        }
         if let Some((slot, client)) = self.clients.by_id(reply.conn) {
             client.encode(reply);
             if client.change_of_hold() == Some(true) {
@@ -428,6 +449,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             if client.change_of_hold() == Some(false) {
                 again |= self.shell.node.release(client.id);
             }
+            self.counts.note_traffic(client.take_traffic());
             let over = client.is_over();
             if over {
                 client.uncount_input(&mut self.input_bytes);
@@ -440,7 +462,10 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             }
             if over {
                 self.clients.free(slot);
-            } else if client.wants_decoding() || (client.listens() && client.pipe.is_readable()) {
+            } else if client.wants_decoding()
+                || (client.listens() && client.pipe.is_readable())
+                || client.skips()
+            {
                 self.busy_clients.push(slot);
                 again = true;
             }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod clients;
+mod counts;
 mod event_loop;
 mod inbound;
 mod join;
@@ -19,6 +20,7 @@ pub use layout::Layout;
 pub use settings::Settings;
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use log::{info, warn};
@@ -32,9 +34,12 @@ use crate::base::{Error, Result, Rng};
 use crate::io::os::{OsClock, OsDisk, OsEntropy};
 use crate::io::{Clock, Disk, Entropy};
 use crate::node::{self, Bootstrap, Config, Node, Opened, Rules, SWEEP_WORK_MAX};
+use crate::proto::http::{Allowed, Scope, Site};
 use crate::proto::line::ServerInfo;
 use crate::proto::peer;
 
+use accept::Sockets;
+use clients::Spoken;
 use event_loop::{Ended, EventLoop, Shell};
 use peers::Peers;
 use workers::Workers;
@@ -53,8 +58,11 @@ pub fn serve(settings: &Settings) -> Result<()> {
 
 /// One life. Sockets are bound before any file is made: a port in use leaves the directory untouched.
 fn serve_once(settings: &Settings) -> Result<Ended> {
-    let client_listeners = listen(&settings.listen_client)?;
-    let peer_listeners = listen(&settings.listen_peer)?;
+    let sockets = Sockets {
+        for_clients: listen(&settings.listen_client)?,
+        for_http: listen_http(settings)?,
+        for_members: listen(&settings.listen_peer)?,
+    };
     raise_file_limit();
     let failed = |e| Error::io("cannot prepare", "the event loop".as_ref(), e);
     let poll = Poll::new().map_err(failed)?;
@@ -100,15 +108,24 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
         settings.listen_client
     );
 
+    if !settings.listen_client_http.is_empty() || !settings.listen_metrics.is_empty() {
+        let (http, metrics) = (&settings.listen_client_http, &settings.listen_metrics);
+        info!("HTTP alone is served on {http:?}, metrics and health on {metrics:?}");
+    }
+
     let mut peers = {
         let hello = peer::Hello::new(node.cluster(), node.id(), 0, node.promise());
         Peers::new(hello, event_loop::PEERS, rng.next_u64())
     };
     peers.set_members(&event_loop::others(&node), clock.now());
-    let workers = Workers::start(OsDisk, log_writer, waker)?;
-    let info = Arc::new(server_info(settings, &node));
-    let shell = Shell { node, clock, poll, workers, peers, info, signals, data_dirs, reserve_bytes };
-    let ended = EventLoop::new(shell, client_listeners, peer_listeners)?.run();
+    let workers = Workers::start(OsDisk, log_writer, waker, || OsClock.now())?;
+    let spoken = Spoken {
+        info: Arc::new(server_info(settings, &node)),
+        site: Rc::new(site(settings)),
+        http: settings.listen_client_http.is_empty(),
+    };
+    let shell = Shell { node, clock, poll, workers, peers, spoken, signals, data_dirs, reserve_bytes };
+    let ended = EventLoop::new(shell, sockets)?.run();
     drop(lock);
     Ok(ended)
 }
@@ -124,6 +141,21 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
         TcpListener::bind(address).map_err(|e| Error::Refused(format!("cannot listen on {address}: {e}")))
     };
     addresses.iter().map(bind).collect()
+}
+
+fn listen_http(settings: &Settings) -> Result<Vec<(TcpListener, Scope)>> {
+    let mut all = Vec::new();
+    for (addresses, scope) in
+        [(&settings.listen_client_http, Scope::Clients), (&settings.listen_metrics, Scope::Monitoring)]
+    {
+        all.extend(listen(addresses)?.into_iter().map(|listener| (listener, scope)));
+    }
+    Ok(all)
+}
+
+fn site(settings: &Settings) -> Site {
+    let allowed = |list: &[String]| Allowed::from_list(list.iter().map(String::as_str));
+    Site::new(allowed(&settings.host_whitelist), allowed(&settings.cors))
 }
 
 /// Ten thousand connections need as many descriptors: take what the hard limit allows.

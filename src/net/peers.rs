@@ -14,7 +14,7 @@ use mio::{Interest, Registry, Token};
 
 use super::names::Whereabouts;
 use super::pipe::Pipe;
-use crate::api::PeerCall;
+use crate::api::{PeerCall, metrics};
 use crate::base::time::{MS, Nanos};
 use crate::base::{MemberId, Mono, Rng};
 use crate::node::Outbound;
@@ -41,6 +41,8 @@ struct Peer {
     retry_after: Nanos,
     /// It was removed from the cluster, and is spoken to until then: it shall learn of it.
     leaving: Option<Mono>,
+    /// What is counted of it.
+    counts: metrics::Peer,
     /// The last complaint, so that a peer that stays away is named once and not twice a second.
     complained: bool,
 }
@@ -111,7 +113,8 @@ impl Peers {
             }
             let (whereabouts, state) = (Whereabouts::new(urls), State::Waiting { until: now });
             let (retry_after, complained, leaving) = (RETRY_FIRST, false, None);
-            let peer = Peer { id, whereabouts, state, retry_after, leaving, complained };
+            let counts = metrics::Peer { id, ..metrics::Peer::default() };
+            let peer = Peer { id, whereabouts, state, retry_after, leaving, counts, complained };
             match self.peers.iter_mut().find(|peer| matches!(peer.state, State::Gone)) {
                 Some(place) => *place = peer,
                 None => self.peers.push(peer),
@@ -257,6 +260,7 @@ impl Peers {
                 Ok(None) => continue,
             }
             if was_up {
+                self.peers[position].counts.disconnects += 1;
                 lost.push(self.peers[position].id);
             }
         }
@@ -282,7 +286,10 @@ impl Peers {
         let to = outbound.to();
         let up = self.peers.iter_mut().find(|peer| peer.id == to).and_then(|peer| match &mut peer.state {
             State::Up { pipe } if pipe.output.len() < QUEUE_BYTES_MAX => Some(pipe),
-            _ => None,
+            _ => {
+                peer.counts.dropped += 1;
+                None
+            }
         });
         match (up, outbound) {
             (Some(pipe), Outbound::Raft(message)) => peer::encode_message(message, &mut pipe.output),
@@ -297,8 +304,26 @@ impl Peers {
         for peer in &mut self.peers {
             if let State::Dialled { pipe, .. } | State::Up { pipe } = &mut peer.state {
                 pipe.flush();
+                peer.counts.sent_bytes += pipe.take_traffic().sent_bytes;
             }
         }
+    }
+
+    /// A member was heard on the connection that it dialled.
+    pub(super) fn count_received(&mut self, from: MemberId, bytes: u64) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from) {
+            peer.counts.received_bytes += bytes;
+        }
+    }
+
+    /// Everybody who is a member now.
+    pub(super) fn counts(&self) -> Vec<metrics::Peer> {
+        let there = |peer: &&Peer| !matches!(peer.state, State::Gone) && peer.leaving.is_none();
+        let counts = |peer: &Peer| {
+            let connected = matches!(peer.state, State::Up { .. });
+            metrics::Peer { connected, ..peer.counts }
+        };
+        self.peers.iter().filter(there).map(counts).collect()
     }
 }
 

@@ -35,6 +35,15 @@ pub(super) struct Pipe {
     pub(super) ended: bool,
     /// Nothing more can be sent or received.
     pub(super) broken: bool,
+    /// Since somebody last asked.
+    traffic: Traffic,
+}
+
+/// Bytes that went through a socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
 }
 
 impl Pipe {
@@ -50,7 +59,13 @@ impl Pipe {
             output_ended: false,
             ended: false,
             broken: false,
+            traffic: Traffic::default(),
         }
+    }
+
+    /// What went through since the last call.
+    pub(super) fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
     }
 
     /// A connection between members: small messages leave at once, and a machine that fell silent is noticed. Otherwise
@@ -101,6 +116,7 @@ impl Pipe {
                     // bytes has had its event.
                     self.readable = count == buffer.len() || self.read_closed;
                     self.input.extend_from_slice(&buffer[..count]);
+                    self.traffic.received_bytes += count as u64;
                     return count;
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -142,7 +158,10 @@ impl Pipe {
         while !self.output.is_empty() && self.writable && !self.broken {
             match write(&mut self.stream, &self.output) {
                 Ok(0) => self.broken = true,
-                Ok(count) => self.output.advance(count),
+                Ok(count) => {
+                    self.output.advance(count);
+                    self.traffic.sent_bytes += count as u64;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(_) => self.broken = true,

@@ -15,6 +15,13 @@ pub struct Settings {
     /// Bytes of one segment: whole sectors.
     pub wal_segment_bytes: u64,
     pub listen_client: Vec<SocketAddr>,
+    /// For HTTP alone, which is not spoken on the ports for clients then; none: it is.
+    pub listen_client_http: Vec<SocketAddr>,
+    /// Metrics and health, and nothing else.
+    pub listen_metrics: Vec<SocketAddr>,
+    /// Host fields that are taken, and origins that may read; `*` among them: all.
+    pub host_whitelist: Vec<String>,
+    pub cors: Vec<String>,
     pub listen_peer: Vec<SocketAddr>,
     pub advertise_client_urls: Vec<String>,
     pub initial_advertise_peer_urls: Vec<String>,

@@ -150,7 +150,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             self.busy_clients.push(slot);
             return true;
         }
-        client.say_goodbye(&self.shell.info, now);
+        client.say_goodbye(&self.shell.spoken, now);
         false
     }
 
@@ -185,7 +185,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             }
             let Some(client) = self.clients.at(slot) else { continue };
             if now >= since + PATIENCE {
-                client.say_goodbye(&self.shell.info, now);
+                client.say_goodbye(&self.shell.spoken, now);
             }
             client.end_lingering(now, LINGER);
             self.clients.mark(slot);

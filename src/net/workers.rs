@@ -20,7 +20,8 @@ use std::thread::{self, JoinHandle};
 use log::warn;
 use mio::Waker;
 
-use crate::base::{Error, MemberId, Result};
+use crate::base::time::Nanos;
+use crate::base::{Error, MemberId, Mono, Result};
 use crate::io::Disk;
 use crate::node::{Batch, Done, Job, LogWriter, Written};
 
@@ -42,7 +43,11 @@ struct Name {
 /// What comes back from the threads.
 pub(super) enum Finished {
     Written(Result<Written>),
-    Job(Result<Done>),
+    /// With the time that it took, where it was a checkpoint.
+    Job {
+        done: Result<Done>,
+        checkpoint: Option<Nanos>,
+    },
     /// What a name means; nothing where the lookup failed.
     Resolved {
         peer: MemberId,
@@ -83,7 +88,14 @@ impl Doorbell {
 }
 
 impl<D: Disk> Workers<D> {
-    pub(super) fn start(disk: D, writer: LogWriter<D>, waker: Arc<Waker>) -> Result<Workers<D>> {
+    /// `now` is for what is told of how long things take.
+    pub(super) fn start(
+        disk: D,
+        mut writer: LogWriter<D>,
+        waker: Arc<Waker>,
+        now: fn() -> Mono,
+    ) -> Result<Workers<D>> {
+        writer.time_syncs(now);
         let doorbell = Doorbell { asleep: Arc::new(AtomicBool::new(false)), waker };
         let (results, finished) = channel();
         let (log_writer, batches) = channel();
@@ -91,7 +103,7 @@ impl<D: Disk> Workers<D> {
         let (bell, out) = (doorbell.clone(), results.clone());
         let log_thread = spawn("log-writer", move || write_log(writer, &batches, &out, &bell))?;
         let (bell, out) = (doorbell.clone(), results.clone());
-        let housekeeping = spawn("housekeeper", move || keep_house(&disk, &work, &out, &bell))?;
+        let housekeeping = spawn("housekeeper", move || keep_house(&disk, now, &work, &out, &bell))?;
         let threads = vec![log_thread, housekeeping];
         Ok(Workers { log_writer, housekeeper, resolver: None, results, finished, doorbell, threads })
     }
@@ -186,10 +198,21 @@ fn write_log<D: Disk>(
     }
 }
 
-fn keep_house<D: Disk>(disk: &D, work: &Receiver<Work<D>>, results: &Sender<Finished>, doorbell: &Doorbell) {
+fn keep_house<D: Disk>(
+    disk: &D,
+    now: fn() -> Mono,
+    work: &Receiver<Work<D>>,
+    results: &Sender<Finished>,
+    doorbell: &Doorbell,
+) {
     while let Ok(work) = work.recv() {
         let finished = match work {
-            Work::Job(job) => Finished::Job(job.run(&|| doorbell.ring())),
+            Work::Job(job) => {
+                let is_checkpoint = matches!(job, Job::Checkpoint(_));
+                let begun_at = now();
+                let done = job.run(&|| doorbell.ring());
+                Finished::Job { done, checkpoint: is_checkpoint.then(|| now().since(begun_at)) }
+            }
             Work::FreeBytes { dirs } => {
                 Finished::FreeBytes(dirs.iter().filter_map(|dir| disk.free_bytes(dir).ok()).min())
             }

@@ -77,10 +77,11 @@ pub(super) fn is_http1_request_line(line: &[u8]) -> bool {
 pub fn refusal(sniffed: Sniffed) -> &'static [u8] {
     match sniffed {
         Sniffed::Line | Sniffed::NeedMore => b"",
+        // Only where there are ports for it alone.
         Sniffed::Http1 => {
-            b"HTTP/1.1 501 Not Implemented\r\nContent-Type: text/plain; charset=utf-8\r\n\
-              Content-Length: 79\r\nConnection: close\r\n\r\n\
-              This version of Pawl serves no HTTP on this port, only the RESP line protocol.\n"
+            b"HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+              Content-Length: 76\r\nConnection: close\r\n\r\n\
+              This server has ports of their own for HTTP: see --listen-client-http-urls.\n"
         }
         Sniffed::Http2 => HTTP2_REFUSAL,
         // Alert record, TLS 1.0 record version (what every client accepts before negotiation), 2 bytes:

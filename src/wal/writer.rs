@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::planted;
-use crate::base::{EntryId, Error, Result};
+use crate::base::time::Nanos;
+use crate::base::{EntryId, Error, Mono, Result};
 use crate::io::{Disk, File, Open};
 use crate::raft::{Entry, HardState};
 use crate::wal::Options;
@@ -85,6 +86,10 @@ pub struct Written {
     /// Segments that were begun.
     pub(super) begun: Vec<SegmentFile>,
     pub(super) spares_used: usize,
+    /// How long each sync took, if the writer has a clock.
+    pub sync_times: Vec<Nanos>,
+    /// Bytes written for them.
+    pub bytes: u64,
 }
 
 /// Appends to the newest segment, and begins new ones.
@@ -112,6 +117,8 @@ pub struct LogWriter<D: Disk> {
     sealed: bool,
     /// Something failed: nobody knows what the disk holds (W-18).
     broken: bool,
+    /// Tells how long syncs take; where there is none, nobody wants to know.
+    clock: Option<fn() -> Mono>,
 }
 
 impl<D: Disk> LogWriter<D> {
@@ -145,14 +152,20 @@ impl<D: Disk> LogWriter<D> {
             buffer: Vec::new(),
             sealed: false,
             broken: false,
+            clock: None,
         };
         writer.begin_group();
         writer.pad();
-        writer.write_synced()?;
+        writer.write_synced(&mut Written::default())?;
         // The newest segment's name may be as young as its tail.
         writer.disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
         writer.seal()?;
         Ok(writer)
+    }
+
+    /// From now on syncs are timed.
+    pub fn time_syncs(&mut self, clock: fn() -> Mono) {
+        self.clock = Some(clock);
     }
 
     /// Appends the batches, in order, and returns when they are durable: one write and one sync, more of them
@@ -206,7 +219,7 @@ impl<D: Disk> LogWriter<D> {
             self.write_new_segment(batches, written)?;
         } else {
             self.encode(batches, written);
-            self.write_synced()?;
+            self.write_synced(written)?;
         }
         self.sealed = false;
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
@@ -271,11 +284,16 @@ impl<D: Disk> LogWriter<D> {
     }
 
     /// Writes the buffer at the end, and syncs.
-    fn write_synced(&mut self) -> Result<()> {
+    fn write_synced(&mut self, written: &mut Written) -> Result<()> {
         self.file.write_at(self.end, &self.buffer).map_err(|e| Error::io("write", &self.path, e))?;
+        let begun_at = self.clock.map(|now| now());
         if !planted::on("wal-ack-before-sync") {
             self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
         }
+        if let (Some(now), Some(begun_at)) = (self.clock, begun_at) {
+            written.sync_times.push(now().since(begun_at));
+        }
+        written.bytes += self.buffer.len() as u64;
         self.end += self.buffer.len() as u64;
         Ok(())
     }
@@ -331,7 +349,7 @@ impl<D: Disk> LogWriter<D> {
         self.buffer.splice(..0, sector);
         self.end = 0;
         self.path = self.dir.join(Name::Spare(spare).to_string());
-        self.write_synced()?;
+        self.write_synced(written)?;
         let path = segment.path(&self.dir);
         self.disk.rename(&self.path, &path).map_err(|e| Error::io("name", &path, e))?;
         if !planted::on("wal-segment-name-not-synced") {

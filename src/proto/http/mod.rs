@@ -150,6 +150,7 @@ impl HttpAdapter {
                 return Ok(Step::Wait);
             }
             output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            reading.since = self.now;
         }
         reading.holds_back = false;
         if !reading.body.take(input, &mut |_| {})? {

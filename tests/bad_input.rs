@@ -337,7 +337,8 @@ fn other_protocols_are_refused() {
     let member = &cluster.members[0];
     let cases: [&[u8]; 3] = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        // A preface behind which no frame of HTTP/2 comes.
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nPUT key value\r\n",
         b"GET /health HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     ];
     for bytes in cases {

@@ -37,6 +37,10 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("signal_hook", &["net", "cli"]),
+    ("h2", &["proto"]),
+    ("http", &["proto"]),
+    ("prost", &["proto"]),
+    ("tokio", &["proto"]),
 ];
 
 /// Written in two pieces so that this file does not break its own rule.

@@ -39,8 +39,11 @@ impl Event {
 #[derive(Debug, Default)]
 pub struct Encodings([OnceLock<Bytes>; ENCODINGS]);
 
-/// How many forms there are: the line protocol's.
-const ENCODINGS: usize = 3;
+/// etcd's message of an event. The line protocol has the forms before it.
+pub const FORM_PROTOBUF: usize = 3;
+
+/// How many forms there are.
+const ENCODINGS: usize = 4;
 
 impl Encodings {
     /// The form of this number; made by `make` the first time.

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod peer;
 pub mod reply;
 pub mod request;
+pub mod status;
 pub mod txn;
 pub mod validate;
 
@@ -22,6 +23,11 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The release of etcd whose interface this one speaks.
 pub const ETCD_VERSION: &str = "3.5.0";
+
+/// `3.5.0+pawl.0.1.0`: a semantic version that compares as etcd's and is not mistaken for it. `version`: of a member.
+pub fn etcd_version(version: &str) -> String {
+    format!("{ETCD_VERSION}+pawl.{version}")
+}
 
 pub use call::{Call, ConnId, Lane, Reply, Tag};
 pub use command::{Command, MemberChange, Origin};

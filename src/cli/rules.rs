@@ -108,6 +108,12 @@ pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settin
         retention: checked_retention(values)?,
         max_request_bytes: usize::try_from(values.count("max-request-bytes")).expect("bounded by the table"),
         max_txn_ops: usize::try_from(values.count("max-txn-ops")).unwrap_or(usize::MAX),
+        grpc_streams_max: match u32::try_from(values.count("max-concurrent-streams")).unwrap_or(u32::MAX) {
+            0 => u32::MAX,
+            streams => streams,
+        },
+        grpc_ping_every_ms: values.duration_ms("grpc-keepalive-interval"),
+        grpc_ping_patience_ms: values.duration_ms("grpc-keepalive-timeout"),
         effective: effective(values),
     })
 }

@@ -2,19 +2,20 @@
 //! lines are etcd's, and say whose interface this is *and* that it is Pawl.
 
 use super::Role;
-pub use crate::api::{ETCD_VERSION as ETCD, VERSION as PAWL};
+pub use crate::api::VERSION as PAWL;
+use crate::api::etcd_version;
 
 /// Of that interface, as etcdctl prints it.
 const API: &str = "3.5";
 
-/// `3.5.0+pawl.0.1.0`: a semantic version that compares as etcd's and is not mistaken for it.
+/// Of this program.
 pub fn etcd_compatible() -> String {
-    format!("{ETCD}+pawl.{PAWL}")
+    etcd_version(PAWL)
 }
 
 /// A server's own version as `program` shows it. Scripts that call etcdctl compare it with releases of etcd.
 pub fn of_server(program: &str, version: &str) -> String {
-    if program.starts_with("etcd") { format!("{ETCD}+pawl.{version}") } else { version.into() }
+    if program.starts_with("etcd") { etcd_version(version) } else { version.into() }
 }
 
 /// `program`: the name that was typed, without directories.

@@ -11,6 +11,7 @@ use crate::api::{Call, Code, ConnId, Fault, Reply};
 use crate::base::Mono;
 use crate::base::time::{Nanos, SECOND};
 use crate::proto::Adapter;
+use crate::proto::grpc::{self, GrpcAdapter};
 use crate::proto::http::{HttpAdapter, Scope, Site};
 use crate::proto::line::{LineAdapter, ServerInfo};
 use crate::proto::sniff::{self, Sniffed, Sniffer};
@@ -39,8 +40,9 @@ const REFUSAL_LINGER: Nanos = SECOND;
 /// What adapters are made with.
 pub(super) struct Spoken {
     pub(super) info: Arc<ServerInfo>,
+    pub(super) grpc: Arc<grpc::Settings>,
     pub(super) site: Rc<Site>,
-    /// Ports for clients speak HTTP, too: there are no ports for HTTP alone.
+    /// Ports for clients speak HTTP/1, too: there are no ports for it alone.
     pub(super) http: bool,
 }
 
@@ -188,6 +190,10 @@ impl Client {
             }
             Sniffed::Http1 if spoken.http => {
                 self.speak_http(spoken, Scope::Clients);
+                true
+            }
+            Sniffed::Http2 => {
+                self.adapter = Some(Box::new(GrpcAdapter::new(spoken.info.clone(), spoken.grpc.clone())));
                 true
             }
             other => {

@@ -36,7 +36,7 @@ use crate::io::{Clock, Disk, Entropy};
 use crate::node::{self, Bootstrap, Config, Node, Opened, Rules, SWEEP_WORK_MAX};
 use crate::proto::http::{Allowed, Scope, Site};
 use crate::proto::line::ServerInfo;
-use crate::proto::peer;
+use crate::proto::{grpc, peer};
 
 use accept::Sockets;
 use clients::Spoken;
@@ -121,6 +121,7 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
     let workers = Workers::start(OsDisk, log_writer, waker, || OsClock.now())?;
     let spoken = Spoken {
         info: Arc::new(server_info(settings, &node)),
+        grpc: Arc::new(grpc_settings(settings)),
         site: Rc::new(site(settings)),
         http: settings.listen_client_http.is_empty(),
     };
@@ -236,5 +237,14 @@ fn server_info<D: Disk>(settings: &Settings, node: &Node<D>) -> ServerInfo {
         version: VERSION,
         limits: Limits { request_bytes_max: settings.max_request_bytes, txn_ops_max: settings.max_txn_ops },
         config: settings.effective.clone(),
+    }
+}
+
+fn grpc_settings(settings: &Settings) -> grpc::Settings {
+    grpc::Settings {
+        streams_max: settings.grpc_streams_max,
+        ping_every: settings.grpc_ping_every_ms * MS,
+        ping_patience: settings.grpc_ping_patience_ms * MS,
+        ..grpc::Settings::default()
     }
 }

@@ -49,6 +49,12 @@ pub struct Settings {
     pub quota_backend_bytes: Option<u64>,
     pub max_request_bytes: usize,
     pub max_txn_ops: usize,
+    /// Streams on one gRPC connection; more than a connection can have anyway = as many.
+    pub grpc_streams_max: u32,
+    /// A gRPC client that has been silent for so long is asked whether it is there (0 = never), and must answer within the
+    /// second.
+    pub grpc_ping_every_ms: u64,
+    pub grpc_ping_patience_ms: u64,
     /// Name and value of every flag in effect, for `CONFIG GET` and the start log.
     pub effective: Vec<(String, String)>,
 }

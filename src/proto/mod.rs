@@ -5,6 +5,9 @@ use bytes::BytesMut;
 use crate::api::{Call, Fault, Lane, Reply, Tag};
 use crate::base::Mono;
 
+// etcd's v3 API: gRPC.
+pub mod grpc;
+
 // What clients speak: RESP and typed lines.
 pub mod line;
 

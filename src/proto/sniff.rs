@@ -72,29 +72,22 @@ pub(super) fn is_http1_request_line(line: &[u8]) -> bool {
     }
 }
 
-/// What a client of a protocol that is not served is told before its connection is closed. Empty for the
-/// line protocol and while it is not known.
+/// What a client of a protocol that is not served is told before its connection is closed. Empty for those that are, and
+/// while it is not known.
 pub fn refusal(sniffed: Sniffed) -> &'static [u8] {
     match sniffed {
-        Sniffed::Line | Sniffed::NeedMore => b"",
+        Sniffed::Line | Sniffed::Http2 | Sniffed::NeedMore => b"",
         // Only where there are ports for it alone.
         Sniffed::Http1 => {
             b"HTTP/1.1 421 Misdirected Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
               Content-Length: 76\r\nConnection: close\r\n\r\n\
               This server has ports of their own for HTTP: see --listen-client-http-urls.\n"
         }
-        Sniffed::Http2 => HTTP2_REFUSAL,
         // Alert record, TLS 1.0 record version (what every client accepts before negotiation), 2 bytes:
         // fatal, handshake_failure (RFC 8446 §6).
         Sniffed::Tls => &[0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x28],
     }
 }
-
-/// An empty SETTINGS frame, which must come first, and GOAWAY with no stream processed, NO_ERROR (the client
-/// has done nothing wrong) and a text that gRPC libraries log (RFC 9113 §6.5, §6.8).
-const HTTP2_REFUSAL: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00\
-    \x00\x00\x50\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\
-    This version of Pawl serves no gRPC on this port, only the line protocol";
 
 #[cfg(test)]
 mod tests {
@@ -156,11 +149,6 @@ mod tests {
         let http1 = std::str::from_utf8(refusal(Sniffed::Http1)).unwrap();
         let (head, body) = http1.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head} for {}", body.len());
-
-        let http2 = refusal(Sniffed::Http2);
-        let goaway = &http2[9..];
-        let length = usize::from(goaway[1]) << 8 | usize::from(goaway[2]);
-        assert_eq!((goaway[3], length), (0x07, goaway.len() - 9), "GOAWAY covers the rest");
 
         let tls = refusal(Sniffed::Tls);
         assert_eq!(usize::from(tls[4]), tls.len() - 5);

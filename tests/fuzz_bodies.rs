@@ -4,6 +4,8 @@
 
 #[path = "fuzz_bodies/files.rs"]
 mod files;
+#[path = "fuzz_bodies/grpc.rs"]
+mod grpc;
 #[path = "fuzz_bodies/http.rs"]
 mod http;
 #[path = "fuzz_bodies/line.rs"]
@@ -20,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use pawl::api::command;
 
 pub use files::{tree_open, wal_recover};
+pub use grpc::grpc_frames;
 pub use http::http_requests;
 #[cfg(test)]
 pub use line::{array, server_info};
@@ -45,6 +48,7 @@ mod tests {
 
     const TARGETS: &[Target] = &[
         ("command_decode", super::command_decode),
+        ("grpc_frames", super::grpc_frames),
         ("http_requests", super::http_requests),
         ("line_chunks", super::line_chunks),
         ("line_decode", super::line_decode),

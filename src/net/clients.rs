@@ -351,18 +351,17 @@ impl Client {
     /// Sends what is queued, and the end of it behind the last word.
     pub(super) fn flush(&mut self, calls: &mut Vec<Call>) {
         loop {
-            let before = self.pipe.output.len();
             if let Some(adapter) = &mut self.adapter {
                 adapter.write(calls, &mut self.pipe.output);
             }
-            let added = self.pipe.output.len() > before;
+            let had_something = !self.pipe.output.is_empty();
             if !self.has_parted() || !self.owes_nothing() {
                 self.pipe.flush();
             } else if !self.pipe.flush_last() {
                 self.pipe.end_output();
             }
-            // The socket may have made room for more.
-            if !added || !self.pipe.output.is_empty() {
+            // The socket has taken everything: perhaps there is more.
+            if !had_something || !self.pipe.output.is_empty() {
                 return;
             }
         }

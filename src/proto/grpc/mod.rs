@@ -36,14 +36,14 @@
 //! # Left out
 //!
 //! Compressed messages (UNIMPLEMENTED; no client of etcd sends them unasked). `grpc-encoding` and the fastest ping that a client
-//! may send (`--grpc-keepalive-min-time`): a ping costs seventeen bytes. Tokens: there are no users. `hasleader`: streams
-//! end without a leader for everybody, and a request that needs one says so after its time.
+//! may send (`--grpc-keepalive-min-time`): a ping costs seventeen bytes. Tokens: there are no users. `hasleader` on a stream that
+//! goes on: watches end without a leader for everybody.
 
 mod convert;
 mod desk;
 mod frame;
 mod io;
-mod messages;
+pub mod messages;
 mod methods;
 mod send;
 mod status;
@@ -84,6 +84,12 @@ const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// what is on its way, not what is kept.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
+/// `h2` takes all frames that have come before anybody looks at them, and holds small ones against the client, 255 at most
+/// for a frame of one byte. What is read at once (256 KiB) can be all such frames: thousands of leases that are renewed on one stream,
+/// thousands of calls. So can it be calls that were given up as soon as they were made.
+const FRAMES_BUDGET: usize = (256 << 10) / 10 * 255;
+const RESETS_MAX: usize = 4_096;
 
 /// What `h2` keeps of a stream's answer.
 const SEND_BYTES_MAX: usize = 128 << 10;
@@ -168,6 +174,8 @@ impl GrpcAdapter {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BYTES_MAX)
+            .data_frame_budget(FRAMES_BUDGET)
+            .max_pending_accept_reset_streams(RESETS_MAX)
             .handshake(io.clone());
         let woken = Arc::new(Woken::default());
         GrpcAdapter {
@@ -255,6 +263,7 @@ impl GrpcAdapter {
         let found = methods::find(head.uri.path());
         let method = found.unwrap_or(methods::Method::Missing(""));
         let mut stream = Stream::new(method, (recv, out), flag, deadline, (lane, &mut self.desk));
+        stream.needs_leader = head.headers.get("hasleader").is_some_and(|value| value == "true");
         if found.is_none() {
             let text = format!("unknown method {}", shown(head.uri.path()));
             stream.fail(Status::new(RpcStatus::Unimplemented, text), &mut self.desk);

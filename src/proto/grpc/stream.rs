@@ -89,6 +89,8 @@ pub struct Stream {
     /// Smaller ones were asked by another stream of the same lane.
     first_tag: Tag,
     job: Job,
+    /// It fails at once where this member knows no leader.
+    pub needs_leader: bool,
     is_held: bool,
     is_gone: bool,
     is_reset: bool,
@@ -120,6 +122,7 @@ impl Stream {
             deadline,
             first_tag: desk.new_tag(lane),
             job,
+            needs_leader: false,
             is_held: false,
             is_gone: false,
             is_reset: false,
@@ -218,13 +221,16 @@ impl Stream {
             self.job = Job::Observe { tag };
             return Ok(());
         }
-        let (request, answer) = unary::ask(method, message)?;
+        let (mut request, mut answer) = unary::ask(method, message)?;
         if method == Method::RangeStream {
             check_streamed(&request)?;
             let tag = desk.ask(self.lane, request).map_err(refused)?;
             desk.owed += 1;
             self.job = Job::RangeStream { tag, head: None };
             return Ok(());
+        }
+        if self.needs_leader {
+            (request, answer) = unary::ask_if_led((request, answer));
         }
         self.ask(request, answer, desk)
     }

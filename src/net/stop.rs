@@ -5,7 +5,8 @@
 //! 2. Another member leads. Requests still are taken, and forwarded, but every connection is ended at a
 //!    moment when nothing is owed on it: with the answer to its last request, in the same packet, goes a
 //!    goodbye, which is the error `SHUTDOWN`, and the end of what this side sends. A connection
-//!    that is silent gets the goodbye after [`SILENCE`].
+//!    that is silent gets the goodbye after [`SILENCE`]. Where a protocol can say so (gRPC's GOAWAY), a client is told at
+//!    once that it should go elsewhere with its next request, and goes by itself.
 //! 3. What clients send now is read and thrown away, until they close ([`LINGER`]). Closing at once would answer
 //!    it with a reset, which takes away what they have not read yet.
 //! 4. The last checkpoint, and the end.
@@ -184,6 +185,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 self.part_if_quiet(slot, now);
             }
             let Some(client) = self.clients.at(slot) else { continue };
+            client.prepare_to_part();
             if now >= since + PATIENCE {
                 client.say_goodbye(&self.shell.spoken, now);
             }

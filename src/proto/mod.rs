@@ -63,6 +63,11 @@ pub trait Adapter {
     /// The client has asked to close (QUIT): close once nothing is owed and the output is written.
     fn closing(&self) -> bool;
 
+    /// The client is not there any more: what is in the output is not waited for.
+    fn is_deserted(&self) -> bool {
+        false
+    }
+
     /// What time it is, before each `decode` and whenever the [`deadline`](Adapter::deadline) has come. What is due by it
     /// is said at once, or by the next `write`.
     fn set_time(&mut self, _now: Mono, _calls: &mut Vec<Call>, _output: &mut BytesMut) {}
@@ -71,6 +76,10 @@ pub trait Adapter {
     fn deadline(&self) -> Mono {
         Mono::NEVER
     }
+
+    /// The member is going to stop, and another one serves: a client that can be told so while its requests are still
+    /// answered goes there by itself. Said again and again until the connection ends.
+    fn prepare_to_part(&mut self, _fault: &Fault) {}
 
     /// Adds to the output what is ready to leave, as far as it has room, and asks for what follows from that.
     fn write(&mut self, _calls: &mut Vec<Call>, _output: &mut BytesMut) {}

@@ -565,6 +565,26 @@ fn a_member_that_stops_ends_every_call_and_says_which_were_heard() {
     assert_eq!(left, 2);
 }
 
+/// A client that is told in time loses no call.
+#[test]
+fn a_member_that_is_going_to_stop_answers_what_is_on_its_way() {
+    let mut wire = Wire::new();
+    let watch = wire.open(WATCH, &[]);
+    wire.send(watch, &create(b"k", 0));
+    wire.is_silent = true;
+    let call = wire.open(&kv("Range"), &[]);
+    wire.send(call, &get("k"));
+    let (tag, _) = wire.last_request();
+    for _ in 0..3 {
+        wire.adapter.prepare_to_part(&Fault::shutdown());
+        wire.spin();
+    }
+    assert_eq!(wire.status(watch), Some((14, "etcdserver: server stopped")));
+    assert_eq!((wire.status(call), wire.is_closed), (None, false));
+    wire.tell(tag, 1, Body::Range(Default::default()), false);
+    assert_eq!((wire.status(call), wire.is_closed), (Some((0, "")), true));
+}
+
 #[test]
 fn a_silent_client_is_asked_whether_it_is_there() {
     let settings = Settings { ping_every: 100 * SECOND, ping_patience: 10 * SECOND, ..Settings::default() };

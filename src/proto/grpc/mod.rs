@@ -153,6 +153,8 @@ pub struct GrpcAdapter {
     /// Streams with something to send.
     unsent: usize,
     pings: Pings,
+    /// The client was told to go elsewhere.
+    is_parting: bool,
 }
 
 /// Whether the client is there.
@@ -163,6 +165,19 @@ struct Pings {
     heard_at: Mono,
     /// Since when a ping is not answered.
     asked_at: Option<Mono>,
+    /// For too long; unless the answer has just come, and is not read yet.
+    is_late: bool,
+    is_deserted: bool,
+}
+
+impl Pings {
+    /// Whatever it says, it is there.
+    fn heard(&mut self, now: Mono) {
+        (self.heard_at, self.is_late) = (now, false);
+        if let Some(since) = &mut self.asked_at {
+            *since = now;
+        }
+    }
 }
 
 impl GrpcAdapter {
@@ -192,6 +207,7 @@ impl GrpcAdapter {
             input_bytes: 0,
             unsent: 0,
             pings: Pings::default(),
+            is_parting: false,
         }
     }
 
@@ -307,7 +323,8 @@ impl GrpcAdapter {
     /// Nothing more comes or goes.
     fn close(&mut self) {
         self.state = State::Over;
-        self.pings = Pings::default();
+        self.pings = Pings { is_deserted: self.pings.is_deserted, ..Pings::default() };
+        self.io.unblock();
         for lane in self.lanes() {
             if let Some(mut stream) = self.streams[usize::from(lane)].take() {
                 stream.leave(&mut self.desk);
@@ -332,8 +349,7 @@ impl GrpcAdapter {
     fn ask_for_life(&mut self) {
         let Settings { ping_every, ping_patience, .. } = *self.settings;
         match self.pings.asked_at {
-            Some(since) if since + ping_patience <= self.desk.now => self.close(),
-            Some(_) => {}
+            Some(since) => self.pings.is_late = since + ping_patience <= self.desk.now,
             None if ping_every > 0 && self.pings.heard_at + ping_every <= self.desk.now => {
                 if let Some(pings) = &mut self.pings.pings
                     && pings.send_ping(Ping::opaque()).is_ok()
@@ -350,6 +366,7 @@ impl GrpcAdapter {
     fn life_deadline(&self) -> Mono {
         let Settings { ping_every, ping_patience, .. } = *self.settings;
         match self.pings.asked_at {
+            Some(_) if self.pings.is_late => Mono::NEVER,
             Some(since) => since + ping_patience,
             None if self.pings.pings.is_some() && ping_every > 0 => self.pings.heard_at + ping_every,
             None => Mono::NEVER,
@@ -365,7 +382,7 @@ impl Adapter for GrpcAdapter {
         output: &mut BytesMut,
     ) -> Result<(), Fault> {
         if !input.is_empty() {
-            self.pings.heard_at = self.desk.now;
+            self.pings.heard(self.desk.now);
             self.io.swap(input, output);
             self.drive();
             self.io.swap(input, output);
@@ -385,6 +402,10 @@ impl Adapter for GrpcAdapter {
     }
 
     fn write(&mut self, calls: &mut Vec<Call>, output: &mut BytesMut) {
+        if self.pings.is_late {
+            self.close();
+            self.pings.is_deserted = true;
+        }
         if !self.told.is_empty() || (self.io.is_blocked() && Io::has_room(output)) {
             let mut input = BytesMut::new();
             self.io.swap(&mut input, output);
@@ -413,6 +434,21 @@ impl Adapter for GrpcAdapter {
         }
         self.close();
         self.io.swap(&mut input, output);
+    }
+
+    /// A GOAWAY that refuses nothing yet: calls that are on their way are still taken. What would never end by itself is
+    /// ended.
+    fn prepare_to_part(&mut self, fault: &Fault) {
+        let State::Open(connection) = &mut self.state else { return };
+        if !std::mem::replace(&mut self.is_parting, true) {
+            connection.graceful_shutdown();
+        }
+        for lane in self.lanes() {
+            self.with_stream(lane, |stream, desk| stream.part(Status::of(fault), desk));
+            self.told.push(lane);
+        }
+        // Lane 0 is nobody: the connection is driven.
+        self.told.push(0);
     }
 
     fn owed(&self) -> usize {
@@ -463,6 +499,10 @@ impl Adapter for GrpcAdapter {
     fn leave(&mut self, calls: &mut Vec<Call>) {
         self.close();
         calls.append(&mut self.desk.calls);
+    }
+
+    fn is_deserted(&self) -> bool {
+        self.pings.is_deserted
     }
 
     fn has_unwritten(&self) -> bool {

@@ -466,6 +466,13 @@ impl Stream {
         }
     }
 
+    /// The member stops: a call that goes on can go on elsewhere, and one that is answered once is answered.
+    pub fn part(&mut self, status: Status, desk: &mut Desk) {
+        if matches!(self.job, Job::Watch(_) | Job::KeepAlive(_) | Job::Observe { .. }) {
+            self.fail(status, desk);
+        }
+    }
+
     /// Nobody waits for what the node still has to say.
     pub fn leave(&mut self, desk: &mut Desk) {
         let was_held = std::mem::replace(&mut self.is_held, false);

@@ -29,6 +29,9 @@ const RECONNECT: Nanos = 2_750 * MS;
 
 /// As in `node::snapshots`, and the pause before the next attempt.
 const STREAM_PATIENCE: Nanos = 31 * SECOND;
+
+/// As in `node::snapshots`: a member whose disk was full takes no state for so long, and its leader tries each second.
+const ROOM_PATIENCE: Nanos = 6 * SECOND;
 /// Within so long of having applied the same entries members know that they differ.
 const NOTICE: Nanos = SECOND;
 
@@ -169,6 +172,9 @@ impl World {
         let backlog = self.watch.committed.len() as u64 * BACKLOG_ENTRY;
         // Where frames are lost one by one, a stream may be waited for until it is given up.
         let stream = if self.options.frames { STREAM_PATIENCE } else { 0 };
+        // Nothing is committed while the one that a quorum lacks waits for the state.
+        let room = if self.tally.faults.contains_key("full") { ROOM_PATIENCE } else { 0 };
+        let stream = stream.max(room);
         // Until then a change that needs the voter at its end is not committed, and whom it removes hears neither of a
         // leader nor of its removal.
         let may_change = self.watch.roster.may_change() || self.is_ordered();

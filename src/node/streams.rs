@@ -22,7 +22,7 @@ use crate::base::planted;
 use crate::io::Disk;
 use crate::store::{Budget, Reading};
 
-/// What a part may cost, and all parts of a turn together: half a millisecond of work at most. A write takes several turns on
+/// What a part may cost, and all parts of a turn together: less than a millisecond of work. A write takes several turns on
 /// its way, so it waits for as many of these.
 pub const PART: Budget = Budget { keys: 256, bytes: 64 << 10 };
 

@@ -32,6 +32,7 @@ const STREAM_PATIENCE: Nanos = 31 * SECOND;
 
 /// As in `node::snapshots`: a member whose disk was full takes no state for so long, and its leader tries each second.
 const ROOM_PATIENCE: Nanos = 6 * SECOND;
+
 /// Within so long of having applied the same entries members know that they differ.
 const NOTICE: Nanos = SECOND;
 

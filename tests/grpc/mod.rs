@@ -358,6 +358,7 @@ fn whoever_resets_a_stream_leaves_its_lane_and_answers_that_come_late_go_nowhere
     wire.is_silent = true;
     let call = wire.open(&kv("Put"), &[]);
     wire.send(call, &put("k", "v"));
+    wire.end(call);
     let (tag, _) = wire.last_request();
     assert_eq!(wire.adapter.owed(), 1);
     wire.reset(call);
@@ -367,6 +368,7 @@ fn whoever_resets_a_stream_leaves_its_lane_and_answers_that_come_late_go_nowhere
     // The lane is used again.
     let call = wire.open(&kv("Range"), &[]);
     wire.send(call, &get("k"));
+    wire.end(call);
     let (next, _) = wire.last_request();
     assert_eq!(wire.adapter.lane_of(next), lane);
     wire.tell(tag, 2, Body::Put { revision: 2, previous: None }, false);
@@ -382,6 +384,7 @@ fn a_timeout_is_kept() {
     wire.set_time(Mono(10 * SECOND));
     let call = wire.open(&kv("Range"), &[("grpc-timeout", "250m")]);
     wire.send(call, &get("k"));
+    wire.end(call);
     let other = wire.open(&kv("Range"), &[("grpc-timeout", "1x")]);
     wire.send(other, &get("k"));
     assert_eq!(wire.adapter.deadline(), Mono(10 * SECOND) + 250 * MS);
@@ -402,6 +405,7 @@ fn a_leader_is_asked_for_first_where_the_client_wants_one() {
         wire.is_silent = true;
         let call = wire.open(&kv("Range"), &[("hasleader", "true")]);
         wire.send(call, &get("k"));
+        wire.end(call);
         let (tag, request) = wire.last_request();
         assert_eq!(request, Request::Status);
         wire.tell(tag, 1, Body::Status(Box::new(Status { leader, ..Status::default() })), false);
@@ -440,6 +444,22 @@ fn renewals_share_requests() {
     assert_eq!((kept[6].ttl, kept[7].ttl), (60, 0));
     wire.end(call);
     assert_eq!(wire.status(call), Some((0, "")));
+}
+
+/// Message and end come one after the other, and an answer is quick.
+#[test]
+fn an_end_that_comes_behind_the_answer_is_no_fault() {
+    let mut wire = Wire::new();
+    for _ in 0..3_000 {
+        let call = wire.open(&kv("Put"), &[]);
+        wire.is_stuck = true;
+        wire.send(call, &put("k", "v"));
+        wire.end(call);
+        wire.is_stuck = false;
+        wire.spin();
+        assert_eq!(wire.status(call), Some((0, "")));
+    }
+    assert!(!wire.is_closed);
 }
 
 /// What a client sends at one moment is taken, however small its pieces.
@@ -482,12 +502,14 @@ fn a_range_in_parts_is_one_message_and_a_streamed_one_is_several() {
     wire.is_silent = true;
     let call = wire.open(&kv("Range"), &[]);
     wire.send(call, &get("k"));
+    wire.end(call);
     parts(&mut wire);
     let all: Vec<RangeResponse> = wire.messages(call);
     assert_eq!((all.len(), all[0].kvs.len(), all[0].count, all[0].more), (1, 3, 9, true));
     assert_eq!(wire.status(call), Some((0, "")));
     let call = wire.open(&kv("RangeStream"), &[]);
     wire.send(call, &get("k"));
+    wire.end(call);
     parts(&mut wire);
     let all: Vec<RangeStreamResponse> = wire.messages(call);
     let all: Vec<RangeResponse> = all.into_iter().map(|one| one.range_response.unwrap()).collect();
@@ -505,6 +527,7 @@ fn a_range_that_breaks_off_is_an_error() {
     wire.is_silent = true;
     let call = wire.open(&kv("Range"), &[]);
     wire.send(call, &get("k"));
+    wire.end(call);
     let (tag, _) = wire.last_request();
     let head = RangeHead { revision: 5, count: 9, more: true, kvs: 3 };
     wire.tell(tag, 5, Body::RangePart(RangePart { head: Some(head), kvs: Vec::new(), last: false }), true);
@@ -519,6 +542,7 @@ fn an_answer_larger_than_every_window_comes_whole() {
     wire.is_silent = true;
     let call = wire.open(&kv("Range"), &[]);
     wire.send(call, &get("k"));
+    wire.end(call);
     let (tag, _) = wire.last_request();
     let value: Bytes = (0..3_000_000u32).map(|n| n as u8).collect::<Vec<u8>>().into();
     let found = KeyValue { key: "k".into(), value: value.clone(), ..KeyValue::default() };
@@ -535,6 +559,7 @@ fn a_socket_that_takes_nothing_bounds_the_output() {
     wire.is_silent = true;
     let call = wire.open(&kv("Range"), &[]);
     wire.send(call, &get("k"));
+    wire.end(call);
     let (tag, _) = wire.last_request();
     wire.is_stuck = true;
     let found = KeyValue { key: "k".into(), value: vec![7; 4_000_000].into(), ..KeyValue::default() };
@@ -556,6 +581,7 @@ fn a_member_that_stops_ends_every_call_and_says_which_were_heard() {
     wire.is_silent = true;
     let call = wire.open(&kv("Put"), &[]);
     wire.send(call, &put("k", "v"));
+    wire.end(call);
     wire.adapter.give_up(&Fault::shutdown(), &mut wire.output);
     wire.spin();
     assert_eq!(wire.status(watch), Some((14, "etcdserver: server stopped")));
@@ -574,6 +600,7 @@ fn a_member_that_is_going_to_stop_answers_what_is_on_its_way() {
     wire.is_silent = true;
     let call = wire.open(&kv("Range"), &[]);
     wire.send(call, &get("k"));
+    wire.end(call);
     let (tag, _) = wire.last_request();
     for _ in 0..3 {
         wire.adapter.prepare_to_part(&Fault::shutdown());
@@ -611,6 +638,7 @@ fn so_many_streams_and_no_more() {
     wire.spin();
     for &call in &calls[..3] {
         wire.send(call, &get("k"));
+        wire.end(call);
     }
     assert_eq!(wire.adapter.owed(), 3);
     // The client waits with the others until there is room.
@@ -627,6 +655,7 @@ fn a_client_that_is_gone_leaves_all_its_lanes() {
     for _ in 0..3 {
         let call = wire.open(&kv("Range"), &[]);
         wire.send(call, &get("k"));
+        wire.end(call);
     }
     let mut calls = Vec::new();
     wire.adapter.leave(&mut calls);

@@ -91,6 +91,11 @@ const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 const FRAMES_BUDGET: usize = (256 << 10) / 10 * 255;
 const RESETS_MAX: usize = 4_096;
 
+/// What comes for a stream that has ended is a fault, too, and `h2` counts them as long as the connection lives. A client that
+/// is told that its watches are over, or that its message is too long, may have more on its way; to us each costs no more than
+/// any other call.
+const FAULTS_MAX: usize = 1 << 20;
+
 /// What `h2` keeps of a stream's answer.
 const SEND_BYTES_MAX: usize = 128 << 10;
 
@@ -191,6 +196,7 @@ impl GrpcAdapter {
             .max_send_buffer_size(SEND_BYTES_MAX)
             .data_frame_budget(FRAMES_BUDGET)
             .max_pending_accept_reset_streams(RESETS_MAX)
+            .max_local_error_reset_streams(Some(FAULTS_MAX))
             .handshake(io.clone());
         let woken = Arc::new(Woken::default());
         GrpcAdapter {
@@ -423,7 +429,7 @@ impl Adapter for GrpcAdapter {
         self.io.swap(&mut input, output);
         self.io.unbind();
         for lane in self.lanes() {
-            self.with_stream(lane, |stream, desk| stream.fail(Status::of(fault), desk));
+            self.with_stream(lane, |stream, desk| stream.cut_off(Status::of(fault), desk));
             self.told.push(lane);
         }
         self.drive();
@@ -476,7 +482,7 @@ impl Adapter for GrpcAdapter {
         {
             self.deadlines.pop_first();
             let late = Status::new(RpcStatus::DeadlineExceeded, "context deadline exceeded");
-            self.with_stream(lane, |stream, desk| stream.fail(late, desk));
+            self.with_stream(lane, |stream, desk| stream.cut_off(late, desk));
             self.told.push(lane);
         }
         if self.life_deadline() <= now {

@@ -136,25 +136,25 @@ impl Outbound {
         }
     }
 
-    /// Gives `h2` what it takes.
-    pub fn flush(&mut self, cx: &mut Context<'_>) -> Sent {
+    /// Gives `h2` what it takes. `may_end`: the status, too.
+    pub fn flush(&mut self, may_end: bool, cx: &mut Context<'_>) -> Sent {
         if !self.queue.is_empty() {
             self.open();
         }
-        let sent = self.flush_queue(cx);
+        let sent = self.flush_queue(may_end, cx);
         if sent != Sent::Waits {
             self.sender = Sender::Over;
         }
         sent
     }
 
-    fn flush_queue(&mut self, cx: &mut Context<'_>) -> Sent {
+    fn flush_queue(&mut self, may_end: bool, cx: &mut Context<'_>) -> Sent {
         match &mut self.sender {
             Sender::Over => Sent::Reset,
             Sender::Unanswered(respond) => match &self.end {
-                Some(status) => end_at_once(respond, status),
-                None if respond.poll_reset(cx).is_ready() => Sent::Reset,
-                None => Sent::Waits,
+                Some(status) if may_end => end_at_once(respond, status),
+                _ if respond.poll_reset(cx).is_ready() => Sent::Reset,
+                _ => Sent::Waits,
             },
             Sender::Open(send) => {
                 while let Some(front) = self.queue.front_mut() {
@@ -178,13 +178,13 @@ impl Outbound {
                     }
                 }
                 match &self.end {
-                    Some(status) => {
+                    Some(status) if may_end => {
                         let mut trailers = HeaderMap::new();
                         status.write(&mut trailers);
                         send.send_trailers(trailers).map_or(Sent::Reset, |()| Sent::Ended)
                     }
-                    None if send.poll_reset(cx).is_ready() => Sent::Reset,
-                    None => Sent::Waits,
+                    _ if send.poll_reset(cx).is_ready() => Sent::Reset,
+                    _ => Sent::Waits,
                 }
             }
         }

@@ -89,6 +89,8 @@ pub struct Stream {
     /// Smaller ones were asked by another stream of the same lane.
     first_tag: Tag,
     job: Job,
+    /// The only message of a method that takes one has come.
+    has_message: bool,
     /// It fails at once where this member knows no leader.
     pub needs_leader: bool,
     is_held: bool,
@@ -122,6 +124,7 @@ impl Stream {
             deadline,
             first_tag: desk.new_tag(lane),
             job,
+            has_message: false,
             needs_leader: false,
             is_held: false,
             is_gone: false,
@@ -192,6 +195,7 @@ impl Stream {
         match &mut self.job {
             Job::Expects(method) => {
                 let method = *method;
+                self.has_message = true;
                 self.begin(method, message, desk)
             }
             Job::Watch(watching) => watching.on_message(message, (self.lane, desk), &mut self.out),
@@ -205,6 +209,7 @@ impl Stream {
                 Ok(())
             }
             Job::Asked { .. } | Job::RangeStream { .. } | Job::Observe { .. } | Job::Over => {
+                self.has_message = false;
                 Err(Status::new(RpcStatus::Internal, "the method takes one message"))
             }
         }
@@ -426,7 +431,7 @@ impl Stream {
     fn send(&mut self, desk: &mut Desk) {
         if !self.is_reset {
             let waker = self.waker.clone();
-            match self.out.flush(&mut Context::from_waker(&waker)) {
+            match self.out.flush(self.may_end(), &mut Context::from_waker(&waker)) {
                 Sent::Waits => {}
                 Sent::Ended => self.is_gone = true,
                 Sent::Reset => self.is_reset = true,
@@ -440,6 +445,12 @@ impl Stream {
             self.is_held = false;
             desk.calls.push(Call::Release { lane: self.lane });
         }
+    }
+
+    /// A client that sends its message and the end of the stream one after the other is not overtaken: what it sends on a
+    /// stream that has ended counts as a fault of its own to `h2`, and a connection with a thousand of these is closed.
+    fn may_end(&self) -> bool {
+        !self.has_message || self.recv.is_none()
     }
 
     fn hold_if_full(&mut self, desk: &mut Desk) {
@@ -464,6 +475,12 @@ impl Stream {
             self.leave(desk);
             self.out.cut(status);
         }
+    }
+
+    /// The same, whatever the client still has to say.
+    pub fn cut_off(&mut self, status: Status, desk: &mut Desk) {
+        self.has_message = false;
+        self.fail(status, desk);
     }
 
     /// The member stops: a call that goes on can go on elsewhere, and one that is answered once is answered.

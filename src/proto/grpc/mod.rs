@@ -254,8 +254,12 @@ impl GrpcAdapter {
             match connection.poll_accept(&mut cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
-                // h2 has said what is wrong.
-                Poll::Ready(Some(Err(_)) | None) => return self.close(),
+                Poll::Ready(None) => return self.close(),
+                Poll::Ready(Some(Err(error))) => {
+                    // h2 has told the client.
+                    log::debug!("a gRPC connection ends: {error}");
+                    return self.close();
+                }
             }
         }
         if let Some(pings) = &mut self.pings.pings

@@ -19,8 +19,13 @@ use crate::wal::writer::allocate_spare;
 /// Spares that are kept at most.
 pub(super) const SPARES_MAX: usize = 2;
 
-/// Zeroes are written in pieces of this size.
-const ZEROES_BYTES: usize = 1 << 20;
+/// Zeroes are written in pieces of this size, and each is synced before the next. 64 MiB of them on their way to the disk keep
+/// the syncs of the log waiting, 0.12 s on the disk where that was measured; in pieces none waited for 20 ms. The file takes twice as long.
+const ZEROES_BYTES: u64 = 256 << 10;
+
+/// In how many pieces the blocks of a removed segment are given back. ext4 that is mounted with `discard` lets no sync of any
+/// file through while it frees 64 MiB (0.05 s), and three members on one disk remove theirs together.
+const REMOVAL_PIECES: u64 = 16;
 
 /// One piece of work. See [`Log::chores`].
 pub struct Chore<D: Disk> {
@@ -33,10 +38,19 @@ pub struct Chore<D: Disk> {
 pub(super) enum Work {
     /// Make a spare and fill it with zeroes: a sync is cheaper where blocks are written already.
     Prepare { number: u64, segment_bytes: u64 },
-    /// Remove released segments, in this order; the number names the spare that it may become.
-    Release { segments: Vec<(SegmentFile, Option<u64>)>, segment_bytes: u64 },
+    /// Remove released segments, in this order.
+    Release { segments: Vec<Released>, segment_bytes: u64 },
     /// Read entries back.
     Fetch { options: Options, salt: u32, wanted: Vec<Wanted> },
+}
+
+/// A segment that nobody needs.
+#[derive(Debug)]
+pub(super) struct Released {
+    pub(super) segment: SegmentFile,
+    /// Names the spare that it becomes, or the file in which it goes.
+    pub(super) number: u64,
+    pub(super) recycled: bool,
 }
 
 /// An entry to be read back, and where it must be.
@@ -93,7 +107,7 @@ impl<D: Disk> Chore<D> {
 
 fn prepare<D: Disk>(disk: &D, dir: &Path, number: u64, segment_bytes: u64) -> Result<()> {
     let half_made = dir.join(Name::SpareNew(number).to_string());
-    if let Err(failure) = fill(disk, &half_made, segment_bytes) {
+    if let Err(failure) = fill(disk, &half_made, segment_bytes, ZEROES_BYTES) {
         // Most likely the disk is full: give back what was taken. What can not be removed now is at opening.
         let _ = disk.remove(&half_made);
         return Err(failure);
@@ -103,62 +117,68 @@ fn prepare<D: Disk>(disk: &D, dir: &Path, number: u64, segment_bytes: u64) -> Re
 }
 
 /// Makes a file of zeroes, durable: a sync of bytes that replace written ones costs less than one of bytes that
-/// go to blocks which were only allocated.
-pub(super) fn fill<D: Disk>(disk: &D, path: &Path, segment_bytes: u64) -> Result<D::File> {
+/// go to blocks which were only allocated. So many bytes are on their way to the disk at once.
+pub(super) fn fill<D: Disk>(
+    disk: &D,
+    path: &Path,
+    segment_bytes: u64,
+    unsynced_bytes_max: u64,
+) -> Result<D::File> {
     let file = allocate_spare(disk, path, segment_bytes)?;
-    let zeroes = vec![0; ZEROES_BYTES.min(segment_bytes as usize)];
+    let zeroes = vec![0; unsynced_bytes_max.min(segment_bytes) as usize];
     let mut at = 0;
     while at < segment_bytes {
         let piece = (segment_bytes - at).min(zeroes.len() as u64) as usize;
         file.write_at(at, &zeroes[..piece]).map_err(|e| Error::io("write", path, e))?;
+        file.sync_data().map_err(|e| Error::io("sync", path, e))?;
         at += piece as u64;
     }
-    file.sync_data().map_err(|e| Error::io("sync", path, e))?;
     Ok(file)
 }
 
 /// One after the other, the removal of each durable before the next (W-5): a crash leaves no gap, and a
 /// spare is not written to while its old name could still come back.
-fn release<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    segments: &[(SegmentFile, Option<u64>)],
-    segment_bytes: u64,
-) -> Outcome {
-    let mut spares = Vec::new();
-    for (removed, (segment, spare)) in segments.iter().enumerate() {
-        let result = match spare {
-            Some(number) => recycle_segment(disk, dir, segment, *number, segment_bytes),
-            None => remove_segment(disk, dir, segment).map(|()| false),
-        };
-        match result {
-            Ok(true) => spares.extend(spare),
-            Ok(false) => {}
-            Err(error) => return Outcome::Released { removed, spares, result: Err(error) },
+fn release<D: Disk>(disk: &D, dir: &Path, segments: &[Released], segment_bytes: u64) -> Outcome {
+    let (mut removed, mut spares, mut leaving) = (0, Vec::new(), Vec::new());
+    let result = segments.iter().try_for_each(|released| {
+        if take_away(disk, dir, released, segment_bytes)? {
+            spares.push(released.number);
+        } else {
+            leaving.push(released.number);
         }
-    }
-    Outcome::Released { removed: segments.len(), spares, result: Ok(()) }
+        removed += 1;
+        Ok(())
+    });
+    let result = result.and_then(|()| leaving.iter().try_for_each(|&number| free(disk, dir, number)));
+    Outcome::Released { removed, spares, result }
 }
 
-/// True if the segment became a spare; one that had grown is removed instead.
-fn recycle_segment<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    segment: &SegmentFile,
-    number: u64,
-    segment_bytes: u64,
-) -> Result<bool> {
+/// The segment is one no more. True if it became a spare; one that had grown does not.
+fn take_away<D: Disk>(disk: &D, dir: &Path, released: &Released, segment_bytes: u64) -> Result<bool> {
+    let Released { segment, number, recycled } = released;
     let path = segment.path(dir);
     let file = disk.open(&path, Open::Read).map_err(|e| Error::io("open", &path, e))?;
-    if file.len_bytes().map_err(|e| Error::io("measure", &path, e))? != segment_bytes {
-        return remove_segment(disk, dir, segment).map(|()| false);
-    }
-    let spare = dir.join(Name::Spare(number).to_string());
-    disk.rename(&path, &spare).map_err(|e| Error::io("recycle", &path, e))?;
+    let fits = file.len_bytes().map_err(|e| Error::io("measure", &path, e))? == segment_bytes;
+    let is_spare = *recycled && fits;
+    let name = if is_spare { Name::Spare(*number) } else { Name::SpareNew(*number) };
+    disk.rename(&path, &dir.join(name.to_string())).map_err(|e| Error::io("release", &path, e))?;
     disk.sync_dir(dir).map_err(|e| Error::io("sync the directory", dir, e))?;
-    Ok(true)
+    Ok(is_spare)
 }
 
+/// Gives the blocks back piece by piece, and then the rest and the name. What a crash leaves of it goes at opening (W-21).
+fn free<D: Disk>(disk: &D, dir: &Path, number: u64) -> Result<()> {
+    let path = dir.join(Name::SpareNew(number).to_string());
+    let file = disk.open(&path, Open::Write).map_err(|e| Error::io("open", &path, e))?;
+    let len_bytes = file.len_bytes().map_err(|e| Error::io("measure", &path, e))?;
+    for left in (1..REMOVAL_PIECES).rev() {
+        file.set_len(len_bytes / REMOVAL_PIECES * left).map_err(|e| Error::io("shorten", &path, e))?;
+        file.sync_data().map_err(|e| Error::io("sync", &path, e))?;
+    }
+    disk.remove(&path).map_err(|e| Error::io("remove", &path, e))
+}
+
+/// All at once: nobody waits for a sync while a log is opened.
 pub(super) fn remove_segment<D: Disk>(disk: &D, dir: &Path, segment: &SegmentFile) -> Result<()> {
     let path = segment.path(dir);
     disk.remove(&path).map_err(|e| Error::io("remove", &path, e))?;

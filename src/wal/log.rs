@@ -9,7 +9,7 @@ use crate::base::{EntryId, Index, Result, Term};
 use crate::io::Disk;
 use crate::raft::{Entry, HardState, LogGap, LogView};
 use crate::wal::Options;
-use crate::wal::chore::{Chore, ChoreDone, Outcome, SPARES_MAX, Wanted, Work};
+use crate::wal::chore::{Chore, ChoreDone, Outcome, Released, SPARES_MAX, Wanted, Work};
 use crate::wal::fetched::Fetched;
 use crate::wal::format::record_bytes;
 use crate::wal::recover::{Recovered, SegmentFile};
@@ -303,9 +303,9 @@ impl<D: Disk> Log<D> {
             let mut room = SPARES_MAX.saturating_sub(self.spare_count());
             let doomed: Vec<SegmentFile> = self.segments.iter().take(self.doomed).cloned().collect();
             let segments = doomed.into_iter().map(|segment| {
-                let spare = (room > 0).then(|| self.number_for_spare());
+                let recycled = room > 0;
                 room = room.saturating_sub(1);
-                (segment, spare)
+                Released { segment, number: self.number_for_spare(), recycled }
             });
             let segments = segments.collect();
             work.push(Work::Release { segments, segment_bytes: self.options.segment_bytes });

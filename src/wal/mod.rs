@@ -64,6 +64,9 @@ use format::{Name, SECTOR, SegmentHeader};
 use recover::{SegmentFile, Survey, recover, survey};
 use settle::settle;
 
+/// Of a log that begins: nobody else's syncs wait for it yet.
+const FIRST_ZEROES_BYTES: u64 = 4 << 20;
+
 /// The default size of a segment.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 
@@ -176,7 +179,7 @@ fn create_first<D: Disk>(
     let segment = SegmentFile { sequence: 1, first: base.index + 1 };
     let spare = dir.join(Name::Spare(spare).to_string());
     let path = segment.path(dir);
-    let file = chore::fill(disk, &spare, options.segment_bytes)?;
+    let file = chore::fill(disk, &spare, options.segment_bytes, FIRST_ZEROES_BYTES)?;
     file.write_at(0, &header.encode().0).map_err(|e| Error::io("write", &spare, e))?;
     file.sync_data().map_err(|e| Error::io("sync", &spare, e))?;
     disk.rename(&spare, &path).map_err(|e| Error::io("name", &path, e))?;

@@ -218,7 +218,7 @@ fn node_config(settings: &Settings, clock: &impl Clock) -> Config {
         sweep_work_max: SWEEP_WORK_MAX,
         retention: settings.retention,
         quota_bytes: settings.quota_backend_bytes,
-        range_part: node::PART,
+        range_parts: node::PARTS,
         members: Rules {
             strict: settings.strict_reconfig_check,
             learners_max: settings.max_learners,

@@ -9,7 +9,6 @@ use super::*;
 use crate::api::{Code, LeaseAnswer, LeaseRequest, LeaseTime, Put, Range, Span};
 use crate::base::LeaseId;
 use crate::io::sim::SimDisk;
-use crate::store::Budget;
 
 /// A member, its disk and its clock. What it writes is durable when the test says so.
 struct Rig {
@@ -41,7 +40,7 @@ pub(super) fn config() -> Config {
         watch_progress_interval: 600 * SECOND,
         watch_work: 1_000,
         quota_bytes: None,
-        range_part: Budget { keys: 1_000, bytes: 1 << 20 },
+        range_parts: PARTS,
         members: Rules::default(),
     }
 }

@@ -82,7 +82,7 @@ pub use auto_compaction::{REVISIONS_EVERY, Retention};
 pub use compaction::{SWEEP_PAUSE, SWEEP_WORK_MAX};
 pub use members::Rules;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
-pub use streams::PART;
+pub use streams::{PARTS, Parts};
 pub use watches::WATCH_WORK;
 
 /// The settings of one member that matter behind the sockets.
@@ -111,7 +111,7 @@ pub struct Config {
     /// Bytes in use, at the leader, at which puts are refused.
     pub quota_bytes: Option<u64>,
     /// What one part of a range's answer may cost.
-    pub range_part: Budget,
+    pub range_parts: Parts,
     pub members: Rules,
     /// Between two notices of progress to a watch that asked for them.
     pub watch_progress_interval: Nanos,

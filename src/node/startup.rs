@@ -125,7 +125,7 @@ impl<D: Disk> Node<D> {
             log,
             writes: Writes::new(first_id()),
             reads: Reads::new(first_id()),
-            streams: Streams::new(config.range_part),
+            streams: Streams::new(config.range_parts),
             watches: Watches::new(config.watch_progress_interval, config.watch_work),
             led_at: now,
             proposal_number: 0,

@@ -8,6 +8,10 @@
 //! Each turn has a budget for all ranges together, and they take their parts in rotation: a heartbeat, or a request for
 //! one key, waits for one turn at most. A small range is whole in its first part, and is never kept here.
 //!
+//! While writes are under way, such turns keep a distance ([`Parts`]). Without it this member works all the time, and what it
+//! makes keeps the range's reader busy, too; where the cores are few, what the writes need (the log's thread, other members,
+//! their clients) then waits for a core, and that took longer than all parts.
+//!
 //! Left out: a compaction that takes away the revision of a range under way does not wait for it. A range of now of which
 //! nothing has been sent begins anew; any other ends with an error, and its connection with it.
 //!
@@ -18,13 +22,28 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::Node;
 use super::watches::Why;
 use crate::api::{Body, ConnId, Fault, Range, Reply, Tag};
-use crate::base::planted;
+use crate::base::time::{MS, Nanos};
+use crate::base::{Mono, planted};
 use crate::io::Disk;
 use crate::store::{Budget, Reading};
 
-/// What a part may cost, and all parts of a turn together: less than a millisecond of work. A write takes several turns on
-/// its way, so it waits for as many of these.
-pub const PART: Budget = Budget { keys: 256, bytes: 64 << 10 };
+/// What a part may cost, and all parts of a turn together.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    /// Where no write is under way.
+    pub alone: Budget,
+    /// Beside writes. One takes several turns on its way, so it waits for as many of these.
+    pub beside_writes: Budget,
+    /// Beside writes, from one turn with parts to the next. First parts do not rest: a get is one.
+    pub rest: Nanos,
+}
+
+/// Less than a millisecond of work.
+pub const PARTS: Parts = Parts {
+    alone: Budget { keys: 1_024, bytes: 256 << 10 },
+    beside_writes: Budget { keys: 512, bytes: 128 << 10 },
+    rest: MS,
+};
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -34,9 +53,11 @@ pub(super) struct Stream {
 
 #[derive(Debug)]
 pub(super) struct Streams {
-    part: Budget,
+    parts: Parts,
     /// What this turn may still cost.
     left: Budget,
+    /// No range goes on before.
+    rests_until: Mono,
     /// Of each connection, the oldest first.
     all: BTreeMap<ConnId, VecDeque<Stream>>,
     count: usize,
@@ -47,21 +68,20 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn new(part: Budget) -> Streams {
-        let mut streams = Streams {
-            part,
-            left: part,
+    pub(super) fn new(parts: Parts) -> Streams {
+        Streams {
+            parts,
+            left: parts.alone,
+            rests_until: Mono(0),
             all: BTreeMap::new(),
             count: 0,
             rotation: VecDeque::new(),
             held: BTreeSet::new(),
-        };
-        streams.begin_turn();
-        streams
+        }
     }
 
-    pub(super) fn begin_turn(&mut self) {
-        self.left = self.part;
+    pub(super) fn begin_turn(&mut self, beside_writes: bool) {
+        self.left = if beside_writes { self.parts.beside_writes } else { self.parts.alone };
     }
 
     fn is_spent(&self) -> bool {
@@ -78,8 +98,14 @@ impl Streams {
     }
 
     /// Whether a turn has something to do here.
-    pub(super) fn has_turns(&self) -> bool {
-        !self.rotation.is_empty()
+    pub(super) fn has_turns(&self, now: Mono) -> bool {
+        !self.rotation.is_empty() && self.rests_until <= now
+    }
+
+    /// When a turn has something to do here that this one has not.
+    fn deadline(&self, now: Mono) -> Mono {
+        let waits = !self.rotation.is_empty() && self.rests_until > now;
+        if waits { self.rests_until } else { Mono::NEVER }
     }
 
     fn push(&mut self, conn: ConnId, stream: Stream) {
@@ -166,8 +192,11 @@ impl<D: Disk> Node<D> {
 
     /// Gives ranges under way their parts.
     pub(super) fn serve_streams(&mut self) {
-        if self.snapshots.installing() {
+        if self.snapshots.installing() || !self.streams.has_turns(self.now) {
             return;
+        }
+        if self.has_writes_under_way() {
+            self.streams.rests_until = self.now + self.streams.parts.rest;
         }
         while !self.streams.is_spent() && self.failure.is_none() {
             let Some((conn, stream)) = self.streams.take_next() else { return };
@@ -180,6 +209,15 @@ impl<D: Disk> Node<D> {
                 self.reads.release(conn);
             }
         }
+    }
+
+    /// This member's log has what is not applied yet.
+    pub(super) fn has_writes_under_way(&self) -> bool {
+        self.log.last().index > self.store.applied().index
+    }
+
+    pub(super) fn streams_deadline(&self) -> Mono {
+        if self.snapshots.installing() { Mono::NEVER } else { self.streams.deadline(self.now) }
     }
 
     /// Replies with the next part of a range; the rest of it, if there is more.

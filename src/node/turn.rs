@@ -111,6 +111,7 @@ impl<D: Disk> Node<D> {
             self.sweep_deadline(),
             self.move_deadline(),
             self.locks_deadline(),
+            self.streams_deadline(),
             self.snapshots.deadline(),
             self.movers_deadline(),
             self.report_deadline(),
@@ -127,7 +128,7 @@ impl<D: Disk> Node<D> {
     fn take_output(&mut self) -> Output<D> {
         let stalled = self.damage.is_some() || self.snapshots.installing() || self.waits_for_checkpoint();
         let serves = self.damage.is_none() && !self.snapshots.installing();
-        let asked = self.reads.has_ready() || self.streams.has_turns();
+        let asked = self.reads.has_ready() || self.streams.has_turns(self.now);
         let again = (serves && (asked || self.watches.has_work(self.store.revision())))
             || self.raft.has_ready()
             || self.has_chunks_to_send()
@@ -141,7 +142,7 @@ impl<D: Disk> Node<D> {
             members_changed: false,
             again: false,
         };
-        self.streams.begin_turn();
+        self.streams.begin_turn(self.has_writes_under_way());
         let mut output = std::mem::replace(&mut self.output, empty);
         output.again = again;
         output

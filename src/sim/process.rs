@@ -16,7 +16,7 @@ use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Error, MemberId, Rng};
 use crate::io::Disk;
 use crate::io::sim::{Fate, Profile, SimDisk};
-use crate::node::{Bootstrap, Budget, Config, Node, Output, Rules};
+use crate::node::{Bootstrap, Budget, Config, Node, Output, Parts, Rules};
 
 /// From an event to the turn that deals with it, and from a turn to the next one that it asked for: what the
 /// loop needs for a system call and for its work.
@@ -75,7 +75,11 @@ impl World {
             retention: options.retention(),
             quota_bytes: Some(options.quota).filter(|quota| *quota > 0),
             // Most answers in several parts.
-            range_part: Budget { keys: 3, bytes: 300 },
+            range_parts: Parts {
+                alone: Budget { keys: 3, bytes: 300 },
+                beside_writes: Budget { keys: 2, bytes: 200 },
+                rest: MS / 10,
+            },
             members: Rules { strict: options.strict, ..Rules::default() },
             watch_progress_interval: 4 * options.election,
             watch_work: options.watch_work as usize,

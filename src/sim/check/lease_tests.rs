@@ -367,6 +367,45 @@ fn a_transaction_attaches_like_puts() {
     }
 }
 
+/// Of a write whose outcome nobody was told the revision may be swept before it is read back. What follows from it is seen all
+/// the same.
+#[test]
+fn what_nobody_saw_may_have_attached_a_key() {
+    let history = |ops: Vec<Op>, changes: Vec<Change>| {
+        let mut history = History::from_ops(ops);
+        history.unread.insert(3);
+        history.changes = changes;
+        history
+    };
+    let attached = |end: &[&'static str]| {
+        let ops = vec![
+            op(1, 2, grant(10), granted(10)),
+            op(3, 4, put("b", "1", 7), wrote(2)),
+            unanswered(5, put("a", "2", 7)),
+            op(7, 8, put("c", "3", 0), wrote(4)),
+        ];
+        let mut changes = vec![change(2, "b", Some(("1", 7))), change(4, "c", Some(("3", 0)))];
+        changes.extend(end.iter().map(|key| change(5, key, None)));
+        broken(&history(ops, changes))
+    };
+    assert_eq!(attached(&["a", "b"]), None);
+    assert!(attached(&["a", "b", "c"]).is_some(), "a key that is known to have none");
+
+    let kept = |value, lease| {
+        let keep = Put { key: "a".into(), value: "3".into(), ignore_lease: true, ..Put::default() };
+        let ops = vec![
+            op(1, 2, grant(10), granted(10)),
+            op(3, 4, put("a", "1", 7), wrote(2)),
+            unanswered(5, put("a", "2", 0)),
+            op(7, 8, Request::Put(keep), wrote(4)),
+        ];
+        broken(&history(ops, vec![change(2, "a", Some(("1", 7))), change(4, "a", Some((value, lease)))]))
+    };
+    assert_eq!(kept("3", 0), None);
+    assert_eq!(kept("3", 7), None);
+    assert_eq!(kept("4", 0), Some(Rule::NothingLost));
+}
+
 /// The second opinion has no revisions: what had a lease may be gone at any time after it was put, and not come back.
 #[test]
 fn the_search_per_key_lets_leased_keys_go() {

@@ -1,7 +1,7 @@
 //! The main judge: the writes replayed in the order of their revisions, and every answer held against the state
 //! that it names. The essay is at [`super`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -183,15 +183,33 @@ impl Replay<'_> {
     fn step_put(&mut self, op: &Op, put: &Put, revision: Revision) -> Result<Option<Effect>, Violation> {
         let before = self.model.at(&put.key, revision).cloned();
         let doubtful = self.in_doubt(&Span::Key(put.key.clone()), revision);
-        let after = self.model.put(put, revision).cloned();
         if doubtful {
+            // What it keeps is not known before it is read back.
+            let after = self.model.put(&self.as_read_back(put, revision), revision).cloned();
             return Ok(after.map(|kv| vec![(kv.key, Some((kv.value, kv.lease)))]));
         }
+        let after = self.model.put(put, revision).cloned();
         let Some(after) = after else { return Err(wrong(op, "it keeps what was not there; that is NOKEY")) };
         if let Outcome::Answered { answer: Answer::Put { previous, .. }, .. } = &op.outcome {
             check_put(op, put, previous.as_ref(), before.as_ref())?;
         }
         Ok(Some(vec![(after.key, Some((after.value, after.lease)))]))
+    }
+
+    /// A put with what it kept.
+    fn as_read_back(&self, put: &Put, revision: Revision) -> Put {
+        let mut put = put.clone();
+        if let Some([Change { key, value: Some(value), lease, .. }]) = self.readback.at(revision)
+            && *key == put.key
+        {
+            if std::mem::take(&mut put.ignore_value) {
+                put.value = value.clone();
+            }
+            if std::mem::take(&mut put.ignore_lease) {
+                put.lease = *lease;
+            }
+        }
+        put
     }
 
     fn step_delete(
@@ -321,14 +339,22 @@ impl Replay<'_> {
 
     /// Leases end by themselves, each with all its keys at once: nobody need have asked for that.
     fn is_end_of_lease(&self, told: &[&Change], revision: Revision) -> bool {
-        let Some(first) = told.first() else { return false };
-        if told.iter().any(|change| change.value.is_some()) {
+        if told.is_empty() || told.iter().any(|change| change.value.is_some()) {
             return false;
         }
-        let lease = self.model.at(&first.key, revision).map_or(0, |kv| kv.lease);
-        let attached = self.model.attached(lease, revision);
-        attached.into_iter().eq(told.iter().map(|change| &change.key))
-            || (lease != 0 && self.leased_in_doubt(revision))
+        // Who attached a key may be among those of whom nothing was seen.
+        let is_sure = |change: &&&Change| !self.in_doubt(&Span::Key(change.key.clone()), revision);
+        let lease = |change: &&Change| self.model.at(&change.key, revision).map_or(0, |kv| kv.lease);
+        let leases: BTreeSet<LeaseId> = told.iter().filter(is_sure).map(lease).collect();
+        match leases.first() {
+            Some(0) => false,
+            Some(_) if leases.len() > 1 => false,
+            _ if self.leased_in_doubt(revision) => true,
+            Some(&lease) => {
+                self.model.attached(lease, revision).into_iter().eq(told.iter().map(|change| &change.key))
+            }
+            None => false,
+        }
     }
 
     fn leased_in_doubt(&self, revision: Revision) -> bool {

@@ -10,6 +10,7 @@ mod ends;
 mod engine;
 mod etcd;
 mod footprint;
+mod grpc_rows;
 mod key_rows;
 mod load;
 mod meanwhile;
@@ -44,7 +45,7 @@ enum Name {
 #[derive(Parser)]
 struct Arguments {
     /// `all`, or any of: engine put1 put1alone put1000 put50x16 get50 memory restart failover stop transfer
-    /// txn range count keepalive watch meanwhile ends footprint. And `apply`, which is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after
+    /// txn range count keepalive watch meanwhile ends grpc footprint. And `apply`, which is not in `all`: puts as one member's state machine sees them, to compare Pawl before and after
     /// a change
     #[arg(required = true)]
     rows: Vec<String>,
@@ -209,6 +210,21 @@ fn measure(
             on_fresh_data(&place, system, figures, |place, figures| {
                 rows::life_rows(system, place, rows, scale, figures)
             })?;
+        }
+    }
+    if rows.contains(&Row::Grpc) {
+        for round in 0..scale.rounds {
+            eprintln!("over gRPC, round {} of {}", round + 1, scale.rounds);
+            for i in 0..systems.len() {
+                let system = &systems[(i + round) % systems.len()];
+                if system.wire == Wire::Redis {
+                    continue;
+                }
+                let place = dir.join(format!("grpc-{round}-{}", system.name()));
+                on_fresh_data(&place, system, figures, |place, figures| {
+                    grpc_rows::measure(system, place, scale, figures)
+                })?;
+            }
         }
     }
     if rows.contains(&Row::Footprint) {

@@ -124,6 +124,33 @@ const MEMORY_LINES: [Line; 17] = [
     line("10 M keys: anonymous", Unit::MiB, ""),
 ];
 
+const GRPC_LINES: [Line; 24] = [
+    line("gRPC: put, 1 client: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: put, 1 client: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: put, 100 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: put, 100 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: put, 1000 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: put, 1000 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: range of 1 key, 1 client: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: range of 1 key, 1 client: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: range of 1 key, 100 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: range of 1 key, 100 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: range of 1 key, 1000 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: range of 1 key, 1000 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: put by h2load, 1 client: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: put by h2load, 1 client: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: put by h2load, 100 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: put by h2load, 100 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: put by h2load, 1000 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: put by h2load, 1000 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: range by h2load, 1 client: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: range by h2load, 1 client: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: range by h2load, 100 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: range by h2load, 100 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+    line("gRPC: range by h2load, 1000 clients: rate", Unit::PerSecond, "≥ 2 × etcd"),
+    line("gRPC: range by h2load, 1000 clients: p99", Unit::Ms, "≤ etcd's / 2"),
+];
+
 const CLUSTER_SYSTEMS: [&str; 3] = ["pawl", "etcd", "redis"];
 const ENGINE_SYSTEMS: [&str; 3] = ["pawl", "lmdb", "redb"];
 
@@ -136,7 +163,12 @@ pub struct Figures {
 
 impl Figures {
     pub fn add(&mut self, title: &'static str, system: &'static str, value: f64) {
-        let known = CLUSTER_LINES.iter().chain(&MEMORY_LINES).chain(&ENGINE_LINES).find(|l| l.title == title);
+        let known = CLUSTER_LINES
+            .iter()
+            .chain(&GRPC_LINES)
+            .chain(&MEMORY_LINES)
+            .chain(&ENGINE_LINES)
+            .find(|l| l.title == title);
         let unit = known.expect("every figure has its line on the page").unit;
         eprintln!("  {system:>5}  {title}: {}", show(value, unit));
         self.samples.entry((title, system)).or_default().push(value);
@@ -263,6 +295,19 @@ impl Figures {
                     "Three members share the disk here: of three such appends by three threads at once, each in a file of its\nown, the second ends after {floor:.3} ms. A put through three members on this disk cannot be faster."
                 );
             }
+        }
+        if has(&CLUSTER_SYSTEMS, &GRPC_LINES) {
+            let _ = writeln!(out, "\n## Over gRPC\n");
+            let _ = writeln!(
+                out,
+                "Three members on loopback, default timers, requests sent to the leader in etcd's v3 API. By this program's client (tonic, on"
+            );
+            let _ = writeln!(
+                out,
+                "all cores; 1000 clients on 100 connections), and by `h2load`, which repeats one request and leaves more of the cores to"
+            );
+            let _ = writeln!(out, "the servers. 8-byte keys, 256-byte values, closed loop.\n");
+            self.table(&GRPC_LINES, &CLUSTER_SYSTEMS, &mut out);
         }
         if has(&CLUSTER_SYSTEMS, &MEMORY_LINES) {
             let _ = writeln!(out, "\n## Memory of one member\n");

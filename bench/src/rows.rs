@@ -59,12 +59,14 @@ pub enum Row {
     Meanwhile,
     /// leases of which ten thousand or more end in a second, beside puts
     Ends,
+    /// puts and ranges in etcd's own API, at 1, 100 and 1000 clients
+    Grpc,
     /// memory for keys, watches, leases and connections
     Footprint,
 }
 
 impl Row {
-    pub const ALL: [Row; 19] = [
+    pub const ALL: [Row; 20] = [
         Row::Engine,
         Row::Put1,
         Row::Put1alone,
@@ -83,6 +85,7 @@ impl Row {
         Row::Watch,
         Row::Meanwhile,
         Row::Ends,
+        Row::Grpc,
         Row::Footprint,
     ];
     pub const LOAD: [Row; 5] = [Row::Put1, Row::Put1alone, Row::Put1000, Row::Put50x16, Row::Get50];

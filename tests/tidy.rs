@@ -37,10 +37,10 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("signal_hook", &["net", "cli"]),
-    ("h2", &["proto"]),
-    ("http", &["proto"]),
-    ("prost", &["proto"]),
-    ("tokio", &["proto"]),
+    ("h2", &["proto", "sim"]),
+    ("http", &["proto", "sim"]),
+    ("prost", &["proto", "sim"]),
+    ("tokio", &["proto", "sim"]),
 ];
 
 /// Written in two pieces so that this file does not break its own rule.

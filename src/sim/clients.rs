@@ -13,6 +13,7 @@ use super::plan::Moment;
 use super::probes::{Probes, maintained};
 use super::stream::{exponential, stream};
 use super::txns;
+use super::wire::Wires;
 use super::world::{Event, World};
 use crate::api::{
     Body, Call, Code, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer, LockRequest, Order, Put, Range,
@@ -127,6 +128,15 @@ impl Clients {
     /// Whether somebody may ask for compactions.
     pub fn compact(&self) -> bool {
         self.compact > 0 || self.makes_room
+    }
+
+    /// What was asked, in the client's own words.
+    pub fn in_words(&self, op: usize) -> &Request {
+        self.in_words.get(&op).unwrap_or(&self.history.ops[op].request)
+    }
+
+    pub fn has_answer(&self, op: usize) -> bool {
+        self.history.ops[op].outcome != Outcome::Unknown
     }
 
     pub fn answered(&self) -> usize {
@@ -340,6 +350,12 @@ impl World {
             self.clients.all[client].busy = false;
             return;
         }
+        if let Some(Connected { conn, .. }) = self.clients.all[client].connected
+            && Wires::is_one(conn)
+            && !self.wire_takes_calls(conn)
+        {
+            self.client_disconnects(client);
+        }
         let machines = self.options.machines();
         let rng = &mut self.clients.all[client].rng;
         let chosen = rng.between(1, machines) as usize;
@@ -368,9 +384,15 @@ impl World {
         let open = serves && self.net.passes(0, member) && self.net.passes(member, 0);
         let process = self.machines[member].process.as_ref();
         let process = process.filter(|process| open && process.stopping.is_none())?;
-        let conn = self.clients.next_conn;
-        self.clients.next_conn += 1;
-        let connected = Connected { member, life: process.life, conn };
+        let life = process.life;
+        let options = self.options.clone();
+        let conn = if self.speaks_in_bytes(&options) {
+            self.client_wire(client, member, life)
+        } else {
+            self.clients.next_conn += 1;
+            self.clients.next_conn - 1
+        };
+        let connected = Connected { member, life, conn };
         self.clients.all[client].connected = Some(connected);
         Some(connected)
     }
@@ -396,7 +418,8 @@ impl World {
         });
         self.clients.asked.push((client, conn));
         self.clients.all[client].waiting.push(op);
-        if self.net.passes(0, member) {
+        let in_bytes = Wires::is_one(conn) && self.wire_asks(conn, op);
+        if !in_bytes && self.net.passes(0, member) {
             let delay = self.net.delay(0, member);
             self.after(delay, Event::Request { member, life, op });
         }
@@ -430,6 +453,9 @@ impl World {
         self.claimed(member);
         if World::is_watching(reply.conn) {
             return self.watch_reply_leaves(member, reply);
+        }
+        if Wires::is_one(reply.conn) && !Wires::is_lane_0(reply.conn) {
+            return self.wire_reply_leaves(member, reply);
         }
         self.moment(Moment::Answered, member, 0);
         let believed = self.may_be_believed(member, &reply);
@@ -490,7 +516,7 @@ impl World {
     }
 
     /// The client waits for this one no longer.
-    fn settle(&mut self, client: usize, op: usize) {
+    pub(super) fn settle(&mut self, client: usize, op: usize) {
         let this = &mut self.clients.all[client];
         let Some(at) = this.waiting.iter().position(|waiting| *waiting == op) else { return };
         this.waiting.remove(at);
@@ -512,14 +538,35 @@ impl World {
         let this = &mut self.clients.all[client];
         // Whoever asked in vain tries another member; sometimes it still listens for the late answer.
         let leaves = this.rng.one_in(2) || self.calm;
-        if leaves
-            && let Some(connected) = this.connected.take_if(|connected| connected.conn == conn)
-            && let Some(process) = &mut self.machines[connected.member].process
-            && process.life == connected.life
-        {
-            process.node.on_disconnect(conn);
+        if leaves && this.connected.is_some_and(|connected| connected.conn == conn) {
+            self.client_disconnects(client);
+        } else {
+            self.wire_gives_up(conn, op);
         }
         self.settle(client, op);
+    }
+
+    /// The client ends its connection.
+    fn client_disconnects(&mut self, client: usize) {
+        let Some(connected) = self.clients.all[client].connected.take() else { return };
+        if let Some(process) = &mut self.machines[connected.member].process
+            && process.life == connected.life
+        {
+            process.node.on_disconnect(connected.conn);
+        }
+        self.wire_leaves(connected.conn);
+    }
+
+    /// The client's connection has ended: it knows nothing of what it waits for.
+    pub(super) fn client_lost(&mut self, client: usize, conn: ConnId) {
+        if self.clients.all[client].connected.is_none_or(|connected| connected.conn != conn) {
+            return;
+        }
+        self.client_disconnects(client);
+        let waiting = std::mem::take(&mut self.clients.all[client].waiting);
+        if !waiting.is_empty() {
+            self.after(MS, Event::Client { client });
+        }
     }
 
     /// L12: whoever waits for a lock in peace, and is the first, is told so at once. True if it is looked at again a little later.
@@ -557,7 +604,7 @@ impl World {
         for client in 0..self.clients.all.len() {
             let this = &mut self.clients.all[client];
             let Some(connected) = this.connected else { continue };
-            if connected.member != member || connected.life != life {
+            if connected.member != member || connected.life != life || Wires::is_one(connected.conn) {
                 continue;
             }
             if power_lost || !self.net.passes(member, 0) {
@@ -573,7 +620,9 @@ impl World {
 
     /// A stopping member says goodbye where nothing is owed; whether everybody is gone.
     pub(super) fn part_from_clients(&mut self, member: usize, life: u64) -> bool {
-        let here = |connected: &mut Connected| connected.member == member && connected.life == life;
+        let here = |connected: &mut Connected| {
+            connected.member == member && connected.life == life && !Wires::is_one(connected.conn)
+        };
         let mut parted = true;
         for client in &mut self.clients.all {
             if client.waiting.is_empty() {
@@ -590,7 +639,9 @@ impl World {
         self.clients.budget = budget;
         for client in 0..self.clients.all.len() {
             // Not over a connection to a machine that has been dead for long.
-            self.clients.all[client].connected = None;
+            if let Some(connected) = self.clients.all[client].connected.take() {
+                self.wire_leaves(connected.conn);
+            }
             if !self.clients.all[client].busy {
                 self.clients.all[client].busy = true;
                 self.after(0, Event::Client { client });

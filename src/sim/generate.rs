@@ -48,6 +48,7 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
     let mut watching = stream(seed, "watching", 0);
     let leases = if sparse || seed % 3 == 1 { 2 + seed % 7 } else { 0 };
     let locks = if leases > 0 && seed % 4 > 1 { 1 + seed % 3 } else { 0 };
+    let (grpc, wire_resets, wire_stalls) = in_bytes(seed);
     let mut rate = |low, high| if dice.one_in(2) { 0 } else { log_uniform(dice, low, high) };
     let (loss, repeat, overtake, recut) =
         (rate(1_000, 200_000), rate(1_000, 200_000), rate(1_000, 100_000), rate(20_000, 500_000));
@@ -92,7 +93,21 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         retention: if compactions.one_in(6) { log_uniform(&mut compactions, 100, 5_000) * MS } else { 0 },
         retention_revisions: if compactions.one_in(6) { log_uniform(&mut compactions, 1, 1_000) } else { 0 },
         forks: log_uniform(dice, 60, 1_000),
+        grpc,
+        wire_resets,
+        wire_stalls,
     }
+}
+
+/// One seed in five has clients that speak gRPC in bytes: how many of a hundred, and what happens to these. By dice of its own.
+fn in_bytes(seed: u64) -> (u64, u64, u64) {
+    let mut dice = stream(seed, "in bytes", 0);
+    if !dice.one_in(5) {
+        return (0, 0, 0);
+    }
+    let many = [30, 60, 100][dice.below(3) as usize];
+    let mut rate = || if dice.one_in(3) { 0 } else { log_uniform(&mut dice, 300, 20_000) };
+    (many, rate(), rate())
 }
 
 /// One seed in eight has so many keys, on so small pages, that the tree of keys has several levels. By dice of its own,

@@ -264,6 +264,11 @@ impl World {
         if self.sound() && !behind.is_empty() {
             self.fail("L11", format!("watchers {behind:?} are not told everything up to {}", last(self)));
         }
+        self.run_until(due, |world| world.wires.unconfirmed() == 0);
+        let unconfirmed = self.wires.unconfirmed();
+        if self.sound() && unconfirmed > 0 {
+            self.fail("L17", format!("{unconfirmed} watches are cancelled, and nobody confirms it"));
+        }
     }
 
     fn check_room(&mut self) {

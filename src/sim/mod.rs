@@ -99,6 +99,7 @@ mod transport;
 mod txns;
 mod watch;
 mod watchers;
+mod wire;
 mod words;
 mod world;
 

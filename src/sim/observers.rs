@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::history::{Observed, ToldOfLeader};
+use super::wire::Wires;
 use super::world::World;
 use crate::api::{Body, Call, ConnId, KeyValue, LockRequest, Request, Tag};
 use crate::base::Revision;
@@ -43,6 +44,9 @@ impl World {
 
     /// Asks for it, on a connection on which it was not asked for.
     pub(super) fn watcher_observes(&mut self, watcher: usize, conn: ConnId) {
+        if Wires::is_one(conn) {
+            return; // Its stream is one of watches; those who observe do so without bytes.
+        }
         let Some(name) = self.watchers.all[watcher].election.clone() else { return };
         let (known, client, place) =
             (self.newest_known(), watcher as u64, self.clients.history.observed.len());

@@ -77,6 +77,11 @@ pub struct Options {
     pub retention_revisions: u64,
     /// One in so many claims of durability is held against the worst disk that a power cut would leave.
     pub forks: u64,
+    /// Of a hundred connections of clients and watchers, so many speak gRPC in bytes.
+    pub grpc: u64,
+    /// How often a piece of such a connection ends it, and how often its reader stands still, in millionths.
+    pub wire_resets: u64,
+    pub wire_stalls: u64,
 }
 
 impl Default for Options {
@@ -121,6 +126,9 @@ impl Default for Options {
             retention: 0,
             retention_revisions: 0,
             forks: 200,
+            grpc: 0,
+            wire_resets: 0,
+            wire_stalls: 0,
         }
     }
 }
@@ -144,7 +152,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 39] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 42] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -185,6 +193,9 @@ impl Options {
             ("retention", Field::Span(&mut self.retention)),
             ("retention-revisions", Field::Number(&mut self.retention_revisions)),
             ("forks", Field::Number(&mut self.forks)),
+            ("grpc", Field::Number(&mut self.grpc)),
+            ("wire-resets", Field::Number(&mut self.wire_resets)),
+            ("wire-stalls", Field::Number(&mut self.wire_stalls)),
         ]
     }
 
@@ -232,6 +243,9 @@ impl Options {
         let at_least_one = [self.keys, self.forks, self.catchup, self.checkpoint, self.sweep];
         if at_least_one.contains(&0) {
             return wrong("keys, forks, catchup, checkpoint and sweep begin at 1");
+        }
+        if self.grpc > 100 {
+            return wrong("of a hundred connections a hundred speak gRPC at most");
         }
         if self.locks > 0 && self.leases == 0 {
             return wrong("locks go with leases");

@@ -528,6 +528,7 @@ impl World {
             }
             self.clients_lost(member, life, power_lost);
             let told = !power_lost && self.net.passes(member, 0);
+            self.wires_lost(member, life, told);
             self.watchers_lost(member, life, told);
             self.orders_lost(member, life);
         }
@@ -585,7 +586,9 @@ impl World {
             process.node.give_up();
         }
         let (life, may_exit) = (process.life, process.node.may_exit(now));
-        let parted = now >= since + SILENCE && self.part_from_clients(member, life);
+        let moment = (now >= since + SILENCE, now >= since + PATIENCE);
+        let wires_parted = self.wires_part(member, life, moment);
+        let parted = now >= since + SILENCE && self.part_from_clients(member, life) && wires_parted;
         if !(may_exit && parted) && now < since + END {
             return self.turn_after(member, 10 * MS);
         }

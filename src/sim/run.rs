@@ -51,7 +51,7 @@ pub fn run(plan: &Plan, view: View) -> Outcome {
         let at = world.now.since(START);
         world.failure = Some(Failure { id: format!("panic {place}"), what: why, at });
     }
-    let World { mut tally, watch, trace, clients, leases, room, failure, now, .. } = world;
+    let World { mut tally, watch, trace, clients, wires, leases, room, failure, now, .. } = world;
     tally.elections = watch.elections;
     tally.claims = watch.claims;
     tally.ops = clients.answered() as u64;
@@ -61,6 +61,7 @@ pub fn run(plan: &Plan, view: View) -> Outcome {
     tally.events = trace.events();
     tally.probes = probes(&clients.history);
     tally.probes.extend(clients.maintained);
+    tally.probes.extend(wires.cells);
     tally.probes.extend(leases.cells());
     tally.probes.extend(room.cells());
     tally.nanos = now.since(START);

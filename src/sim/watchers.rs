@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::history::{Piece, Told, Watched};
 use super::options::Options;
 use super::stream::{exponential, stream};
+use super::wire::Wires;
 use super::world::{Event, World};
 use crate::api::{Body, Call, ConnId, EventKind, Reply, Request, Span, Tag, Watch};
 use crate::base::time::{MS, Nanos};
@@ -24,7 +25,7 @@ use crate::base::{Mono, Revision, Rng};
 const CONNS: ConnId = 1 << 40;
 
 /// A connection's tag of the question how far it was told everything.
-const PROGRESS: Tag = Tag::MAX;
+pub(super) const PROGRESS: Tag = Tag::MAX;
 
 /// Watches of one client.
 const WATCHES_MAX: u64 = 3;
@@ -168,6 +169,7 @@ impl World {
                 if connection.deaf_until.is_none() {
                     connection.deaf_until = Some(until);
                     self.after(until.since(self.now), Event::WatcherListens { conn });
+                    self.wire_is_deaf(conn);
                 }
             }
             4 | 5 => self.watcher_begins_another(watcher, conn),
@@ -188,10 +190,11 @@ impl World {
         let open = serves && self.net.passes(0, member) && self.net.passes(member, 0);
         let process = self.machines[member].process.as_ref();
         let Some(process) = process.filter(|process| open && process.stopping.is_none()) else { return };
+        let life = process.life;
         let connection = Connection {
             watcher,
             member,
-            life: process.life,
+            life,
             tags: BTreeMap::new(),
             observed: BTreeMap::new(),
             next_tag: 1,
@@ -203,8 +206,13 @@ impl World {
             held_at: None,
             asked: false,
         };
-        self.watchers.next_conn += 1;
-        let conn = self.watchers.next_conn;
+        let options = self.options.clone();
+        let conn = if self.speaks_in_bytes(&options) {
+            self.watcher_wire(watcher, member, life)
+        } else {
+            self.watchers.next_conn += 1;
+            self.watchers.next_conn
+        };
         self.watchers.conns.insert(conn, connection);
         let this = &mut self.watchers.all[watcher];
         (this.conn, this.heard_at) = (Some(conn), self.now);
@@ -236,7 +244,7 @@ impl World {
         let keys = self.watchers.keys;
         // Now and then, and not by the dice, the election that it observes is another one.
         let begun = self.clients.history.watched.len() as u64;
-        if self.watchers.names > 0 && begun.is_multiple_of(2) {
+        if self.watchers.names > 0 && begun.is_multiple_of(2) && !Wires::is_one(conn) {
             let name = Bytes::from(format!("lock{}", begun / 2 % self.watchers.names));
             self.watcher_observes_another(watcher, conn, name);
         }
@@ -317,6 +325,9 @@ impl World {
     }
 
     pub(super) fn watcher_says(&mut self, conn: ConnId, call: Call) {
+        if Wires::is_one(conn) {
+            return self.wire_watcher_says(conn, &call);
+        }
         let Connection { member, life, call_at, broken, .. } = self.watchers.conns[&conn];
         if broken || !self.net.passes(0, member) {
             self.watchers.conns.get_mut(&conn).expect("it was just looked at").broken = true;
@@ -386,6 +397,9 @@ impl World {
     pub(super) fn watcher_listens(&mut self, conn: ConnId) {
         let Some(connection) = self.watchers.conns.get_mut(&conn) else { return };
         connection.deaf_until = None;
+        if Wires::is_one(conn) {
+            return self.wire_listens(conn);
+        }
         let (member, life) = (connection.member, connection.life);
         let held = connection.held_at.take().is_some();
         for reply in std::mem::take(&mut connection.untaken) {
@@ -486,6 +500,13 @@ impl World {
         self.watcher_begins(watcher, conn, watch, "bound");
     }
 
+    /// This connection is over.
+    pub(super) fn watcher_lost(&mut self, watcher: usize, conn: ConnId) {
+        if self.watchers.all[watcher].conn == Some(conn) {
+            self.watcher_leaves(watcher);
+        }
+    }
+
     /// The client ends its connection.
     pub(super) fn watcher_leaves(&mut self, watcher: usize) {
         let Some(conn) = self.watchers.all[watcher].conn.take() else { return };
@@ -494,16 +515,19 @@ impl World {
             let process = self.machines[member].process.as_mut().expect("it lives");
             process.node.on_disconnect(conn);
         }
+        self.wire_leaves(conn);
     }
 
     /// A process has ended, or says goodbye: its clients are told, or wait in vain.
     pub(super) fn watchers_lost(&mut self, member: usize, life: u64, told: bool) {
-        let here = |connection: &Connection| connection.member == member && connection.life == life;
-        for connection in self.watchers.conns.values_mut().filter(|connection| here(connection)) {
+        let here = |conn: &ConnId, connection: &Connection| {
+            connection.member == member && connection.life == life && !Wires::is_one(*conn)
+        };
+        for (_, connection) in self.watchers.conns.iter_mut().filter(|(conn, connection)| here(conn, connection)) {
             connection.broken = true;
         }
         if told {
-            let gone = self.watchers.conns.extract_if(.., |_, connection| here(connection));
+            let gone = self.watchers.conns.extract_if(.., |conn, connection| here(conn, connection));
             for (_, connection) in gone.collect::<Vec<_>>() {
                 self.watchers.all[connection.watcher].conn = None;
             }
@@ -512,9 +536,11 @@ impl World {
 
     /// Clients that were not told everything up to a revision.
     pub(super) fn watchers_behind(&self, revision: Revision) -> Vec<usize> {
+        let observes =
+            |watcher: &Watcher| watcher.election.is_some() && !watcher.conn.is_some_and(Wires::is_one);
         let behind = |watcher: &Watcher| {
             watcher.watches.iter().any(|watched| self.clients.history.watched[*watched].next() <= revision)
-                || self.observer_is_behind(watcher.conn, watcher.election.is_some(), revision)
+                || self.observer_is_behind(watcher.conn, observes(watcher), revision)
         };
         let all = self.watchers.all.iter().enumerate();
         all.filter(|(_, watcher)| behind(watcher)).map(|(number, _)| number).collect()

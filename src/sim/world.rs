@@ -16,6 +16,7 @@ use super::room_watch::RoomWatch;
 use super::trace::Trace;
 use super::watch::Watch;
 use super::watchers::Watchers;
+use super::wire::{self, Wires};
 use crate::api::{Call, ConnId, Reply};
 use crate::base::Mono;
 use crate::base::time::{MS, Nanos};
@@ -121,6 +122,11 @@ pub enum Event {
     OrderGivenUp {
         attempt: usize,
     },
+    /// On a connection that speaks gRPC in bytes.
+    Wire {
+        conn: ConnId,
+        happens: wire::Happens,
+    },
     /// A removed member is spoken to no longer.
     Farewell {
         member: usize,
@@ -175,6 +181,7 @@ pub struct World {
     pub(super) net: Net,
     pub(super) clients: Clients,
     pub(super) watchers: Watchers,
+    pub(super) wires: Wires,
     pub(super) operator: Operator,
     pub(super) watch: Watch,
     pub(super) readback: Readback,
@@ -204,6 +211,7 @@ impl World {
             net: Net::new(&options),
             clients: Clients::new(&options),
             watchers: Watchers::new(&options),
+            wires: Wires::new(),
             operator: Operator::new(options.seed),
             watch: Watch::new(&options),
             readback: Readback::new(),
@@ -308,6 +316,7 @@ impl World {
             | Event::WatchCall { member, .. }
             | Event::Farewell { member, .. } => Some(*member),
             Event::OrderArrives { attempt } => Some(self.operator.asked(*attempt)),
+            Event::Wire { conn, happens } => self.wires.addressee(*conn, happens),
             Event::Dial { from, .. } => Some(*from),
             Event::Arrival { conn, .. } => self.net.conns.get(conn).map(|conn| conn.to),
             Event::Answer { conn, .. } | Event::Handshake { conn } => {
@@ -353,6 +362,7 @@ impl World {
                 self.watch_call_arrives(member, life, conn, *call)
             }
             Event::Pushed { reply } => self.push_arrives(*reply),
+            Event::Wire { conn, happens } => self.on_wire(conn, happens),
             Event::Operate { order } => self.operate(order),
             Event::OrderArrives { attempt } => self.order_arrives(attempt),
             Event::OrderGivenUp { attempt } => self.order_given_up(attempt),
@@ -388,6 +398,7 @@ fn event_number(event: &Event) -> [u64; 3] {
         Event::Watcher { watcher } => [22, *watcher as u64, 0],
         Event::WatcherListens { conn } => [23, *conn, 0],
         Event::WatchCall { member, conn, .. } => [24, *member as u64, *conn],
+        Event::Wire { conn, happens } => wire::number(*conn, happens),
         Event::Pushed { reply } => [25, reply.conn ^ reply.tag, reply.header.revision],
     }
 }

@@ -22,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use pawl::api::command;
 
 pub use files::{tree_open, wal_recover};
-pub use grpc::grpc_frames;
+pub use grpc::{grpc_frames, grpc_messages, grpc_stream};
 pub use http::http_requests;
 #[cfg(test)]
 pub use line::{array, server_info};
@@ -49,6 +49,8 @@ mod tests {
     const TARGETS: &[Target] = &[
         ("command_decode", super::command_decode),
         ("grpc_frames", super::grpc_frames),
+        ("grpc_messages", super::grpc_messages),
+        ("grpc_stream", super::grpc_stream),
         ("http_requests", super::http_requests),
         ("line_chunks", super::line_chunks),
         ("line_decode", super::line_decode),

@@ -12,7 +12,7 @@ use crate::base::{ClusterId, Index, LeaseId, MemberId, Revision, Term};
 pub struct Header {
     pub cluster: ClusterId,
     pub member: MemberId,
-    /// The store's revision when the answer was made.
+    /// The store's revision when the answer was made; of a range of now, the one that was read.
     pub revision: Revision,
     pub term: Term,
 }

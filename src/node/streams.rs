@@ -21,9 +21,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Node;
 use super::watches::Why;
-use crate::api::{Body, ConnId, Fault, Range, Reply, Tag};
+use crate::api::{Body, ConnId, Fault, Header, Range, Reply, Tag};
 use crate::base::time::{MS, Nanos};
-use crate::base::{Mono, planted};
+use crate::base::{Mono, Revision, planted};
 use crate::io::Disk;
 use crate::store::{Budget, Reading};
 
@@ -49,6 +49,10 @@ pub const PARTS: Parts = Parts {
 pub(super) struct Stream {
     tag: Tag,
     reading: Reading,
+    /// It reads what is now, and is as of the revision that is read.
+    of_now: bool,
+    /// Which one that is, once something of it was told.
+    revision: Option<Revision>,
 }
 
 #[derive(Debug)]
@@ -174,7 +178,8 @@ impl<D: Disk> Node<D> {
             Ok(reading) => reading,
             Err(fault) => return self.fail(conn, tag, fault),
         };
-        let stream = Stream { tag, reading };
+        let of_now = range.revision == 0 && !planted::on("node-range-told-of-a-later-revision");
+        let stream = Stream { tag, reading, of_now, revision: None };
         if self.streams.has(conn) || self.streams.is_held(conn) || self.streams.is_spent() {
             self.keep_stream(conn, stream);
         } else if let Some(stream) = self.read_part(conn, stream) {
@@ -225,11 +230,15 @@ impl<D: Disk> Node<D> {
         let read = self.store.read_part(&mut stream.reading, &mut self.streams.left);
         let tag = stream.tag;
         match read.map(|part| part.map(|part| part.whole())) {
-            Ok(Ok(Ok(result))) => self.reply(conn, tag, Body::Range(result)),
+            Ok(Ok(Ok(result))) => {
+                let header = self.header_of(&stream, result.revision);
+                self.output.replies.push(Reply { conn, tag, header, body: Body::Range(result), more: false });
+            }
             Ok(Ok(Err(part))) => {
                 let more = !part.last;
+                stream.revision = part.head.map(|head| head.revision).or(stream.revision);
                 if part.head.is_some() || !part.kvs.is_empty() || part.last {
-                    let header = self.header();
+                    let header = self.header_of(&stream, stream.revision.unwrap_or_default());
                     self.output.replies.push(Reply { conn, tag, header, body: Body::RangePart(part), more });
                 }
                 return more.then_some(stream);
@@ -238,6 +247,13 @@ impl<D: Disk> Node<D> {
             Err(damage) => self.fail_for_damage(conn, tag, damage),
         }
         None
+    }
+
+    /// Whoever reads what is now, and watches from the revision in the header on, must miss nothing: while it was read, the
+    /// store may have gone on.
+    fn header_of(&self, stream: &Stream, read: Revision) -> Header {
+        let header = self.header();
+        if stream.of_now { Header { revision: read, ..header } } else { header }
     }
 
     /// Nothing more of them is sent.

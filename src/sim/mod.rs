@@ -9,6 +9,7 @@
 //!                                           +--> net, transport: links, connections, pieces of streams
 //!                                           +--> clients: ask, wait, give up; write down what they saw
 //!                                           +--> watchers: clients that watch, slowly, and go on elsewhere
+//!                                           +--> wire: clients of both kinds that speak gRPC in bytes
 //!                                           +--> faults: what the plan's lines do
 //!                                           +--> operator: who belongs to the cluster, and who leads it
 //!                                           +--> watch, roster, forks, lease_watch: what must hold at every event
@@ -29,6 +30,10 @@
 //! *The network is TCP's*: a connection delays, ends, or loses its last piece, but does not reorder. Some seeds are
 //! crueller and treat each frame by itself; the core must stand both.
 //!
+//! *Some clients speak in bytes* ([`wire`]): in one seed of five, HTTP/2 made by `h2`'s client goes over a stream in pieces to
+//! the gRPC adapter that ships, which asks the node. What the client understands is compared with what the node said, and is
+//! what all judges judge. All others hand the node their requests as they are.
+//!
 //! *Disks lose what was not synced* in every way that `io::sim` knows, and fail on command. Damage at rest goes to
 //! a minority of the members at most, and of a log only where a later group proves that it had been durable. A
 //! member that finds damage must repair itself from the others.
@@ -46,13 +51,14 @@
 //! # What is checked
 //!
 //! During the run, at every turn, message and answer: [`watch`], [`states`], [`forks`], [`lease_watch`] and [`room_watch`] have the list
-//! (V01 to V25, V30 to V33, V40 to V42, S1, L6). At the end: what the clients and the operator were told ([`check`], three judges; [`operator`], V22 and V23), equal
+//! (V01 to V25, V30 to V33, V40 to V42, S1, L6), and [`wire`] has W1 to W3 and L17. At the end: what the clients and the operator were told ([`check`], three judges; [`operator`], V22 and V23), equal
 //! content everywhere, every byte of every file (V13, V15).
 //! An assertion of the node that fails is caught and is a failure with its place as a name.
 //!
 //! # What is left out
 //!
-//! - The event loop itself, its sockets and the line protocol: `tests/` drive these with real processes.
+//! - The event loop itself, its sockets and the line protocol: `tests/` drive these with real processes. Of gRPC: messages
+//!   longer than a member takes, TLS, and clients that break HTTP/2 (`tests/hostile.rs`, and the fuzz targets).
 //! - Threads: the log writer, the housekeeper and the loop take turns here. Their calls overlap in time, but two
 //!   calls that both end are executed one after the other.
 //! - A disk that lies about syncs of the log. Nothing can tell such a lie from a write that was torn.

@@ -52,6 +52,8 @@ const API_UNIT: &str = "api::";
 const WATCHES: &str = "node::watches::";
 const WATCH_REAL: &str = "watch::a_range_is_not_interrupted";
 const LINE: &str = "line::";
+const GRPC: &str = "grpc::";
+const GRPC_SIM: &str = "cluster_grpc::";
 const LEASES: &str = "cluster_leases::";
 const LOCKS: &str = "cluster_locks::";
 
@@ -455,4 +457,23 @@ pub const BUGS: &[Bug] = &[
     bug("watch-goes-on-without-a-leader", "a member that nobody leads goes on with its watches", &[CLUSTER]),
     bug("watch-pushes-between-parts", "pushes do not wait for the end of a range", &[WATCH_REAL]),
     bug("watch-ends-between-parts", "the end of a watch does not wait for that of a range", &[LINE]),
+    // gRPC.
+    bug(
+        "node-range-told-of-a-later-revision",
+        "a range that takes several turns is told with the revision of its end",
+        &[GRPC_SIM, PLANS],
+    ),
+    bug("grpc-status-within-a-message", "a status cuts what is half sent", &[GRPC, GRPC_SIM, PLANS]),
+    bug("grpc-done-told-as-refused", "what happened and has no room for its answer is refused", &[GRPC_SIM]),
+    bug(
+        "grpc-held-stream-is-never-released",
+        "a stream that was held is told nothing more",
+        &[GRPC, GRPC_SIM],
+    ),
+    bug(
+        "grpc-cancelled-watch-is-not-confirmed",
+        "the end of a watch that had not begun is not told",
+        &[GRPC, GRPC_SIM],
+    ),
+    bug("grpc-first-fragment-is-lost", "of a revision in several messages the last one is sent", &[GRPC]),
 ];

@@ -523,7 +523,9 @@ impl World {
         let here = |conn: &ConnId, connection: &Connection| {
             connection.member == member && connection.life == life && !Wires::is_one(*conn)
         };
-        for (_, connection) in self.watchers.conns.iter_mut().filter(|(conn, connection)| here(conn, connection)) {
+        for (_, connection) in
+            self.watchers.conns.iter_mut().filter(|(conn, connection)| here(conn, connection))
+        {
             connection.broken = true;
         }
         if told {

@@ -316,6 +316,35 @@ fn a_large_revision_comes_in_fragments_where_the_client_can_put_them_together() 
     }
 }
 
+/// Clients take half a message and a status for a failure of the transport, and not for what the status says.
+#[test]
+fn a_status_does_not_come_within_a_message() {
+    let mut wire = Wire::with(Settings::default(), 1_000);
+    wire.is_silent = true;
+    let watch = wire.open(WATCH, &[]);
+    wire.send(watch, &create(b"k", 0));
+    let (tag, _) = wire.last_request();
+    wire.tell(tag, 1, Body::Watching, true);
+    wire.messages::<WatchResponse>(watch);
+    wire.read(watch, false);
+    for revision in 2..=4 {
+        wire.tell(
+            tag,
+            revision,
+            Body::Events { revision, events: vec![event("k".into(), 3_000, revision)] },
+            true,
+        );
+    }
+    wire.adapter.prepare_to_part(&Fault::shutdown());
+    wire.spin();
+    assert_eq!(wire.status(watch), None, "the rest of the message is still to come");
+    wire.read(watch, true);
+    let told: Vec<WatchResponse> = wire.messages(watch);
+    assert_eq!(told.len(), 1, "what was not begun is not sent");
+    assert_eq!(wire.half_a_message_bytes(watch), 0);
+    assert_eq!(wire.status(watch).map(|(code, _)| code), Some(14));
+}
+
 #[test]
 fn a_stream_that_is_not_read_is_held_alone() {
     let mut wire = Wire::new();

@@ -285,6 +285,11 @@ impl Wire {
         messages
     }
 
+    /// What came behind the last whole message.
+    pub fn half_a_message_bytes(&self, call: usize) -> usize {
+        self.asked[call].bytes.len()
+    }
+
     pub fn status(&self, call: usize) -> Option<(u16, &str)> {
         self.asked[call].status.as_ref().map(|(code, text)| (*code, text.as_str()))
     }

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Response};
 
 use super::status::Status;
 use crate::api::status::RpcStatus;
+use crate::base::planted;
 
 /// Bytes of answers that wait for their readers, on all connections together.
 #[derive(Debug)]
@@ -55,6 +56,8 @@ pub enum Sent {
 pub struct Outbound {
     sender: Sender,
     queue: VecDeque<Bytes>,
+    /// Some of the first one has been sent.
+    is_begun: bool,
     /// Taken of the room: what is queued, and what is being made.
     charged: usize,
     room: Arc<Room>,
@@ -72,6 +75,7 @@ impl Outbound {
         Outbound {
             sender: Sender::Unanswered(respond),
             queue: VecDeque::new(),
+            is_begun: false,
             charged: 0,
             room: Arc::clone(room),
             end: None,
@@ -106,10 +110,14 @@ impl Outbound {
         }
     }
 
-    /// What waits is not sent any more: the status comes next.
+    /// What waits is not sent any more: the status comes next. But for the rest of what is half sent: a client that finds a
+    /// status in the middle of a message takes both for broken, and reports a failure of its own.
     pub fn cut(&mut self, status: Status) {
-        self.queue.clear();
-        self.room.give(std::mem::take(&mut self.charged));
+        let kept = usize::from(self.is_begun && !planted::on("grpc-status-within-a-message"));
+        self.queue.truncate(kept);
+        let rest: usize = self.queue.iter().map(Bytes::len).sum();
+        self.room.give(self.charged - rest);
+        self.charged = rest;
         self.end = Some(status);
     }
 
@@ -168,6 +176,7 @@ impl Outbound {
                         };
                     }
                     let piece = front.split_to(window.min(front.len()));
+                    self.is_begun = !front.is_empty();
                     if front.is_empty() {
                         self.queue.pop_front();
                     }

@@ -30,7 +30,7 @@ use crate::api::{
     Body, Call, Fault, Header, Lane, LeaseAnswer, LeaseRequest, LockRequest, Order, RangeHead, RangePart,
     Reply, Request, SortBy, Tag,
 };
-use crate::base::Mono;
+use crate::base::{Mono, planted};
 
 /// Bytes that wait for their reader at which the node is told to hold the stream.
 const HOLD_BYTES: usize = 256 << 10;
@@ -319,9 +319,15 @@ impl Stream {
         if let Body::Fault(fault) = body {
             return Err(Status::of(&fault));
         }
+        let refusal = if answer.is_read() || planted::on("grpc-done-told-as-refused") {
+            Fault::busy()
+        } else {
+            // It has happened, and only the answer has no room: not known is the truth.
+            Fault::timeout()
+        };
         match unary::answer(answer, &header, body) {
             Outcome::Message(message) => {
-                self.out.push(message)?;
+                self.out.push(message).map_err(|_| Status::of(&refusal))?;
                 self.end(Status::OK);
                 Ok(())
             }
@@ -441,7 +447,8 @@ impl Stream {
             self.leave(desk);
             self.is_gone = true;
         }
-        if self.is_held && !self.is_gone && self.out.waiting_bytes() < HOLD_BYTES / 2 {
+        let has_room = self.out.waiting_bytes() < HOLD_BYTES / 2;
+        if self.is_held && !self.is_gone && has_room && !planted::on("grpc-held-stream-is-never-released") {
             self.is_held = false;
             desk.calls.push(Call::Release { lane: self.lane });
         }

@@ -48,6 +48,22 @@ pub enum Answer {
     IfLed(Box<(Request, Answer)>),
 }
 
+impl Answer {
+    /// Nothing has been done for it.
+    pub fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Answer::Range
+                | Answer::TimeToLive
+                | Answer::Leases
+                | Answer::Status
+                | Answer::Leader
+                | Answer::AuthStatus
+                | Answer::Health
+        )
+    }
+}
+
 /// What becomes of a call when its reply has come.
 pub enum Outcome {
     Message(Bytes),

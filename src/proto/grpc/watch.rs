@@ -22,7 +22,7 @@ use super::unary::parsed;
 use crate::api::event::FORM_PROTOBUF;
 use crate::api::status::RpcStatus;
 use crate::api::{Body, Call, Event, Fault, Header, Lane, Request, Tag};
-use crate::base::Revision;
+use crate::base::{Revision, planted};
 
 /// In answers that concern no watch, or one that did not begin.
 const NO_WATCH: i64 = -1;
@@ -117,7 +117,7 @@ impl Watching {
         desk.calls.push(Call::Cancel { tag });
         let watcher = self.by_tag.get_mut(&tag).expect("it has an id");
         if !watcher.has_begun {
-            watcher.is_cancelled = true;
+            watcher.is_cancelled = !planted::on("grpc-cancelled-watch-is-not-confirmed");
             return Ok(());
         }
         self.by_tag.remove(&tag);
@@ -245,7 +245,9 @@ fn say_events(
         let mut message = begun();
         head.encode(&mut message).expect("the buffer grows");
         now.iter().for_each(|event| put_event(event, &mut message));
-        out.push(finished(message))?;
+        if later.is_empty() || !planted::on("grpc-first-fragment-is-lost") {
+            out.push(finished(message))?;
+        }
         rest = later;
     }
     Ok(())

@@ -77,11 +77,6 @@ impl Shell {
         }
     }
 
-    /// Whether the kernel's buffer is emptied.
-    pub fn listens(&self) -> bool {
-        self.is_deaf || self.adapter.owed() < OWED_MAX
-    }
-
     pub fn encode(&mut self, reply: Reply) {
         self.adapter.encode(reply, &mut self.output);
     }

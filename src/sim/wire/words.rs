@@ -11,7 +11,7 @@ use prost::Message;
 
 use crate::api::request::prefix_end;
 use crate::api::{
-    Acquire, Body, Code, Compare, CompareResult, Delete, Event, EventKind, Fault, KeyValue, LeaseAnswer,
+    Acquire, Body, Code, Compare, CompareResult, Delete, Event, EventKind, KeyValue, LeaseAnswer,
     LeaseRequest, LeaseTime, LockRequest, Op, Order, Put, Range, RangeResult, Request, SortBy, Span, Target,
     Txn, TxnResult, Watch,
 };
@@ -460,12 +460,9 @@ pub fn code(status: u16, text: &str) -> Option<Code> {
 
 /// What the shell of a member says by itself, whatever the node answers.
 pub fn is_of_the_shell(status: u16, text: &str) -> bool {
-    status == 4 || text == "etcdserver: server stopped" || text == "etcdserver: too many requests"
-}
-
-/// Of a watch's end.
-pub fn fault(code: Code, text: &str) -> Fault {
-    Fault::new(code, text)
+    let texts =
+        ["etcdserver: server stopped", "etcdserver: too many requests", "etcdserver: request timed out"];
+    status == 4 || texts.contains(&text)
 }
 
 pub fn event(event: pb::Event) -> Result<Arc<Event>, String> {

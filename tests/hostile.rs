@@ -180,7 +180,7 @@ fn attack(cluster: &Cluster, what: &str, attack: impl FnOnce(u16)) {
     let (quiet, before) = putting(&mut || pause(500));
     let mut attack = Some(attack);
     let (during, peak) = putting(&mut || attack.take().expect("once")(port));
-    pause(200);
+    pause(1_000);
     let after = memory_bytes(pid);
     let mib = |bytes: u64| bytes >> 20;
     say(&format!("{what}: quiet {}; during {}", told(quiet), told(during)));

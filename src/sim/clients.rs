@@ -385,8 +385,7 @@ impl World {
         let process = self.machines[member].process.as_ref();
         let process = process.filter(|process| open && process.stopping.is_none())?;
         let life = process.life;
-        let options = self.options.clone();
-        let conn = if self.speaks_in_bytes(&options) {
+        let conn = if self.speaks_in_bytes() {
             self.client_wire(client, member, life)
         } else {
             self.clients.next_conn += 1;

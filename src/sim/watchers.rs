@@ -206,8 +206,7 @@ impl World {
             held_at: None,
             asked: false,
         };
-        let options = self.options.clone();
-        let conn = if self.speaks_in_bytes(&options) {
+        let conn = if self.speaks_in_bytes() {
             self.watcher_wire(watcher, member, life)
         } else {
             self.watchers.next_conn += 1;

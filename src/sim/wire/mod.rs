@@ -178,10 +178,11 @@ impl World {
     // ---- Connections begin and end
 
     /// Whether the next connection is one of bytes.
-    pub(super) fn speaks_in_bytes(&mut self, options: &Options) -> bool {
-        options.grpc > 0 && {
+    pub(super) fn speaks_in_bytes(&mut self) -> bool {
+        let Options { seed, grpc, .. } = self.options;
+        grpc > 0 && {
             self.wires.next += 1;
-            stream(options.seed, "grpc", self.wires.next).below(100) < options.grpc
+            stream(seed, "grpc", self.wires.next).below(100) < grpc
         }
     }
 
@@ -480,7 +481,8 @@ impl World {
         let kept = std::mem::take(&mut flow.kept);
         flow.on_its_way -= kept.len();
         match (up, &mut wire.shell, &mut wire.client) {
-            (true, Some(shell), _) => {
+            // Behind a reset nothing is read.
+            (true, Some(shell), _) if !shell.is_broken => {
                 shell.input.extend_from_slice(&kept);
                 self.wire_serves(conn);
             }
@@ -508,9 +510,11 @@ impl World {
     fn wire_is_reset(&mut self, conn: ConnId, up: bool, torn: &[u8]) {
         self.tally.count(if torn.is_empty() { "wire-reset" } else { "wire-torn" });
         let wire = self.wires.all.get_mut(&conn).expect("it was just there");
+        let mut last = std::mem::take(&mut wire.flow(up).kept);
+        last.extend_from_slice(torn);
         if let Some(shell) = &mut wire.shell {
-            if up {
-                shell.input.extend_from_slice(torn);
+            if up && !shell.is_broken {
+                shell.input.extend_from_slice(&last);
             }
             shell.is_broken = true;
             self.happens(self.now, conn, Happens::Member);
@@ -518,7 +522,7 @@ impl World {
         let wire = self.wires.all.get_mut(&conn).expect("it was just there");
         if let Some(client) = &mut wire.client {
             if !up {
-                client.on_bytes(torn);
+                client.on_bytes(&last);
             }
             client.on_end();
             self.tell_wire(conn);

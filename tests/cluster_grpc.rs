@@ -59,3 +59,17 @@ fn every_kind_of_call_meets_every_kind_of_end() {
     let calls: Vec<_> = met.probes.iter().filter(|(name, _)| name.starts_with("rpc")).collect();
     panic!("nobody met {missing:?}; there were {calls:?}");
 }
+
+/// Long values, and watchers that do not read for a while: the adapter holds their streams, and lets them go on.
+#[test]
+fn streams_that_are_not_read_are_held_and_go_on() {
+    let mut met = Tally::default();
+    for seed in 1..=2 {
+        let text = format!(
+            "pawl plan 1\nseed={seed} members=3 clients=6 watchers=6 keys=4 value-max=120000 ops=2000 grpc=100 \
+             wire-stalls=1000 faults=6s calm=2s\n"
+        );
+        met.add(&assert_sound(&format!("held, seed {seed}"), &Plan::parse(&text).unwrap()).tally);
+    }
+    assert!(met.faults.get("wire-hold").is_some_and(|holds| *holds > 8), "{met}");
+}

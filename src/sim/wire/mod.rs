@@ -14,7 +14,7 @@
 //!
 //! - W1: what a client understands is what the node said, but for what etcd's messages leave out;
 //! - W2: what the node is asked is what a client asked;
-//! - W3: a lane that is held is told nothing;
+//! - W3: a lane that is held is told nothing, and is held no longer when all is written;
 //! - L17: a watch that is cancelled is confirmed in the end.
 
 mod client;
@@ -47,6 +47,9 @@ const RESEND_AFTER: Nanos = 200 * MS;
 
 /// Streams of a connection, of which some wait for locks.
 const STREAMS_MAX: u32 = 8;
+
+/// Tags of watches that end as soon as they were asked for, behind all others.
+const PASSING: Tag = 1 << 40;
 
 const SHOWN_CHARS_MAX: usize = 300;
 
@@ -169,8 +172,10 @@ pub fn number(conn: ConnId, happens: &Happens) -> [u64; 3] {
     [26, conn, what]
 }
 
-fn windows(rng: &mut Rng) -> Windows {
-    let mut bytes = || u32::try_from(log_uniform(rng, 64, 60_000)).expect("it is small");
+/// Not so small that a long value takes longer than a client's patience.
+fn windows(rng: &mut Rng, value_max: u64) -> Windows {
+    let least = (value_max / 16).clamp(64, 60_000);
+    let mut bytes = || u32::try_from(log_uniform(rng, least, 60_000)).expect("it is small");
     Windows { stream_bytes: bytes(), connection_bytes: bytes() }
 }
 
@@ -206,7 +211,7 @@ impl World {
             owner,
             member,
             life,
-            client: Some(Client::new(windows(&mut rng))),
+            client: Some(Client::new(windows(&mut rng, self.options.value_max))),
             shell: Some(shell),
             up: Flow::default(),
             down: Flow::default(),
@@ -345,8 +350,16 @@ impl World {
         let fragment = wire.rng.one_in(2);
         let message = wire.watching.says(call, fragment);
         client.send(about, &message);
-        if let Call::Request { request: request @ Request::Watch(_), .. } = call {
+        if let Call::Request { tag, request: request @ Request::Watch(_) } = call {
             wire.asked.push((None, words::expected(request)));
+            if wire.rng.one_in(8) {
+                // Another one, which the client thinks better of at once.
+                let (tag, request) = (tag + PASSING, request.clone());
+                wire.asked.push((None, words::expected(&request)));
+                for call in [Call::Request { tag, request }, Call::Cancel { tag }] {
+                    client.send(about, &wire.watching.says(&call, false));
+                }
+            }
         }
         self.tell_wire(conn);
     }
@@ -551,9 +564,13 @@ impl World {
         if over {
             shell.leave(&mut calls);
         }
-        let deadline = shell.deadline();
+        let (deadline, all_is_written) = (shell.deadline(), !shell.wants_room());
         self.wire_calls(conn, calls);
         let wire = self.wires.all.get_mut(&conn).expect("it was just there");
+        if all_is_written && !over && !wire.held.is_empty() {
+            return self
+                .fail("W3", format!("member {member} holds a lane of {conn}, and has nothing to write"));
+        }
         if over {
             (wire.shell, wire.down.ends) = (None, true);
             if wire.client.is_none() {

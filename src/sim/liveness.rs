@@ -12,6 +12,7 @@
 //! - L14: and given back the room: their files are not much longer than what is in use.
 //! - L10: leases go when their time is over; `lease_watch` has the details.
 //! - L11: and all who watch have been told everything.
+//! - L17: and a watch over gRPC that was cancelled is said to be over.
 //! - L12: who waits for a lock and has become the first is told so; `clients` looks when a client would give up.
 //! - L7: the operator can change something: remove a member that is gone, or move one; and hand leadership over. So a
 //!   joint membership was left by then.

@@ -56,11 +56,26 @@ impl<'t, D: Disk> Cursor<'t, D> {
 
     /// To the cell of `key`; false, and on no cell, if there is none.
     pub fn find(&mut self, key: &[u8]) -> Result<bool> {
+        if self.steps_to(key) {
+            return Ok(true);
+        }
         let (_, found) = self.descend_to(key)?;
         if !found {
             self.path.clear();
         }
         Ok(found)
+    }
+
+    /// Who looks for one key after the other mostly wants the next cell: no search, and no page but this one.
+    fn steps_to(&mut self, key: &[u8]) -> bool {
+        let Some((page, index)) = self.path.last_mut().filter(|(_, index)| index + 1 < self.leaf_count)
+        else {
+            return false;
+        };
+        let next = Node::new(page).leaf(*index + 1).cell_key();
+        let is_it = next.rest.is_none() && next.kept == key;
+        *index += usize::from(is_it);
+        is_it
     }
 
     /// To the last cell with a key less than `key`.

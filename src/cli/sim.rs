@@ -325,7 +325,8 @@ fn read(path: &Path) -> Result<String, String> {
 /// Replaces the file, if there is one.
 fn write(path: &Path, text: &str) -> Result<(), String> {
     let wrong = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-    if let Some(dir) = path.parent() {
+    // A bare name has one, the empty path.
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         OsDisk.create_dir_all(dir).map_err(|e| wrong(&e))?;
     }
     if OsDisk.exists(path).map_err(|e| wrong(&e))? {

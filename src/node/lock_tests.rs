@@ -70,7 +70,7 @@ impl Cluster {
         &mut self.machines.get_mut(&id).unwrap().opened.node
     }
 
-    fn leader(&self) -> MemberId {
+    pub(super) fn leader(&self) -> MemberId {
         let leads = |(_, machine): &(&MemberId, &Machine)| machine.opened.node.leads();
         self.machines.iter().find(leads).map_or(0, |(id, _)| *id)
     }

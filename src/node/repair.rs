@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 use log::{info, warn};
 
 use super::{Bootstrap, Config, Job, Node, small_file, startup};
+use crate::base::planted;
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{Error, Mono, Result};
 use crate::io::Disk;
@@ -245,6 +246,12 @@ impl<D: Disk> Node<D> {
         self.repair.is_some()
     }
 
+    /// Whom a member that is being repaired asks, and what it has heard of them.
+    #[cfg(feature = "sim")]
+    pub fn recovering(&self) -> Option<Recovering> {
+        self.raft.recovering()
+    }
+
     /// After an error that ended this member: whether it is damage that the others can make good. Then the next
     /// start does that, whatever happens before. Blocks.
     pub fn condemn(&self, error: &Error) -> Result<bool> {
@@ -271,6 +278,10 @@ impl<D: Disk> Node<D> {
         }
         warn!("{damage}: handing over leadership");
         self.stop(now);
+        // No chunk of this tree is made any more; who receives one gets a state from the next leader.
+        if !planted::on("node-damaged-leader-keeps-streams") {
+            self.end_all_sending();
+        }
         self.damage = Some(damage);
         Ok(())
     }
@@ -336,7 +347,37 @@ impl<D: Disk> Node<D> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lock_tests::Cluster;
     use super::*;
+
+    fn damaged_leader(cluster: &mut Cluster) -> &mut Node<crate::io::sim::SimDisk> {
+        let (leader, follower) = (cluster.leader(), cluster.follower());
+        let node = cluster.node(leader);
+        node.begin_snapshot(follower, 0);
+        assert!(node.has_chunks_to_send(), "a state is on its way to the other one");
+        let damage = Error::corrupt("tree".as_ref(), 4096, "page 1", "page 2", "page 1");
+        node.stop_for_damage(damage, node.now).unwrap();
+        node
+    }
+
+    #[test]
+    fn a_damaged_leader_does_not_go_on_with_a_state_that_it_sends() {
+        let mut cluster = Cluster::new(3);
+        let node = damaged_leader(&mut cluster);
+        assert!(!node.has_chunks_to_send());
+        let again: Vec<bool> = (0..9).map(|_| node.turn(node.now).unwrap().again).collect();
+        assert_eq!(again.last(), Some(&false), "turn after turn is wanted: {again:?}");
+    }
+
+    #[test]
+    fn a_damaged_leader_stops_though_nobody_takes_over() {
+        let mut cluster = Cluster::new(3);
+        let node = damaged_leader(&mut cluster);
+        let end = node.hand_over_until();
+        node.turn(node.now).unwrap();
+        assert!(node.leads(), "nobody hears that it hands over");
+        assert!(matches!(node.turn(end), Err(Error::Corrupt(_))), "it would hand over for ever");
+    }
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {

@@ -27,9 +27,13 @@ impl<D: Disk> Node<D> {
         if self.is_silent() {
             return self.silent_turn();
         }
+        // The end of its hand-over is not new damage: that would begin another one, and so on for ever.
+        let hands_over = self.damage.is_some() && !planted::on("node-damaged-leader-stays");
         let done = if self.damage.is_some() { self.turn_damaged(now) } else { self.turn_whole(now) };
         match done.and_then(|()| self.failure.take().map_or(Ok(()), Err)) {
-            Err(damage @ Error::Corrupt(_)) if self.damage.is_none() => self.stop_for_damage(damage, now)?,
+            Err(damage @ Error::Corrupt(_)) if self.damage.is_none() && !hands_over => {
+                self.stop_for_damage(damage, now)?;
+            }
             done => done?,
         }
         Ok(self.take_output())

@@ -190,6 +190,16 @@ pub const BUGS: &[Bug] = &[
     // The quota.
     bug("store-put-despite-the-alarm", "puts go on though there is no room", &[STORE, CLUSTER]),
     bug("node-spins-for-who-has-gone", "answers that nobody waits for make turn after turn", &[NODE_RULES]),
+    bug(
+        "node-damaged-leader-keeps-streams",
+        "a leader whose tree is damaged wants turn after turn for a state that it sends no more",
+        &[PLANS],
+    ),
+    bug(
+        "node-damaged-leader-stays",
+        "a leader whose tree is damaged does not stop where nobody takes over",
+        &[PLANS],
+    ),
     bug("node-quota-alarm-stays", "the alarm does not end when there is room", &[ROOM]),
     bug(
         "snapshot-forgets-the-alarm",

@@ -158,6 +158,25 @@ impl Clients {
         self.history.answer(op, header, body, now);
     }
 
+    /// What somebody has been waiting for since then, or for longer.
+    pub fn awaited_since(&self, then: Mono) -> impl Iterator<Item = usize> {
+        let waiting = self.all.iter().flat_map(|client| client.waiting.iter().copied());
+        waiting.filter(move |op| self.history.ops[*op].invoked.at <= then)
+    }
+
+    /// Whether somebody still waits for this one.
+    pub fn awaits(&self, op: usize) -> bool {
+        self.all.iter().any(|client| client.waiting.contains(&op))
+    }
+
+    /// Operations from this one on that asked for a lock, and were given up by clients that were not told of it. In peace
+    /// `lock_is_overdue` has looked at each: it was not the first.
+    pub fn in_vain(&self, from: usize) -> usize {
+        let asked = self.history.ops.iter().enumerate().skip(from);
+        let acquires = asked.filter(|(_, op)| matches!(op.request, Request::Lock(LockRequest::Acquire(_))));
+        acquires.filter(|(at, op)| op.outcome == Outcome::Unknown && !self.awaits(*at)).count()
+    }
+
     /// Operations that somebody still waits for.
     pub fn outstanding(&self) -> usize {
         self.all.iter().map(|client| client.waiting.len()).sum()
@@ -598,6 +617,39 @@ impl World {
         true
     }
 
+    /// Operations from this one on that wait behind the owner of a lock, as the member sees it that was asked. Nothing is
+    /// promised of when they are answered: a lease may live long.
+    pub(super) fn waiting_in_line(&self, from: usize) -> Vec<usize> {
+        let waiting =
+            self.clients.all.iter().flat_map(|client| client.waiting.iter().map(move |op| (client, *op)));
+        let in_line = waiting.filter(|(client, op)| *op >= from && self.stands_behind_another(client, *op));
+        in_line.map(|(_, op)| op).collect()
+    }
+
+    fn stands_behind_another(&self, client: &Client, op: usize) -> bool {
+        let Request::Lock(LockRequest::Acquire(acquire)) = &self.clients.history.ops[op].request else {
+            return false;
+        };
+        let Some(connected) = client.connected else { return false };
+        let Some(process) = &self.machines[connected.member].process else { return false };
+        let Request::Range(owner) = lock_load::first_of(&acquire.name) else { return false };
+        let found = process.node.range(&owner).ok().and_then(Result::ok);
+        let owner = found.and_then(|found| found.kvs.into_iter().next());
+        process.life == connected.life
+            && owner.is_some_and(|kv| kv.key != lock::lock_key(&acquire.name, acquire.lease))
+    }
+
+    /// Clients that had stopped go on, with so many operations more; those that wait are left alone.
+    pub(super) fn allow_more(&mut self, operations: u64) {
+        self.clients.budget += operations;
+        for client in 0..self.clients.all.len() {
+            if !self.clients.all[client].busy {
+                self.clients.all[client].busy = true;
+                self.after(0, Event::Client { client });
+            }
+        }
+    }
+
     /// A process has ended: its clients are told by its kernel, or wait in vain.
     pub(super) fn clients_lost(&mut self, member: usize, life: u64, power_lost: bool) {
         for client in 0..self.clients.all.len() {
@@ -635,16 +687,13 @@ impl World {
 
     /// There is a new budget: clients that had stopped go on.
     pub(super) fn wake_clients(&mut self, budget: u64) {
-        self.clients.budget = budget;
+        self.clients.budget = 0;
         for client in 0..self.clients.all.len() {
             // Not over a connection to a machine that has been dead for long.
             if let Some(connected) = self.clients.all[client].connected.take() {
                 self.wire_leaves(connected.conn);
             }
-            if !self.clients.all[client].busy {
-                self.clients.all[client].busy = true;
-                self.after(0, Event::Client { client });
-            }
         }
+        self.allow_more(budget);
     }
 }

@@ -24,6 +24,7 @@ use super::plan::{Step, Who};
 use super::world::{START, World};
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::node::SWEEP_PAUSE;
+use crate::raft::quorum::majority;
 
 /// A connection that was being made while its link was cut is noticed and made again after this; as in `net::peers`.
 const RECONNECT: Nanos = 2_750 * MS;
@@ -40,6 +41,9 @@ const NOTICE: Nanos = SECOND;
 /// A member whose file is short but for so much, and the time it takes to get there.
 const SPARE_BYTES: u64 = 512 << 10;
 const SHRINK: Nanos = 60 * SECOND;
+
+/// The longest that a client waits for an answer, in election timeouts; as in `clients`.
+const CLIENT_PATIENCE_MAX: u64 = 80;
 
 /// How long an entry of a backlog may take to be caught up.
 const BACKLOG_ENTRY: Nanos = MS / 2;
@@ -108,6 +112,37 @@ impl World {
                 self.lose_for_good(member);
             }
         }
+    }
+
+    /// Who is mending asks the voters that its own, old state names, and needs a majority of these, itself not counted. Of
+    /// those some may have been removed since, and be right to be silent: then it waits for its operator, who removes it,
+    /// and nothing is promised of it. (`choose_core` cannot tell where additions are in doubt, which may have no
+    /// majority without it.)
+    fn lose_who_cannot_be_repaired(&mut self) {
+        if self.agreed_leader().is_some() {
+            return;
+        }
+        for member in self.enrolled() {
+            if self.knows_too_few(member) {
+                self.lose_for_good(member);
+            }
+        }
+    }
+
+    fn knows_too_few(&self, member: usize) -> bool {
+        let Some(process) = &self.machines[member].process else { return false };
+        let Some(recovering) = process.node.recovering() else { return false };
+        let (_, applied) = process.node.standing();
+        if recovering.floor.is_some() || self.watch.roster.at(applied.index).membership.is_joint() {
+            return false;
+        }
+        let others: Vec<u64> = [recovering.whole, recovering.recovering, recovering.silent].concat();
+        let helps = |machine: &usize| {
+            let process = self.machines[*machine].process.as_ref();
+            process.is_some_and(|process| !process.node.is_recovering())
+        };
+        let whole = self.watch.roster.machines_of(&others).into_iter().filter(helps).count();
+        whole < majority(others.len() + 1)
     }
 
     fn lose_for_good(&mut self, member: usize) {
@@ -186,6 +221,7 @@ impl World {
         if !self.sound() {
             return;
         }
+        self.lose_who_cannot_be_repaired();
         if self.agreed_leader().is_none() {
             let who: Vec<String> = self.members().map(|member| self.describe(member)).collect();
             return self
@@ -199,30 +235,8 @@ impl World {
             let waiting = self.clients.outstanding();
             return self.fail("L2", format!("{waiting} operations are neither answered nor given up"));
         }
-        let before = self.clients.answered();
-        let wanted = 4 * self.options.clients;
-        // While they wait, requests are given up and others asked, some six by each client. A member that learns only now that it
-        // was removed turns away many more, until it has stopped.
-        let given_up = match () {
-            () if may_change => 100,
-            () if self.options.frames => 8,
-            () => 0,
-        };
-        self.wake_clients(wanted + given_up * self.options.clients);
-        let due = self.now
-            + 10 * election
-            + wanted * 20 * self.options.sync
-            + 10 * self.options.think
-            + SECOND
-            + stream;
-        self.run_until(due, |world| world.clients.answered() >= before + wanted as usize / 2);
-        self.clients.budget = self.clients.budget.min(wanted);
-        let answered = self.clients.answered() - before;
-        if self.sound() && answered < wanted as usize / 2 {
-            let states: Vec<String> = self.members().map(|member| self.describe(member)).collect();
-            let states = states.join("; ");
-            let what = format!("only {answered} of {wanted} new operations are answered: {states}");
-            return self.fail("L3", what);
+        if !self.new_operations_are_answered(may_change, stream) {
+            return;
         }
         self.change_something();
         // What the last faults did to connections, and to a leader's quorum, may show only now.
@@ -253,6 +267,56 @@ impl World {
         }
         self.await_watchers(election);
         self.check_room();
+    }
+
+    /// L3. `stream`: how much longer it may take because of a state that is on its way.
+    fn new_operations_are_answered(&mut self, may_change: bool, stream: Nanos) -> bool {
+        let (before, first) = (self.clients.answered(), self.clients.history.ops.len());
+        let wanted = 4 * self.options.clients;
+        // While they wait, requests are given up and others asked, some six by each client. A member that learns only now that it
+        // was removed turns away many more, until it has stopped.
+        let given_up = match () {
+            () if may_change => 100,
+            () if self.options.frames => 8,
+            () => 0,
+        };
+        self.wake_clients(wanted + given_up * self.options.clients);
+        let window = 10 * self.options.election
+            + wanted * 20 * self.options.sync
+            + 10 * self.options.think
+            + SECOND
+            + stream;
+        let enough = |world: &World| world.clients.answered() >= before + wanted as usize / 2;
+        self.run_until(self.now + window, enough);
+        // A lock that somebody else owns is promised to nobody, and its lease may live for longer than all this takes.
+        // Who waits for one asks for nothing else until its own patience ends. That operation counts for none: another one
+        // is asked for, and the time begins anew. Not so if somebody has waited too long for anything else.
+        let mut counted = first;
+        while self.sound() && !enough(self) {
+            let in_line = self.waiting_in_line(counted);
+            let overdue = self.now - 10 * self.options.election;
+            let held_up = self.clients.awaited_since(overdue).any(|op| !in_line.contains(&op));
+            if held_up || in_line.is_empty() && self.clients.in_vain(counted) == 0 {
+                break;
+            }
+            // Given up after some time, or told.
+            let due = self.now + CLIENT_PATIENCE_MAX * self.options.election + SECOND;
+            self.run_until(due, |world| !in_line.iter().any(|op| world.clients.awaits(*op)));
+            let in_vain = self.clients.in_vain(counted) as u64;
+            counted = self.clients.history.ops.len();
+            self.allow_more(in_vain);
+            self.run_until(self.now + window, enough);
+        }
+        self.clients.budget = self.clients.budget.min(wanted);
+        let answered = self.clients.answered() - before;
+        let answers = answered >= wanted as usize / 2;
+        if self.sound() && !answers {
+            let states: Vec<String> = self.members().map(|member| self.describe(member)).collect();
+            let states = states.join("; ");
+            let what = format!("only {answered} of {wanted} new operations are answered: {states}");
+            self.fail("L3", what);
+        }
+        self.sound()
     }
 
     /// A client that hears nothing looks elsewhere; a large part of the history may be told in small pieces.

@@ -173,7 +173,8 @@ impl Roster {
         }
     }
 
-    fn at(&self, index: Index) -> &Settled {
+    /// The one that is in force for who has applied so much.
+    pub fn at(&self, index: Index) -> &Settled {
         let behind = self.settled.partition_point(|settled| settled.index <= index);
         &self.settled[behind - 1]
     }

@@ -44,6 +44,7 @@ const WAL_UNIT: &str = "wal::";
 const RAFT_UNIT: &str = "raft::";
 const NODE_UNIT: &str = "node::";
 const NODE_RULES: &str = "node::rule_tests::";
+const NODE_REPAIR: &str = "node::repair::";
 const TREE_CRASH: &str = "btree_crash::";
 const TREE_MODEL: &str = "btree_model::";
 const TREE_UNIT: &str = "btree::";
@@ -193,12 +194,12 @@ pub const BUGS: &[Bug] = &[
     bug(
         "node-damaged-leader-keeps-streams",
         "a leader whose tree is damaged wants turn after turn for a state that it sends no more",
-        &[PLANS],
+        &[NODE_REPAIR],
     ),
     bug(
         "node-damaged-leader-stays",
         "a leader whose tree is damaged does not stop where nobody takes over",
-        &[PLANS],
+        &[NODE_REPAIR],
     ),
     bug("node-quota-alarm-stays", "the alarm does not end when there is room", &[ROOM]),
     bug(

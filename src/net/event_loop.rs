@@ -347,7 +347,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     fn read_client(&mut self, slot: usize) {
         let Some(client) = self.clients.at(slot) else { return };
-        if client.listens() && client.pipe.is_readable() {
+        if client.listens() && client.pipe.is_readable() && !client.wants_decoding() {
             client.pipe.read(&mut self.buffer);
         }
         if client.listens() {

@@ -94,7 +94,7 @@ pub trait Adapter {
         calls.push(Call::Leave { lane: 0 });
     }
 
-    /// Nothing more is decoded before answers have come.
+    /// Nothing more is decoded before answers have come, or those that have come are out.
     fn awaits_answers(&self) -> bool {
         false
     }

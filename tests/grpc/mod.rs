@@ -702,6 +702,63 @@ fn a_client_that_is_gone_leaves_all_its_lanes() {
     wire.tell(tag, 1, Body::Lease(LeaseAnswer::List(Vec::new())), false);
 }
 
+/// Nor does it matter where the bytes were cut.
+#[test]
+fn so_many_frames_of_a_turn_and_no_more() {
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7];
+    let hello = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..];
+    let said = [hello, &ping.repeat(100)].concat();
+    for cut in 1..60 {
+        let mut adapter = GrpcAdapter::new(info(), Settings { frames_max: 10, ..Settings::default() }.into());
+        let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+        let mut turns = 0;
+        let pongs = |output: &BytesMut| output.windows(5).filter(|bytes| *bytes == [0, 0, 8, 6, 1]).count();
+        for piece in [&said[..cut], &said[cut..]] {
+            input.extend_from_slice(piece);
+            loop {
+                let before = pongs(&output);
+                adapter.decode(&mut input, &mut Vec::new(), &mut output).unwrap();
+                // Ten, and the one that had begun.
+                assert!(pongs(&output) - before <= 11, "in turn {turns}, cut at {cut}");
+                turns += 1;
+                if !adapter.stalled() {
+                    break;
+                }
+            }
+        }
+        assert!(input.is_empty() && pongs(&output) == 100, "cut at {cut}: {}", pongs(&output));
+    }
+}
+
+/// A flood whose answers nobody reads is not read, either, and goes on when they are.
+#[test]
+fn who_does_not_read_is_not_read() {
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7];
+    let count = 50_000;
+    let hello = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..];
+    let mut input = BytesMut::from(&[hello, &ping.repeat(count)].concat()[..]);
+    let mut adapter = GrpcAdapter::new(info(), Default::default());
+    let (mut calls, mut output, mut answered_bytes) = (Vec::new(), BytesMut::new(), 0);
+    let mut fills = 0;
+    while !input.is_empty() || adapter.stalled() {
+        let left = input.len();
+        adapter.decode(&mut input, &mut calls, &mut output).unwrap();
+        if adapter.awaits_answers() {
+            adapter.write(&mut calls, &mut output);
+            assert!(adapter.awaits_answers(), "nothing moves until there is room");
+            assert!(output.len() < 300 << 10, "{} bytes of output", output.len());
+            fills += 1;
+            answered_bytes += std::mem::take(&mut output).len();
+            adapter.write(&mut calls, &mut output);
+            assert!(!adapter.awaits_answers());
+        } else {
+            assert!(input.len() < left || !adapter.stalled(), "it goes on");
+        }
+    }
+    answered_bytes += output.len();
+    assert!(fills > 2 && answered_bytes >= count * ping.len(), "{fills} times full, {answered_bytes} bytes");
+}
+
 /// Bytes of all kinds behind the preface: the connection ends or goes on, and nothing else happens.
 #[test]
 fn nonsense_never_panics() {

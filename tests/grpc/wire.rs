@@ -209,6 +209,9 @@ impl Wire {
             while !sent.is_empty() {
                 let mut piece = sent.split_to(sent.len().min(self.piece_bytes));
                 self.decode(&mut piece);
+                while self.adapter.stalled() && !self.adapter.awaits_answers() {
+                    self.decode(&mut piece);
+                }
                 assert!(piece.is_empty(), "the adapter keeps what is not complete by itself");
             }
             self.write();

@@ -32,6 +32,7 @@
 //!   once is one message, however long, as gRPC wants it; all that waits for its readers together is bounded by [`Room`].
 //!   `RangeStream` (3.7) has no such message: its answer is sent as it is read.
 //! - `h2` is given what its windows allow, and no more; and the output is full at 256 KiB ([`io`]).
+//! - A connection has [`Settings::frames_max`] frames of a turn. While there are more, it is not read.
 //!
 //! # Left out
 //!
@@ -114,9 +115,14 @@ pub struct Settings {
     pub ping_every: Nanos,
     /// `--grpc-keepalive-timeout`: it must answer within this.
     pub ping_patience: Nanos,
+    /// So many frames of one connection are taken in one turn.
+    pub frames_max: usize,
     /// Answers that wait for their readers.
     pub room: Arc<Room>,
 }
+
+/// A turn's worth: some fifty microseconds of PINGs. Whoever sends more in earnest has the next turn at once.
+const FRAMES_MAX: usize = 256;
 
 /// What all connections together may have waiting for readers.
 const ROOM_BYTES: usize = 1 << 30;
@@ -127,6 +133,7 @@ impl Default for Settings {
             streams_max: u32::MAX,
             ping_every: 2 * 60 * 60 * SECOND,
             ping_patience: 20 * SECOND,
+            frames_max: FRAMES_MAX,
             room: Arc::new(Room::new(ROOM_BYTES)),
         }
     }
@@ -334,7 +341,7 @@ impl GrpcAdapter {
     fn close(&mut self) {
         self.state = State::Over;
         self.pings = Pings { is_deserted: self.pings.is_deserted, ..Pings::default() };
-        self.io.unblock();
+        self.io.close();
         for lane in self.lanes() {
             if let Some(mut stream) = self.streams[usize::from(lane)].take() {
                 stream.leave(&mut self.desk);
@@ -391,11 +398,13 @@ impl Adapter for GrpcAdapter {
         calls: &mut Vec<Call>,
         output: &mut BytesMut,
     ) -> Result<(), Fault> {
-        if !input.is_empty() {
+        if !self.is_over() && (!input.is_empty() || self.io.has_input()) {
             self.pings.heard(self.desk.now);
-            self.io.swap(input, output);
+            self.io.take_frames(input, self.settings.frames_max);
+            self.io.swap_output(output);
             self.drive();
-            self.io.swap(input, output);
+            self.io.swap_output(output);
+            self.io.give_buffer_back(input);
         }
         if self.is_over() {
             input.clear();
@@ -417,10 +426,9 @@ impl Adapter for GrpcAdapter {
             self.pings.is_deserted = true;
         }
         if !self.told.is_empty() || (self.io.is_blocked() && Io::has_room(output)) {
-            let mut input = BytesMut::new();
-            self.io.swap(&mut input, output);
+            self.io.swap_output(output);
             self.drive();
-            self.io.swap(&mut input, output);
+            self.io.swap_output(output);
         }
         calls.append(&mut self.desk.calls);
     }
@@ -429,8 +437,7 @@ impl Adapter for GrpcAdapter {
         if self.is_over() {
             return;
         }
-        let mut input = BytesMut::new();
-        self.io.swap(&mut input, output);
+        self.io.swap_output(output);
         self.io.unbind();
         for lane in self.lanes() {
             self.with_stream(lane, |stream, desk| stream.cut_off(Status::of(fault), desk));
@@ -443,7 +450,7 @@ impl Adapter for GrpcAdapter {
             self.poll_connection();
         }
         self.close();
-        self.io.swap(&mut input, output);
+        self.io.swap_output(output);
     }
 
     /// A GOAWAY that refuses nothing yet: calls that are on their way are still taken. What would never end by itself is
@@ -466,7 +473,12 @@ impl Adapter for GrpcAdapter {
     }
 
     fn stalled(&self) -> bool {
-        false
+        self.io.has_input()
+    }
+
+    /// `h2` reads no further while an answer to what it has read finds no room.
+    fn awaits_answers(&self) -> bool {
+        self.io.is_blocked() && self.io.has_input()
     }
 
     fn waits(&self) -> bool {

@@ -564,7 +564,8 @@ impl World {
         if over {
             shell.leave(&mut calls);
         }
-        let (deadline, all_is_written) = (shell.deadline(), !shell.wants_room());
+        let all_is_written = !shell.wants_room();
+        let deadline = if shell.wants_decoding() { now } else { shell.deadline() };
         self.wire_calls(conn, calls);
         let wire = self.wires.all.get_mut(&conn).expect("it was just there");
         if all_is_written && !over && !wire.held.is_empty() {

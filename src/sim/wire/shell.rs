@@ -15,6 +15,9 @@ use crate::proto::line::ServerInfo;
 /// As in `net::clients`: unanswered requests at which nothing more is read. A smaller number, so that it is met.
 const OWED_MAX: usize = 3;
 
+/// Frames of a turn: a call is two.
+const FRAMES_MAX: usize = 3;
+
 /// How long a silent client is not asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Nanos = 3 * SECOND;
 const PING_PATIENCE: Nanos = 2 * SECOND;
@@ -42,6 +45,7 @@ impl Shell {
             streams_max,
             ping_every: PING_EVERY,
             ping_patience: PING_PATIENCE,
+            frames_max: FRAMES_MAX,
             room: Arc::new(Room::new(room_bytes)),
         };
         Shell {
@@ -67,7 +71,7 @@ impl Shell {
         if self.is_deaf {
             return self.input.clear();
         }
-        if self.input.is_empty() || self.adapter.owed() >= OWED_MAX {
+        if (self.input.is_empty() && !self.adapter.stalled()) || !self.listens() {
             return;
         }
         self.adapter.set_time(now, calls, &mut self.output);
@@ -75,6 +79,15 @@ impl Shell {
         if refused || self.adapter.closing() {
             self.hear_no_more();
         }
+    }
+
+    fn listens(&self) -> bool {
+        !self.is_deaf && self.adapter.owed() < OWED_MAX && !self.adapter.awaits_answers()
+    }
+
+    /// More has come than the adapter takes in one turn.
+    pub fn wants_decoding(&self) -> bool {
+        self.listens() && self.adapter.stalled()
     }
 
     pub fn encode(&mut self, reply: Reply) {
@@ -138,7 +151,7 @@ impl Shell {
 
     pub fn is_over(&self) -> bool {
         let silent = if self.parted_at.is_some() { self.has_ended } else { self.is_deaf || self.has_ended };
-        self.is_broken || (silent && self.owes_nothing() && self.output.is_empty())
+        self.is_broken || (silent && self.owes_nothing() && self.output.is_empty() && !self.wants_decoding())
     }
 
     /// The connection goes: what the node is told.

@@ -106,7 +106,7 @@ impl H2load<'_> {
         let said = Command::new(self.program)
             .args(["-c", &self.connections.to_string(), "-m", &self.streams.to_string(), "-t", "1"])
             .args(["-D", &scale.duration.as_secs_f64().to_string()])
-            .args(["--warm-up-time", &scale.warm_up.as_secs_f64().to_string()])
+            .args(["--warm-up-time", &format!("{}ms", scale.warm_up.as_millis())])
             .args(["-H", "content-type: application/grpc", "-H", "te: trailers"])
             .arg("-d")
             .arg(&body_file)

@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time and on a real disk")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -431,6 +431,14 @@ pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T
         assert!(Instant::now() < end, "waited {limit:?} for {what}");
         pause(5);
     }
+}
+
+/// A child's status and what it complained of, when it has ended by itself.
+pub fn ended(child: &mut Child) -> (Option<i32>, String) {
+    let status = until("the end of a child", PATIENCE, || child.try_wait().unwrap());
+    let mut complaints = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
+    (status.code(), complaints)
 }
 
 /// Real processes tell nobody when they are ready: they are asked again after a moment, and within a bound.

@@ -2,13 +2,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time and on a real disk")]
 
-use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use crate::cli::{pawlctl, run};
-use crate::harness::{Cluster, PATIENCE, PAWLD, Setup, pause, until};
+use crate::harness::{Cluster, PATIENCE, PAWLD, Setup, ended, pause, until};
 use crate::resp::{Client, KeyValue, RangeReply, Reply};
 
 /// What is mirrored, and where.
@@ -51,17 +49,7 @@ struct Mirroring {
 impl Mirroring {
     /// Its exit code and what it complained of, when it ends by itself.
     fn end(mut self) -> (Option<i32>, String) {
-        let end = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < end, "it does not end");
-            pause(5);
-        };
-        let mut complaints = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
-        (status.code(), complaints)
+        ended(&mut self.child)
     }
 
     fn is_running(&mut self) -> bool {

@@ -3,11 +3,11 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time and on a real disk")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Cluster, Member, PATIENCE, PAWLD, Setup, pause, until};
+use crate::harness::{Cluster, Member, PATIENCE, PAWLD, Setup, ended, pause, until};
 use crate::resp::{Client, Reply, encode, unsigned};
 
 /// A push of events: revision, and of each event the kind, key, value and the value before.
@@ -305,17 +305,7 @@ impl Watching {
 
     /// Its exit code, and what it printed on standard error.
     fn end(mut self) -> (Option<i32>, String) {
-        let end = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < end, "it does not end");
-            pause(5);
-        };
-        let mut complaints = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
-        (status.code(), complaints)
+        ended(&mut self.child)
     }
 }
 

@@ -5,7 +5,10 @@ use bytes::BytesMut;
 use crate::api::{Call, Fault, Lane, Reply, Tag};
 use crate::base::Mono;
 
-// etcd's v3 API: gRPC.
+// What a call of etcd's v3 API means.
+pub mod etcd;
+
+// How it travels: gRPC.
 pub mod grpc;
 
 // What clients speak: RESP and typed lines.

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use pawl::api::Call;
 use pawl::base::Mono;
 use pawl::proto::Adapter;
-use pawl::proto::grpc::messages as pb;
+use pawl::proto::etcd::messages as pb;
 use pawl::proto::grpc::{GrpcAdapter, Settings};
 use prost::Message;
 

@@ -10,7 +10,7 @@ use pawl::api::{
 use pawl::base::time::{MS, SECOND};
 use pawl::base::{Mono, Rng};
 use pawl::proto::Adapter;
-use pawl::proto::grpc::messages::{
+use pawl::proto::etcd::messages::{
     AlarmResponse, AuthStatusResponse, CampaignRequest, CampaignResponse, CompactionRequest,
     DeleteRangeRequest, DeleteRangeResponse, Empty, HeaderOnly, HealthCheckResponse, LeaderKey,
     LeaderResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,

@@ -1,13 +1,10 @@
-//! Messages within a stream: a flag byte, a length of four bytes, the message (gRPC over HTTP/2, "Length-Prefixed-Message").
+//! Messages within a stream, as they arrive: in any pieces.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use prost::Message;
+use bytes::{Buf, Bytes, BytesMut};
 
-use super::status::Status;
 use crate::api::status::RpcStatus;
-
-/// In front of each message.
-pub const PREFIX_BYTES: usize = 5;
+use crate::proto::etcd::Status;
+use crate::proto::etcd::frame::PREFIX_BYTES;
 
 /// What has arrived on one stream and is no whole message yet.
 #[derive(Debug, Default)]
@@ -68,32 +65,13 @@ fn message_bytes(bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, Status
     Ok(Some(length))
 }
 
-/// A message as it leaves.
-pub fn framed(message: &impl Message) -> Bytes {
-    let mut out = begun();
-    out.reserve(message.encoded_len());
-    message.encode(&mut out).expect("the buffer grows");
-    finished(out)
-}
-
-/// The place for a message that is written piece by piece.
-pub fn begun() -> BytesMut {
-    let mut out = BytesMut::with_capacity(256);
-    out.put_bytes(0, PREFIX_BYTES);
-    out
-}
-
-/// What was begun has its end. Answers are bounded far below what the length can say.
-pub fn finished(mut out: BytesMut) -> Bytes {
-    let length = u32::try_from(out.len() - PREFIX_BYTES).expect("an answer is shorter than 4 GiB");
-    out[1..PREFIX_BYTES].copy_from_slice(&length.to_be_bytes());
-    out.freeze()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::messages::MemberId;
+    use prost::Message;
+
     use super::*;
+    use crate::proto::etcd::frame::framed;
+    use crate::proto::etcd::messages::MemberId;
 
     #[test]
     fn messages_come_in_any_pieces() {

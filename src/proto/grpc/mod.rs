@@ -1,12 +1,12 @@
 //! etcd's v3 API: gRPC over HTTP/2, on the port that speaks the line protocol, too.
 //!
 //! ```text
-//!   input --> io --> h2 --> stream --> unary, watch, ... --> Call ---> node
-//!   output <-- io <-- h2 <-- send <-- messages <--------------- Reply <--+
+//!   input --> io --> h2 --> stream --> Dialogue --> Call ---> node
+//!   output <-- io <-- h2 <-- send <-- its outbox <-- Reply <----+
 //! ```
 //!
-//! HTTP/2 is the `h2` crate's, messages are `prost`'s; everything between them is here: which methods there are
-//! ([`methods`]), what they mean ([`unary`], [`watch`], [`convert`]), how a call ends ([`status`]).
+//! HTTP/2 is the `h2` crate's; what a call means is [`super::etcd`]'s; what stands between them is here: streams, messages
+//! in pieces ([`frame`]), flow control ([`send`]), how a status travels ([`trailers`]).
 //!
 //! # Without a runtime
 //!
@@ -40,18 +40,12 @@
 //! may send (`--grpc-keepalive-min-time`): a ping costs seventeen bytes. Tokens: there are no users. `hasleader` on a stream that
 //! goes on: watches end without a leader for everybody.
 
-mod convert;
-mod desk;
 mod frame;
 mod io;
-pub mod messages;
-mod methods;
 mod send;
-mod status;
 mod stream;
-mod unary;
+mod trailers;
 mod wake;
-mod watch;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -64,14 +58,14 @@ use h2::server::{self, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{HeaderMap, Method as Verb, Request as HttpRequest};
 
-use self::desk::Desk;
 use self::io::Io;
-use self::send::Outbound;
-pub use self::send::Room;
-use self::status::Status;
+use self::send::Sender;
 use self::stream::Stream;
 use self::wake::{Flag, Woken};
 use super::Adapter;
+use super::etcd::desk::{self, Desk};
+use super::etcd::methods::{self, Method};
+use super::etcd::{Dialogue, Room, Status};
 use super::line::ServerInfo;
 use crate::api::status::RpcStatus;
 use crate::api::{Call, Code, Fault, Lane, Reply, Tag};
@@ -124,9 +118,6 @@ pub struct Settings {
 /// A turn's worth: some fifty microseconds of PINGs. Whoever sends more in earnest has the next turn at once.
 const FRAMES_MAX: usize = 256;
 
-/// What all connections together may have waiting for readers.
-const ROOM_BYTES: usize = 1 << 30;
-
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -134,7 +125,7 @@ impl Default for Settings {
             ping_every: 2 * 60 * 60 * SECOND,
             ping_patience: 20 * SECOND,
             frames_max: FRAMES_MAX,
-            room: Arc::new(Room::new(ROOM_BYTES)),
+            room: Arc::new(Room::default()),
         }
     }
 }
@@ -291,16 +282,16 @@ impl GrpcAdapter {
         }
         let Some(lane) = self.free_lane() else { return respond.send_reset(Reason::REFUSED_STREAM) };
         let deadline = timeout(&head.headers).map_or(Mono::NEVER, |timeout| self.desk.now + timeout);
-        let out = Outbound::new(respond, &self.settings.room);
-        let flag = Flag::new(lane, &self.woken);
         let found = methods::find(head.uri.path());
-        let method = found.unwrap_or(methods::Method::Missing(""));
-        let mut stream = Stream::new(method, (recv, out), flag, deadline, (lane, &mut self.desk));
-        stream.needs_leader = head.headers.get("hasleader").is_some_and(|value| value == "true");
+        let method = found.unwrap_or(Method::Missing(""));
+        let mut call = Dialogue::new(method, &self.settings.room, (lane, &mut self.desk));
+        call.needs_leader = head.headers.get("hasleader").is_some_and(|value| value == "true");
         if found.is_none() {
             let text = format!("unknown method {}", shown(head.uri.path()));
-            stream.fail(Status::new(RpcStatus::Unimplemented, text), &mut self.desk);
+            call.fail(Status::new(RpcStatus::Unimplemented, text), &mut self.desk);
         }
+        let flag = Flag::new(lane, &self.woken);
+        let stream = Stream::new(call, (recv, Sender::Unanswered(respond)), flag, deadline);
         if deadline != Mono::NEVER {
             self.deadlines.insert((deadline, lane));
         }

@@ -1,9 +1,6 @@
-//! What one stream still has to send: messages in their order, then the status. Only as much is given to `h2` as its window
-//! allows, because what `h2` is given it keeps, without bound.
+//! From an outbox to `h2`. Only as much is given to `h2` as its window allows, because what `h2` is given it keeps, without
+//! bound.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,30 +8,11 @@ use h2::SendStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response};
 
-use super::status::Status;
-use crate::api::status::RpcStatus;
-use crate::base::planted;
+use super::trailers;
+use crate::proto::etcd::{Outbox, Status};
 
-/// Bytes of answers that wait for their readers, on all connections together.
-#[derive(Debug)]
-pub struct Room(AtomicUsize);
-
-impl Room {
-    pub fn new(bytes: usize) -> Room {
-        Room(AtomicUsize::new(bytes))
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let less = |left: usize| left.checked_sub(bytes);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
-    }
-
-    fn give(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-enum Sender {
+/// The sending side of a stream.
+pub enum Sender {
     /// No headers are out: a status can still be all of the answer.
     Unanswered(SendResponse<Bytes>),
     Open(SendStream<Bytes>),
@@ -53,120 +31,45 @@ pub enum Sent {
     Reset,
 }
 
-pub struct Outbound {
-    sender: Sender,
-    queue: VecDeque<Bytes>,
-    /// Some of the first one has been sent.
-    is_begun: bool,
-    /// Taken of the room: what is queued, and what is being made.
-    charged: usize,
-    room: Arc<Room>,
-    end: Option<Status>,
-}
-
-impl Drop for Outbound {
-    fn drop(&mut self) {
-        self.room.give(self.charged);
-    }
-}
-
-impl Outbound {
-    pub fn new(respond: SendResponse<Bytes>, room: &Arc<Room>) -> Outbound {
-        Outbound {
-            sender: Sender::Unanswered(respond),
-            queue: VecDeque::new(),
-            is_begun: false,
-            charged: 0,
-            room: Arc::clone(room),
-            end: None,
-        }
-    }
-
-    /// So much more is going to be queued. Without room for it nothing is taken.
-    pub fn charge(&mut self, bytes: usize) -> Result<(), Status> {
-        if !self.room.take(bytes) {
-            return Err(Status::new(RpcStatus::ResourceExhausted, "etcdserver: too many requests"));
-        }
-        self.charged += bytes;
-        Ok(())
-    }
-
-    /// What the room was taken for.
-    pub fn push_charged(&mut self, messages: Bytes) {
-        self.queue.push_back(messages);
-    }
-
-    /// Messages, each in its frame.
-    pub fn push(&mut self, messages: Bytes) -> Result<(), Status> {
-        self.charge(messages.len())?;
-        self.push_charged(messages);
-        Ok(())
-    }
-
-    /// Nothing follows but the status.
-    pub fn end(&mut self, status: Status) {
-        if self.end.is_none() {
-            self.end = Some(status);
-        }
-    }
-
-    /// What waits is not sent any more: the status comes next. But for the rest of what is half sent: a client that finds a
-    /// status in the middle of a message takes both for broken, and reports a failure of its own.
-    pub fn cut(&mut self, status: Status) {
-        let kept = usize::from(self.is_begun && !planted::on("grpc-status-within-a-message"));
-        self.queue.truncate(kept);
-        let rest: usize = self.queue.iter().map(Bytes::len).sum();
-        self.room.give(self.charged - rest);
-        self.charged = rest;
-        self.end = Some(status);
-    }
-
-    pub fn is_ending(&self) -> bool {
-        self.end.is_some()
-    }
-
-    pub fn waiting_bytes(&self) -> usize {
-        self.charged
-    }
-
+impl Sender {
     /// Something is to be sent that was not.
-    pub fn has_unsent(&self) -> bool {
-        !matches!(self.sender, Sender::Over) && (!self.queue.is_empty() || self.end.is_some())
+    pub fn has_unsent(&self, out: &Outbox) -> bool {
+        !matches!(self, Sender::Over) && !out.is_empty()
     }
 
-    /// Headers leave before there is a message: clients of a stream wait for them.
-    pub fn open(&mut self) {
-        if let Sender::Unanswered(respond) = &mut self.sender {
-            self.sender = match respond.send_response(head(), false) {
+    /// Gives `h2` what it takes. `may_end`: the status, too.
+    pub fn flush(&mut self, out: &mut Outbox, may_end: bool, cx: &mut Context<'_>) -> Sent {
+        if out.has_begun() {
+            self.open();
+        }
+        let sent = self.flush_queue(out, may_end, cx);
+        if sent != Sent::Waits {
+            *self = Sender::Over;
+        }
+        sent
+    }
+
+    /// Headers leave.
+    fn open(&mut self) {
+        if let Sender::Unanswered(respond) = self {
+            *self = match respond.send_response(head(), false) {
                 Ok(send) => Sender::Open(send),
                 Err(_) => Sender::Over,
             };
         }
     }
 
-    /// Gives `h2` what it takes. `may_end`: the status, too.
-    pub fn flush(&mut self, may_end: bool, cx: &mut Context<'_>) -> Sent {
-        if !self.queue.is_empty() {
-            self.open();
-        }
-        let sent = self.flush_queue(may_end, cx);
-        if sent != Sent::Waits {
-            self.sender = Sender::Over;
-        }
-        sent
-    }
-
-    fn flush_queue(&mut self, may_end: bool, cx: &mut Context<'_>) -> Sent {
-        match &mut self.sender {
+    fn flush_queue(&mut self, out: &mut Outbox, may_end: bool, cx: &mut Context<'_>) -> Sent {
+        match self {
             Sender::Over => Sent::Reset,
-            Sender::Unanswered(respond) => match &self.end {
+            Sender::Unanswered(respond) => match out.status() {
                 Some(status) if may_end => end_at_once(respond, status),
                 _ if respond.poll_reset(cx).is_ready() => Sent::Reset,
                 _ => Sent::Waits,
             },
             Sender::Open(send) => {
-                while let Some(front) = self.queue.front_mut() {
-                    send.reserve_capacity(front.len().min(PIECE_BYTES));
+                while let Some(bytes) = out.first_bytes() {
+                    send.reserve_capacity(bytes.min(PIECE_BYTES));
                     let mut window = send.capacity();
                     if window == 0 {
                         window = match send.poll_capacity(cx) {
@@ -175,22 +78,15 @@ impl Outbound {
                             Poll::Pending => return Sent::Waits,
                         };
                     }
-                    let piece = front.split_to(window.min(front.len()));
-                    self.is_begun = !front.is_empty();
-                    if front.is_empty() {
-                        self.queue.pop_front();
-                    }
-                    self.charged -= piece.len();
-                    self.room.give(piece.len());
-                    if send.send_data(piece, false).is_err() {
+                    if send.send_data(out.take(window), false).is_err() {
                         return Sent::Reset;
                     }
                 }
-                match &self.end {
+                match out.status() {
                     Some(status) if may_end => {
-                        let mut trailers = HeaderMap::new();
-                        status.write(&mut trailers);
-                        send.send_trailers(trailers).map_or(Sent::Reset, |()| Sent::Ended)
+                        let mut headers = HeaderMap::new();
+                        trailers::write(status, &mut headers);
+                        send.send_trailers(headers).map_or(Sent::Reset, |()| Sent::Ended)
                     }
                     _ if send.poll_reset(cx).is_ready() => Sent::Reset,
                     _ => Sent::Waits,
@@ -212,6 +108,6 @@ fn head() -> Response<()> {
 /// A status that comes without any message travels in the headers ("Trailers-Only").
 fn end_at_once(respond: &mut SendResponse<Bytes>, status: &Status) -> Sent {
     let mut response = head();
-    status.write(response.headers_mut());
+    trailers::write(status, response.headers_mut());
     respond.send_response(response, true).map_or(Sent::Reset, |_| Sent::Ended)
 }

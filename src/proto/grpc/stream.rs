@@ -1,132 +1,45 @@
-//! One call: a stream of HTTP/2, from its headers to its status.
-//!
-//! ```text
-//!   bytes -> frame -> message -> unary, watch, keepalive, ... -> Call ---> node
-//!                                          |                                |
-//!                                          +--> send <-- messages <------ Reply
-//! ```
+//! One stream of HTTP/2: it carries a call, from its headers to its trailers.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::RecvStream;
-use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
 
-use super::convert;
-use super::desk::Desk;
-use super::frame::{Inbound, begun, finished, framed};
-use super::messages as pb;
-use super::methods::Method;
-use super::send::{Outbound, Sent};
-use super::status::Status;
-use super::unary::{self, Answer, Outcome, parsed};
+use super::frame::Inbound;
+use super::send::{Sender, Sent};
 use super::wake::Flag;
-use super::watch::Watching;
-use crate::api::status::RpcStatus;
-use crate::api::{
-    Body, Call, Fault, Header, Lane, LeaseAnswer, LeaseRequest, LockRequest, Order, RangeHead, RangePart,
-    Reply, Request, SortBy, Tag,
-};
-use crate::base::{Mono, planted};
-
-/// Bytes that wait for their reader at which the node is told to hold the stream.
-const HOLD_BYTES: usize = 256 << 10;
-
-/// A stream that still sends requests while so much of what it was told is not taken is ended.
-const UNTAKEN_BYTES_MAX: usize = 64 << 20;
-
-/// Leases that one request to the node may renew, and those that may be owed on a stream.
-const RENEWED_AT_ONCE_MAX: usize = 1_024;
-const RENEWALS_OWED_MAX: usize = 64 << 10;
-
-/// What the call is about.
-enum Job {
-    /// The request has not come yet.
-    Expects(Method),
-    /// It was asked, once. `parts`: of a range's answer, as far as it has come. `waits`: for somebody who has a lock.
-    Asked {
-        tag: Tag,
-        answer: Answer,
-        parts: Option<BytesMut>,
-        waits: bool,
-    },
-    /// A range that is sent as it is read.
-    RangeStream {
-        tag: Tag,
-        head: Option<(Header, RangeHead)>,
-    },
-    KeepAlive(KeepAlive),
-    Watch(Watching),
-    Observe {
-        tag: Tag,
-    },
-    /// There is a status.
-    Over,
-}
-
-#[derive(Default)]
-struct KeepAlive {
-    /// Read, not asked yet.
-    fresh: Vec<i64>,
-    /// Asked, in the order in which the answers come.
-    asked: VecDeque<(Tag, Vec<i64>)>,
-    owed: usize,
-    /// The client has no more.
-    has_ended: bool,
-}
+use crate::api::Reply;
+use crate::base::Mono;
+use crate::proto::etcd::{Desk, Dialogue, Status};
 
 pub struct Stream {
-    lane: Lane,
+    call: Dialogue,
     recv: Option<RecvStream>,
     inbound: Inbound,
-    out: Outbound,
+    sender: Sender,
     flag: Arc<Flag>,
     waker: Waker,
     pub deadline: Mono,
-    /// Smaller ones were asked by another stream of the same lane.
-    first_tag: Tag,
-    job: Job,
-    /// The only message of a method that takes one has come.
-    has_message: bool,
-    /// It fails at once where this member knows no leader.
-    pub needs_leader: bool,
-    is_held: bool,
     is_gone: bool,
     is_reset: bool,
 }
 
 impl Stream {
     pub fn new(
-        method: Method,
-        (recv, mut out): (RecvStream, Outbound),
+        call: Dialogue,
+        (recv, sender): (RecvStream, Sender),
         flag: Arc<Flag>,
         deadline: Mono,
-        (lane, desk): (Lane, &mut Desk),
     ) -> Stream {
-        let job = match method {
-            Method::Watch => Job::Watch(Watching::default()),
-            Method::LeaseKeepAlive => Job::KeepAlive(KeepAlive::default()),
-            method => Job::Expects(method),
-        };
-        if method.takes_stream() {
-            out.open();
-        }
         Stream {
-            lane,
+            call,
             recv: Some(recv),
             inbound: Inbound::default(),
-            out,
+            sender,
             waker: Waker::from(Arc::clone(&flag)),
             flag,
             deadline,
-            first_tag: desk.new_tag(lane),
-            job,
-            has_message: false,
-            needs_leader: false,
-            is_held: false,
             is_gone: false,
             is_reset: false,
         }
@@ -139,7 +52,7 @@ impl Stream {
 
     /// What it holds of requests that are not complete, and whether some of its answers are not sent.
     pub fn load(&self) -> (usize, bool) {
-        (self.inbound.len(), self.out.has_unsent())
+        (self.inbound.len(), self.sender.has_unsent(&self.call.out))
     }
 
     /// Takes what has arrived and sends what can be sent.
@@ -167,389 +80,66 @@ impl Stream {
                 }
                 Poll::Ready(None) => {
                     self.recv = None;
-                    self.on_end(desk);
+                    self.call.on_end(desk);
                 }
             }
         }
-        self.ask_renewals(desk);
+        self.call.ask_gathered(desk);
     }
 
     fn take(&mut self, mut bytes: Bytes, desk: &mut Desk) {
-        while !self.out.is_ending() {
+        while !self.call.out.is_ending() {
             match self.inbound.next(&mut bytes, desk.message_bytes_max()) {
-                Ok(Some(message)) => {
-                    if let Err(status) = self.on_message(message, desk) {
-                        self.fail(status, desk);
-                    }
-                }
+                Ok(Some(message)) => self.call.hear(message, desk),
                 Ok(None) => return,
-                Err(status) => self.fail(status, desk),
+                Err(status) => self.call.fail(status, desk),
             }
         }
     }
-
-    fn on_message(&mut self, message: Bytes, desk: &mut Desk) -> Result<(), Status> {
-        if self.out.waiting_bytes() >= UNTAKEN_BYTES_MAX {
-            return Err(Status::new(RpcStatus::ResourceExhausted, "etcdserver: too many requests"));
-        }
-        match &mut self.job {
-            Job::Expects(method) => {
-                let method = *method;
-                self.has_message = true;
-                self.begin(method, message, desk)
-            }
-            Job::Watch(watching) => watching.on_message(message, (self.lane, desk), &mut self.out),
-            Job::KeepAlive(renewals) => {
-                let pb::LeaseId { id } = parsed(message)?;
-                renewals.fresh.push(id);
-                renewals.owed += 1;
-                if renewals.owed > RENEWALS_OWED_MAX {
-                    return Err(Status::new(RpcStatus::ResourceExhausted, "etcdserver: too many requests"));
-                }
-                Ok(())
-            }
-            Job::Asked { .. } | Job::RangeStream { .. } | Job::Observe { .. } | Job::Over => {
-                self.has_message = false;
-                Err(Status::new(RpcStatus::Internal, "the method takes one message"))
-            }
-        }
-    }
-
-    /// The message of a method that takes one.
-    fn begin(&mut self, method: Method, message: Bytes, desk: &mut Desk) -> Result<(), Status> {
-        let refused = |fault: Fault| Status::of(&fault);
-        if method == Method::Observe {
-            let pb::Named { name } = parsed(message)?;
-            let observe = Request::Lock(LockRequest::Observe { name });
-            let tag = desk.ask(self.lane, observe).map_err(refused)?;
-            self.out.open();
-            self.job = Job::Observe { tag };
-            return Ok(());
-        }
-        let (mut request, mut answer) = unary::ask(method, message)?;
-        if method == Method::RangeStream {
-            check_streamed(&request)?;
-            let tag = desk.ask(self.lane, request).map_err(refused)?;
-            desk.owed += 1;
-            self.job = Job::RangeStream { tag, head: None };
-            return Ok(());
-        }
-        if self.needs_leader {
-            (request, answer) = unary::ask_if_led((request, answer));
-        }
-        self.ask(request, answer, desk)
-    }
-
-    fn ask(&mut self, request: Request, answer: Answer, desk: &mut Desk) -> Result<(), Status> {
-        // It may take as long as somebody holds a lock, and holds up nothing meanwhile.
-        let waits = matches!(request, Request::Lock(LockRequest::Acquire(_)));
-        let tag = desk.ask(self.lane, request).map_err(|fault| Status::of(&fault))?;
-        desk.owed += usize::from(!waits);
-        self.job = Job::Asked { tag, answer, parts: None, waits };
-        Ok(())
-    }
-
-    fn ask_renewals(&mut self, desk: &mut Desk) {
-        let Job::KeepAlive(renewals) = &mut self.job else { return };
-        while !renewals.fresh.is_empty() {
-            let rest = renewals.fresh.split_off(renewals.fresh.len().min(RENEWED_AT_ONCE_MAX));
-            let ids = std::mem::replace(&mut renewals.fresh, rest);
-            let request = Request::Lease(LeaseRequest::KeepAlive { ids: ids.clone() });
-            let tag = desk.ask(self.lane, request).expect("so many pass the gate");
-            desk.owed += 1;
-            renewals.asked.push_back((tag, ids));
-        }
-        self.end_renewals();
-    }
-
-    fn end_renewals(&mut self) {
-        if let Job::KeepAlive(renewals) = &self.job
-            && renewals.has_ended
-            && renewals.owed == 0
-        {
-            self.end(Status::OK);
-        }
-    }
-
-    /// The client has said all it had to say.
-    fn on_end(&mut self, desk: &mut Desk) {
-        match &mut self.job {
-            _ if self.out.is_ending() => {}
-            Job::Expects(_) => {
-                self.fail(Status::new(RpcStatus::Internal, "the stream ended before its message"), desk);
-            }
-            Job::KeepAlive(renewals) => renewals.has_ended = true,
-            Job::Watch(_) => {
-                self.leave(desk);
-                self.end(Status::OK);
-            }
-            Job::Asked { .. } | Job::RangeStream { .. } | Job::Observe { .. } | Job::Over => {}
-        }
-    }
-
-    /// What the node says.
-    pub fn on_reply(&mut self, reply: Reply, desk: &mut Desk) {
-        let Reply { tag, header, body, more, .. } = reply;
-        if tag < self.first_tag || self.out.is_ending() {
-            return; // Nobody waits for it any more.
-        }
-        let done = match &mut self.job {
-            Job::Asked { tag: asked, .. } if *asked == tag => self.on_answer(header, body, more, desk),
-            Job::RangeStream { tag: asked, .. } if *asked == tag => self.on_part(header, body, desk),
-            Job::Observe { tag: asked } if *asked == tag => self.on_leader(header, body, desk),
-            Job::KeepAlive(_) => self.on_renewed(tag, header, body, desk),
-            Job::Watch(watching) => watching.on_reply(tag, header, body, desk, &mut self.out),
-            _ => Ok(()),
-        };
-        if let Err(status) = done {
-            self.fail(status, desk);
-        }
-        self.hold_if_full(desk);
-    }
-
-    fn on_answer(&mut self, header: Header, body: Body, more: bool, desk: &mut Desk) -> Result<(), Status> {
-        if let Body::RangePart(part) = body {
-            return self.on_some(&header, part, more, desk);
-        }
-        assert!(!more, "only ranges are answered in parts");
-        let Job::Asked { answer, waits, .. } = std::mem::replace(&mut self.job, Job::Over) else {
-            unreachable!("it was just seen")
-        };
-        desk.owed -= usize::from(!waits);
-        if let Body::Fault(fault) = body {
-            return Err(Status::of(&fault));
-        }
-        let refusal = if answer.is_read() || planted::on("grpc-done-told-as-refused") {
-            Fault::busy()
-        } else {
-            // It has happened, and only the answer has no room: not known is the truth.
-            Fault::timeout()
-        };
-        match unary::answer(answer, &header, body) {
-            Outcome::Message(message) => {
-                self.out.push(message).map_err(|_| Status::of(&refusal))?;
-                self.end(Status::OK);
-                Ok(())
-            }
-            Outcome::End(status) => Err(status),
-            Outcome::Ask(request, answer) => self.ask(request, answer, desk),
-        }
-    }
-
-    /// Some of a range's answer, which is one message.
-    fn on_some(
-        &mut self,
-        header: &Header,
-        part: RangePart,
-        more: bool,
-        desk: &mut Desk,
-    ) -> Result<(), Status> {
-        let Job::Asked { parts, .. } = &mut self.job else { unreachable!("it was just seen") };
-        let message = parts.take().unwrap_or_else(begun);
-        let message = with_part(message, header, &part, &mut self.out)?;
-        if more {
-            *parts = Some(message);
-            return Ok(());
-        }
-        desk.owed -= 1;
-        self.job = Job::Over;
-        self.out.push_charged(finished(message));
-        self.end(Status::OK);
-        Ok(())
-    }
-
-    /// One part of a range, one message. What concerns the whole comes with the last, as from etcd.
-    fn on_part(&mut self, header: Header, body: Body, desk: &mut Desk) -> Result<(), Status> {
-        let Job::RangeStream { head: first, .. } = &mut self.job else { unreachable!("it was just seen") };
-        let part = match body {
-            Body::RangePart(part) => part,
-            Body::Range(found) => {
-                let kvs = found.kvs.len() as u64;
-                let head = RangeHead { revision: found.revision, count: found.count, more: found.more, kvs };
-                RangePart { head: Some(head), kvs: found.kvs, last: true }
-            }
-            Body::Fault(fault) => {
-                desk.owed -= 1;
-                self.job = Job::Over;
-                return Err(Status::of(&fault));
-            }
-            body => panic!("a range is answered with {body:?}"),
-        };
-        if let Some(head) = part.head {
-            *first = Some((header, head));
-        }
-        let mut response = pb::RangeResponse {
-            kvs: part.kvs.iter().map(convert::key_value).collect(),
-            ..pb::RangeResponse::default()
-        };
-        if part.last {
-            let (header, head) = first.take().expect("the first part has the head");
-            response.header = Some(convert::header(&header));
-            (response.count, response.more) = (convert::signed(head.count), head.more);
-        }
-        self.out.push(framed(&pb::RangeStreamResponse { range_response: Some(response) }))?;
-        if part.last {
-            desk.owed -= 1;
-            self.job = Job::Over;
-            self.end(Status::OK);
-        }
-        Ok(())
-    }
-
-    fn on_leader(&mut self, header: Header, body: Body, _: &mut Desk) -> Result<(), Status> {
-        let (revision, leader) = match body {
-            Body::Observing { leader: None, .. } => return Ok(()),
-            Body::Observing { revision, leader: Some(leader) } | Body::Leads { revision, leader } => {
-                (revision, leader)
-            }
-            Body::Unwatched { fault, .. } | Body::Fault(fault) => return Err(Status::of(&fault)),
-            body => panic!("who observes an election is told {body:?}"),
-        };
-        let header = Some(convert::header(&Header { revision, ..header }));
-        self.out.push(framed(&pb::LeaderResponse { header, kv: Some(convert::key_value(&leader)) }))
-    }
-
-    fn on_renewed(&mut self, tag: Tag, header: Header, body: Body, desk: &mut Desk) -> Result<(), Status> {
-        let Job::KeepAlive(renewals) = &mut self.job else { unreachable!("it was just seen") };
-        let Some(at) = renewals.asked.iter().position(|(asked, _)| *asked == tag) else { return Ok(()) };
-        let (_, ids) = renewals.asked.remove(at).expect("it was just found");
-        desk.owed -= 1;
-        renewals.owed -= ids.len();
-        let ttls = match body {
-            Body::Lease(LeaseAnswer::Kept(ttls)) => ttls,
-            Body::Fault(fault) => return Err(Status::of(&fault)),
-            body => panic!("a renewal is answered with {body:?}"),
-        };
-        let header = Some(convert::header(&header));
-        let mut messages = BytesMut::new();
-        for (id, ttl_s) in ids.into_iter().zip(ttls) {
-            let kept = pb::LeaseKeepAliveResponse { header, id, ttl: convert::signed(ttl_s) };
-            messages.extend_from_slice(&framed(&kept));
-        }
-        self.out.push(messages.freeze())?;
-        self.end_renewals();
-        Ok(())
-    }
-
-    // ---- Sending and ending
 
     /// Gives what can be sent to the connection, and says what follows from that.
     fn send(&mut self, desk: &mut Desk) {
         if !self.is_reset {
             let waker = self.waker.clone();
-            match self.out.flush(self.may_end(), &mut Context::from_waker(&waker)) {
+            let may_end = self.may_end();
+            match self.sender.flush(&mut self.call.out, may_end, &mut Context::from_waker(&waker)) {
                 Sent::Waits => {}
                 Sent::Ended => self.is_gone = true,
                 Sent::Reset => self.is_reset = true,
             }
         }
         if self.is_reset {
-            self.leave(desk);
+            self.call.leave(desk);
             self.is_gone = true;
         }
-        let has_room = self.out.waiting_bytes() < HOLD_BYTES / 2;
-        if self.is_held && !self.is_gone && has_room && !planted::on("grpc-held-stream-is-never-released") {
-            self.is_held = false;
-            desk.calls.push(Call::Release { lane: self.lane });
+        if !self.is_gone {
+            self.call.on_taken(desk);
         }
     }
 
     /// A client that sends its message and the end of the stream one after the other is not overtaken: what it sends on a
     /// stream that has ended counts as a fault of its own to `h2`, and a connection with a thousand of these is closed.
     fn may_end(&self) -> bool {
-        !self.has_message || self.recv.is_none()
+        !self.call.awaits_end() || self.recv.is_none()
     }
 
-    fn hold_if_full(&mut self, desk: &mut Desk) {
-        let goes_on = matches!(
-            self.job,
-            Job::Watch(_) | Job::KeepAlive(_) | Job::Observe { .. } | Job::RangeStream { .. }
-        );
-        if goes_on && !self.is_held && self.out.waiting_bytes() >= HOLD_BYTES {
-            self.is_held = true;
-            desk.calls.push(Call::Hold { lane: self.lane });
-        }
+    /// What the node says.
+    pub fn on_reply(&mut self, reply: Reply, desk: &mut Desk) {
+        self.call.on_reply(reply, desk);
     }
 
-    /// The last word, behind all that waits.
-    fn end(&mut self, status: Status) {
-        self.out.end(status);
-    }
-
-    /// The last word, at once.
-    pub fn fail(&mut self, status: Status, desk: &mut Desk) {
-        if !self.out.is_ending() {
-            self.leave(desk);
-            self.out.cut(status);
-        }
-    }
-
-    /// The same, whatever the client still has to say.
+    /// The last word, whatever the client still has to say.
     pub fn cut_off(&mut self, status: Status, desk: &mut Desk) {
-        self.has_message = false;
-        self.fail(status, desk);
+        self.call.cut_off(status, desk);
     }
 
-    /// The member stops: a call that goes on can go on elsewhere, and one that is answered once is answered.
+    /// The member stops.
     pub fn part(&mut self, status: Status, desk: &mut Desk) {
-        if matches!(self.job, Job::Watch(_) | Job::KeepAlive(_) | Job::Observe { .. }) {
-            self.fail(status, desk);
-        }
+        self.call.part(status, desk);
     }
 
     /// Nobody waits for what the node still has to say.
     pub fn leave(&mut self, desk: &mut Desk) {
-        let was_held = std::mem::replace(&mut self.is_held, false);
-        let owed = match std::mem::replace(&mut self.job, Job::Over) {
-            Job::Expects(_) | Job::Over if !was_held => return,
-            Job::Expects(_) | Job::Over => 0,
-            Job::Asked { waits: false, .. } | Job::RangeStream { .. } => 1,
-            Job::Asked { waits: true, .. } | Job::Watch(_) | Job::Observe { .. } => 0,
-            Job::KeepAlive(renewals) => renewals.asked.len(),
-        };
-        desk.owed -= owed;
-        desk.calls.push(Call::Leave { lane: self.lane });
+        self.call.leave(desk);
     }
-}
-
-/// What cannot be told piece by piece.
-fn check_streamed(request: &Request) -> Result<(), Status> {
-    let Request::Range(range) = request else { unreachable!("it asks for a range") };
-    let is_sorted = range.sort_by != SortBy::Key || range.order != Order::Ascending;
-    let is_filtered =
-        [range.min_mod, range.max_mod, range.min_create, range.max_create].iter().any(|&bound| bound != 0);
-    if is_sorted || is_filtered {
-        let text = "a range that is streamed is neither sorted nor filtered by revisions";
-        return Err(Status::new(RpcStatus::Unimplemented, text));
-    }
-    Ok(())
-}
-
-/// Adds a part to a range's message.
-fn with_part(
-    mut message: BytesMut,
-    header: &Header,
-    part: &RangePart,
-    out: &mut Outbound,
-) -> Result<BytesMut, Status> {
-    // What is in front of the message is charged with the head.
-    let before = if part.head.is_some() { 0 } else { message.len() };
-    if let Some(head) = part.head {
-        let begins = pb::RangeResponse {
-            header: Some(convert::header(header)),
-            kvs: Vec::new(),
-            more: head.more,
-            count: convert::signed(head.count),
-        };
-        begins.encode(&mut message).expect("the buffer grows");
-    }
-    for kv in &part.kvs {
-        let kv = convert::key_value(kv);
-        message.reserve(kv.encoded_len() + 16);
-        encode_key(pb::RANGE_RESPONSE_KVS, WireType::LengthDelimited, &mut message);
-        encode_varint(kv.encoded_len() as u64, &mut message);
-        kv.encode(&mut message).expect("the buffer grows");
-    }
-    out.charge(message.len() - before)?;
-    Ok(message)
 }

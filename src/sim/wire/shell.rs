@@ -9,7 +9,8 @@ use crate::api::{Call, Fault, Lane, Reply};
 use crate::base::Mono;
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::proto::Adapter;
-use crate::proto::grpc::{GrpcAdapter, Room, Settings};
+use crate::proto::etcd::Room;
+use crate::proto::grpc::{GrpcAdapter, Settings};
 use crate::proto::line::ServerInfo;
 
 /// As in `net::clients`: unanswered requests at which nothing more is read. A smaller number, so that it is met.

@@ -10,7 +10,7 @@ use super::super::watchers::PROGRESS;
 use super::words;
 use crate::api::{Body, Call, Code, ConnId, Event, Fault, Header, Reply, Request, Tag};
 use crate::base::Revision;
-use crate::proto::grpc::messages as pb;
+use crate::proto::etcd::messages as pb;
 
 /// Watches are called by their tags.
 #[derive(Default)]

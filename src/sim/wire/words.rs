@@ -1,5 +1,5 @@
 //! What a client of gRPC says and understands: requests as etcd's messages, and messages as answers. Written from etcd's
-//! protocol, and on purpose not from `proto::grpc::convert`, whose mistakes it is to show.
+//! protocol, and on purpose not from `proto::etcd::convert`, whose mistakes it is to show.
 //!
 //! Some of an answer is not in etcd's words (how many keys went with a lease, the bound of a compaction, a lock's revision).
 //! The judges want it all the same, and take it from what the member itself said ([`understood`]).
@@ -16,7 +16,7 @@ use crate::api::{
     Txn, TxnResult, Watch,
 };
 use crate::base::Revision;
-use crate::proto::grpc::messages as pb;
+use crate::proto::etcd::messages as pb;
 
 /// A call: where it goes, and its one message.
 pub struct Said {

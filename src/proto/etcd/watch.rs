@@ -16,7 +16,7 @@ use super::convert;
 use super::desk::Desk;
 use super::frame::{begun, finished, framed};
 use super::messages as pb;
-use super::send::Outbound;
+use super::outbox::Outbox;
 use super::status::Status;
 use super::unary::parsed;
 use crate::api::event::FORM_PROTOBUF;
@@ -54,7 +54,7 @@ impl Watching {
         &mut self,
         message: Bytes,
         (lane, desk): (Lane, &mut Desk),
-        out: &mut Outbound,
+        out: &mut Outbox,
     ) -> Result<(), Status> {
         match parsed::<pb::WatchRequest>(message)?.request {
             Some(pb::WatchUnion::Create(asked)) => self.create(&asked, (lane, desk), out),
@@ -78,7 +78,7 @@ impl Watching {
         &mut self,
         asked: &pb::WatchCreateRequest,
         (lane, desk): (Lane, &mut Desk),
-        out: &mut Outbound,
+        out: &mut Outbox,
     ) -> Result<(), Status> {
         if asked.start_revision < 0 {
             let reason = Fault::compacted(0);
@@ -112,7 +112,7 @@ impl Watching {
         self.next_id - 1
     }
 
-    fn cancel(&mut self, id: i64, desk: &mut Desk, out: &mut Outbound) -> Result<(), Status> {
+    fn cancel(&mut self, id: i64, desk: &mut Desk, out: &mut Outbox) -> Result<(), Status> {
         let Some(tag) = self.by_id.remove(&id) else { return Ok(()) };
         desk.calls.push(Call::Cancel { tag });
         let watcher = self.by_tag.get_mut(&tag).expect("it has an id");
@@ -131,7 +131,7 @@ impl Watching {
         header: Header,
         body: Body,
         desk: &Desk,
-        out: &mut Outbound,
+        out: &mut Outbox,
     ) -> Result<(), Status> {
         if self.progress == Some(tag) {
             self.progress = None;
@@ -204,7 +204,7 @@ fn told_of(watch_id: i64, header: &Header) -> pb::WatchResponse {
 }
 
 /// A watch that does not begin.
-fn refuse(reason: &str, header: &Header, out: &mut Outbound) -> Result<(), Status> {
+fn refuse(reason: &str, header: &Header, out: &mut Outbox) -> Result<(), Status> {
     let refused = pb::WatchResponse {
         created: true,
         canceled: true,
@@ -214,11 +214,11 @@ fn refuse(reason: &str, header: &Header, out: &mut Outbound) -> Result<(), Statu
     out.push(framed(&refused))
 }
 
-fn say_cancelled(id: i64, header: &Header, out: &mut Outbound) -> Result<(), Status> {
+fn say_cancelled(id: i64, header: &Header, out: &mut Outbox) -> Result<(), Status> {
     out.push(framed(&pb::WatchResponse { canceled: true, ..told_of(id, header) }))
 }
 
-fn say_progress(id: i64, revision: Revision, header: Header, out: &mut Outbound) -> Result<(), Status> {
+fn say_progress(id: i64, revision: Revision, header: Header, out: &mut Outbox) -> Result<(), Status> {
     out.push(framed(&told_of(id, &Header { revision, ..header })))
 }
 
@@ -228,7 +228,7 @@ fn say_events(
     header: Header,
     events: &[Arc<Event>],
     bytes_max: usize,
-    out: &mut Outbound,
+    out: &mut Outbox,
 ) -> Result<(), Status> {
     let mut head = told_of(id, &Header { revision, ..header });
     let mut rest = events;

@@ -1,38 +1,18 @@
-//! How a call ends: a status and a text, in trailers (gRPC over HTTP/2, "Responses").
+//! A status in headers: a number and a text (gRPC over HTTP/2, "Responses").
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::api::Fault;
-use crate::api::status::RpcStatus;
+use crate::proto::etcd::Status;
 
-/// The end of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    pub code: RpcStatus,
-    pub text: Cow<'static, str>,
-}
-
-impl Status {
-    pub const OK: Status = Status { code: RpcStatus::Ok, text: Cow::Borrowed("") };
-
-    pub fn new(code: RpcStatus, text: impl Into<Cow<'static, str>>) -> Status {
-        Status { code, text: text.into() }
-    }
-
-    pub fn of(fault: &Fault) -> Status {
-        Status::new(fault.status(), fault.etcd_text().to_string())
-    }
-
-    /// Adds it to the headers that end a stream.
-    pub fn write(&self, headers: &mut HeaderMap) {
-        headers.insert("grpc-status", HeaderValue::from(u16::from(self.code.number())));
-        if !self.text.is_empty() {
-            let text = HeaderValue::from_str(&percent_encoded(&self.text)).expect("what is left is visible");
-            headers.insert("grpc-message", text);
-        }
+/// Adds it to the headers that end a stream.
+pub fn write(status: &Status, headers: &mut HeaderMap) {
+    headers.insert("grpc-status", HeaderValue::from(u16::from(status.code.number())));
+    if !status.text.is_empty() {
+        let text = HeaderValue::from_str(&percent_encoded(&status.text)).expect("what is left is visible");
+        headers.insert("grpc-message", text);
     }
 }
 
@@ -56,15 +36,16 @@ fn percent_encoded(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Fault;
 
     #[test]
     fn a_status_in_trailers() {
         let mut headers = HeaderMap::new();
-        Status::of(&Fault::compacted(12)).write(&mut headers);
+        write(&Status::of(&Fault::compacted(12)), &mut headers);
         assert_eq!(headers["grpc-status"], "11");
         assert_eq!(headers["grpc-message"], "etcdserver: mvcc: required revision has been compacted");
         let mut headers = HeaderMap::new();
-        Status::OK.write(&mut headers);
+        write(&Status::OK, &mut headers);
         assert_eq!(headers["grpc-status"], "0");
         assert!(!headers.contains_key("grpc-message"));
     }

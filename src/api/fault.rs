@@ -202,6 +202,22 @@ impl Fault {
         Fault::new(Code::Err, "mvcc: watcher range is empty")
     }
 
+    pub fn auth_off() -> Fault {
+        Fault::new(Code::Err, "etcdserver: authentication is not enabled")
+    }
+
+    pub fn no_user() -> Fault {
+        Fault::new(Code::Err, "etcdserver: user name not found")
+    }
+
+    pub fn no_role() -> Fault {
+        Fault::new(Code::Err, "etcdserver: role name not found")
+    }
+
+    pub fn no_root_user() -> Fault {
+        Fault::new(Code::Err, "etcdserver: root user does not exist")
+    }
+
     pub fn shutdown() -> Fault {
         Fault::new(Code::Shutdown, "etcdserver: server stopped")
     }

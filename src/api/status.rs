@@ -1,7 +1,8 @@
 //! What a [`Fault`] is called by protocols that are not ours: a gRPC status with the text that etcd's clients know by heart,
 //! and the HTTP status that goes with it.
 //!
-//! One table, by text, because etcd gives failures of one class different statuses ("key is not provided" is INVALID_ARGUMENT,
+//! One table, by text: a row has etcd's text, the line protocol's code and the status, and the status has its number in gRPC
+//! and in HTTP. By text, because etcd gives failures of one class different statuses ("key is not provided" is INVALID_ARGUMENT,
 //! "too large lease TTL" OUT_OF_RANGE) and its clients tell them apart by the text alone. What is not in it, because etcd has
 //! no such failure, has the status of its class.
 
@@ -31,15 +32,59 @@ pub enum RpcStatus {
 }
 
 impl RpcStatus {
+    /// In the order of their numbers.
+    pub const ALL: [RpcStatus; 17] = [
+        RpcStatus::Ok,
+        RpcStatus::Canceled,
+        RpcStatus::Unknown,
+        RpcStatus::InvalidArgument,
+        RpcStatus::DeadlineExceeded,
+        RpcStatus::NotFound,
+        RpcStatus::AlreadyExists,
+        RpcStatus::PermissionDenied,
+        RpcStatus::ResourceExhausted,
+        RpcStatus::FailedPrecondition,
+        RpcStatus::Aborted,
+        RpcStatus::OutOfRange,
+        RpcStatus::Unimplemented,
+        RpcStatus::Internal,
+        RpcStatus::Unavailable,
+        RpcStatus::DataLoss,
+        RpcStatus::Unauthenticated,
+    ];
+
     pub fn number(self) -> u8 {
         self as u8
     }
 
-    /// As grpc-gateway translates it, which etcd's JSON gateway is made with.
+    /// As gRPC's libraries spell it, in metrics above all.
+    pub fn word(self) -> &'static str {
+        match self {
+            RpcStatus::Ok => "OK",
+            RpcStatus::Canceled => "Canceled",
+            RpcStatus::Unknown => "Unknown",
+            RpcStatus::InvalidArgument => "InvalidArgument",
+            RpcStatus::DeadlineExceeded => "DeadlineExceeded",
+            RpcStatus::NotFound => "NotFound",
+            RpcStatus::AlreadyExists => "AlreadyExists",
+            RpcStatus::PermissionDenied => "PermissionDenied",
+            RpcStatus::ResourceExhausted => "ResourceExhausted",
+            RpcStatus::FailedPrecondition => "FailedPrecondition",
+            RpcStatus::Aborted => "Aborted",
+            RpcStatus::OutOfRange => "OutOfRange",
+            RpcStatus::Unimplemented => "Unimplemented",
+            RpcStatus::Internal => "Internal",
+            RpcStatus::Unavailable => "Unavailable",
+            RpcStatus::DataLoss => "DataLoss",
+            RpcStatus::Unauthenticated => "Unauthenticated",
+        }
+    }
+
+    /// As the release of grpc-gateway translates it with which etcd 3.5's JSON gateway is made (1.16).
     pub fn http(self) -> u16 {
         match self {
             RpcStatus::Ok => 200,
-            RpcStatus::Canceled => 499,
+            RpcStatus::Canceled => 408,
             RpcStatus::InvalidArgument | RpcStatus::FailedPrecondition | RpcStatus::OutOfRange => 400,
             RpcStatus::DeadlineExceeded => 504,
             RpcStatus::NotFound => 404,
@@ -95,6 +140,10 @@ const TABLE: &[(&str, Code, RpcStatus)] = &[
     ("etcdserver: request timed out", Code::Timeout, RpcStatus::Unavailable),
     ("etcdserver: server stopped", Code::Shutdown, RpcStatus::Unavailable),
     ("etcdserver: corrupt cluster", Code::Corrupt, RpcStatus::DataLoss),
+    ("etcdserver: authentication is not enabled", Code::Err, RpcStatus::FailedPrecondition),
+    ("etcdserver: user name not found", Code::Err, RpcStatus::FailedPrecondition),
+    ("etcdserver: role name not found", Code::Err, RpcStatus::FailedPrecondition),
+    ("etcdserver: root user does not exist", Code::Err, RpcStatus::FailedPrecondition),
     ("mvcc: watcher range is empty", Code::Err, RpcStatus::InvalidArgument),
     ("mutex: Locked by another session", Code::Busy, RpcStatus::Unknown),
     ("election: not leader", Code::Busy, RpcStatus::Unknown),
@@ -176,6 +225,10 @@ mod tests {
             Fault::no_space(),
             Fault::corrupt(),
             Fault::empty_watch(),
+            Fault::auth_off(),
+            Fault::no_user(),
+            Fault::no_role(),
+            Fault::no_root_user(),
             Fault::shutdown(),
         ] {
             assert!(TABLE.iter().any(|row| row.0 == fault.etcd_text() && row.1 == fault.code), "{fault}");
@@ -186,6 +239,9 @@ mod tests {
 
     #[test]
     fn numbers_and_http() {
+        for (place, status) in RpcStatus::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(status.number()), place, "{}", status.word());
+        }
         assert_eq!((RpcStatus::Ok.number(), RpcStatus::Unauthenticated.number()), (0, 16));
         assert_eq!(Fault::compacted(9).status().http(), 400);
         assert_eq!(Fault::no_leader().status().http(), 503);

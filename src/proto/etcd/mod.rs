@@ -20,6 +20,7 @@ pub mod frame;
 pub mod messages;
 pub mod methods;
 mod outbox;
+pub mod schema;
 mod status;
 mod unary;
 mod watch;

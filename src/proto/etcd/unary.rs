@@ -112,8 +112,8 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
         Method::Status => (Request::Status, Answer::Status),
         Method::Defragment => (Request::Defrag, Answer::Header),
         Method::MoveLeader => {
-            let pb::MemberId { id } = parsed(message)?;
-            (Request::MoveLeader { to: id }, Answer::Header)
+            let pb::MoveLeaderRequest { target_id } = parsed(message)?;
+            (Request::MoveLeader { to: target_id }, Answer::Header)
         }
         Method::Lock | Method::Unlock | Method::Campaign => ask_lock(method, message)?,
         Method::Proclaim | Method::Leader | Method::Resign => ask_lock(method, message)?,
@@ -126,19 +126,15 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
             }
             (Request::Status, Answer::Health)
         }
-        Method::AuthOff => return Err(refusal("etcdserver: authentication is not enabled")),
-        Method::UserNotFound => return Err(refusal("etcdserver: user name not found")),
-        Method::RoleNotFound => return Err(refusal("etcdserver: role name not found")),
-        Method::NoRootUser => return Err(refusal("etcdserver: root user does not exist")),
+        Method::AuthOff => return Err(refused(Fault::auth_off())),
+        Method::UserNotFound => return Err(refused(Fault::no_user())),
+        Method::RoleNotFound => return Err(refused(Fault::no_role())),
+        Method::NoRootUser => return Err(refused(Fault::no_root_user())),
         Method::Missing(why) => return Err(Status::new(RpcStatus::Unimplemented, why)),
         Method::Watch | Method::LeaseKeepAlive | Method::Observe => {
             unreachable!("{method:?} is answered more than once")
         }
     })
-}
-
-fn refusal(text: &'static str) -> Status {
-    Status::new(RpcStatus::FailedPrecondition, text)
 }
 
 fn ask_cluster(method: Method, message: Bytes) -> Result<(Request, Answer), Status> {
@@ -196,8 +192,8 @@ fn ask_lock(method: Method, message: Bytes) -> Result<(Request, Answer), Status>
         }
         // Whatever key that is.
         Method::Unlock => {
-            let pb::Named { name } = parsed(message)?;
-            (Request::Delete(Delete { span: Span::Key(name), prev_kv: false }), Answer::Header)
+            let pb::UnlockRequest { key } = parsed(message)?;
+            (Request::Delete(Delete { span: Span::Key(key), prev_kv: false }), Answer::Header)
         }
         Method::Leader => {
             let pb::Named { name } = parsed(message)?;

@@ -283,7 +283,7 @@ impl GrpcAdapter {
         let Some(lane) = self.free_lane() else { return respond.send_reset(Reason::REFUSED_STREAM) };
         let deadline = timeout(&head.headers).map_or(Mono::NEVER, |timeout| self.desk.now + timeout);
         let found = methods::find(head.uri.path());
-        let method = found.unwrap_or(Method::Missing(""));
+        let method = found.map_or(Method::Missing(""), |rpc| rpc.method);
         let mut call = Dialogue::new(method, &self.settings.room, (lane, &mut self.desk));
         call.needs_leader = head.headers.get("hasleader").is_some_and(|value| value == "true");
         if found.is_none() {

@@ -84,7 +84,7 @@ fn of_locks(asked: &LockRequest) -> Option<(&'static str, Vec<u8>)> {
             }
         }
         LockRequest::Release { key } => {
-            ("/v3lockpb.Lock/Unlock", pb::Named { name: key.clone() }.encode_to_vec())
+            ("/v3lockpb.Lock/Unlock", pb::UnlockRequest { key: key.clone() }.encode_to_vec())
         }
         LockRequest::Leader { name } => {
             ("/v3electionpb.Election/Leader", pb::Named { name: name.clone() }.encode_to_vec())

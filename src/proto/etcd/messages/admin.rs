@@ -1,154 +1,184 @@
 //! The Cluster, Maintenance and Auth services, and gRPC's Health.
 
+use crate::proto::etcd::schema::described;
 use prost::Message;
 
 use super::ResponseHeader;
 
-/// `Member`
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Member {
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
-    #[prost(string, tag = "2")]
-    pub name: String,
-    #[prost(string, repeated, tag = "3")]
-    pub peer_urls: Vec<String>,
-    #[prost(string, repeated, tag = "4")]
-    pub client_urls: Vec<String>,
-    #[prost(bool, tag = "5")]
-    pub is_learner: bool,
-}
+described! {
+    /// `Member`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct Member {
+        #[json("ID")]
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        #[prost(string, tag = "2")]
+        pub name: String,
+        #[json("peerURLs")]
+        #[prost(string, repeated, tag = "3")]
+        pub peer_urls: Vec<String>,
+        #[json("clientURLs")]
+        #[prost(string, repeated, tag = "4")]
+        pub client_urls: Vec<String>,
+        #[json("isLearner")]
+        #[prost(bool, tag = "5")]
+        pub is_learner: bool,
+    }
 
-/// `MemberAddRequest`
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct MemberAddRequest {
-    #[prost(string, repeated, tag = "1")]
-    pub peer_urls: Vec<String>,
-    #[prost(bool, tag = "2")]
-    pub is_learner: bool,
-}
+    /// `MemberAddRequest`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct MemberAddRequest {
+        #[json("peerURLs")]
+        #[prost(string, repeated, tag = "1")]
+        pub peer_urls: Vec<String>,
+        #[json("isLearner")]
+        #[prost(bool, tag = "2")]
+        pub is_learner: bool,
+    }
 
-/// `MemberAddResponse`
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct MemberAddResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    #[prost(message, optional, tag = "2")]
-    pub member: Option<Member>,
-    #[prost(message, repeated, tag = "3")]
-    pub members: Vec<Member>,
-}
+    /// `MemberAddResponse`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct MemberAddResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(message, optional, tag = "2")]
+        pub member: Option<Member>,
+        #[prost(message, repeated, tag = "3")]
+        pub members: Vec<Member>,
+    }
 
-/// `MemberRemoveRequest`, `MemberPromoteRequest`, and `MoveLeaderRequest`
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct MemberId {
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
-}
+    /// `MemberRemoveRequest` and `MemberPromoteRequest`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct MemberId {
+        #[json("ID")]
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+    }
 
-/// `MemberUpdateRequest`
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct MemberUpdateRequest {
-    #[prost(uint64, tag = "1")]
-    pub id: u64,
-    #[prost(string, repeated, tag = "2")]
-    pub peer_urls: Vec<String>,
-}
+    /// `MoveLeaderRequest`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct MoveLeaderRequest {
+        #[json("targetID")]
+        #[prost(uint64, tag = "1")]
+        pub target_id: u64,
+    }
 
-/// `MemberListRequest`
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct MemberListRequest {
-    #[prost(bool, tag = "1")]
-    pub linearizable: bool,
-}
+    /// `MemberUpdateRequest`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct MemberUpdateRequest {
+        #[json("ID")]
+        #[prost(uint64, tag = "1")]
+        pub id: u64,
+        #[json("peerURLs")]
+        #[prost(string, repeated, tag = "2")]
+        pub peer_urls: Vec<String>,
+    }
 
-/// `MemberListResponse`, and those of a removal, an update and a promotion.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct MembersResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    #[prost(message, repeated, tag = "2")]
-    pub members: Vec<Member>,
-}
+    /// `MemberListRequest`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct MemberListRequest {
+        #[prost(bool, tag = "1")]
+        pub linearizable: bool,
+    }
 
-/// `StatusResponse`, up to 3.5.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct StatusResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    #[prost(string, tag = "2")]
-    pub version: String,
-    #[prost(int64, tag = "3")]
-    pub db_size: i64,
-    #[prost(uint64, tag = "4")]
-    pub leader: u64,
-    #[prost(uint64, tag = "5")]
-    pub raft_index: u64,
-    #[prost(uint64, tag = "6")]
-    pub raft_term: u64,
-    #[prost(uint64, tag = "7")]
-    pub raft_applied_index: u64,
-    #[prost(string, repeated, tag = "8")]
-    pub errors: Vec<String>,
-    #[prost(int64, tag = "9")]
-    pub db_size_in_use: i64,
-    #[prost(bool, tag = "10")]
-    pub is_learner: bool,
-}
+    /// `MemberListResponse`, and those of a removal, an update and a promotion.
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct MembersResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(message, repeated, tag = "2")]
+        pub members: Vec<Member>,
+    }
 
-/// `AlarmRequest`
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct AlarmRequest {
-    /// GET, ACTIVATE, DEACTIVATE
-    #[prost(int32, tag = "1")]
-    pub action: i32,
-    #[prost(uint64, tag = "2")]
-    pub member_id: u64,
-    /// NONE, NOSPACE, CORRUPT
-    #[prost(int32, tag = "3")]
-    pub alarm: i32,
-}
+    /// `StatusResponse`, up to 3.5.
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct StatusResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(string, tag = "2")]
+        pub version: String,
+        #[json("dbSize")]
+        #[prost(int64, tag = "3")]
+        pub db_size: i64,
+        #[prost(uint64, tag = "4")]
+        pub leader: u64,
+        #[json("raftIndex")]
+        #[prost(uint64, tag = "5")]
+        pub raft_index: u64,
+        #[json("raftTerm")]
+        #[prost(uint64, tag = "6")]
+        pub raft_term: u64,
+        #[json("raftAppliedIndex")]
+        #[prost(uint64, tag = "7")]
+        pub raft_applied_index: u64,
+        #[prost(string, repeated, tag = "8")]
+        pub errors: Vec<String>,
+        #[json("dbSizeInUse")]
+        #[prost(int64, tag = "9")]
+        pub db_size_in_use: i64,
+        #[json("isLearner")]
+        #[prost(bool, tag = "10")]
+        pub is_learner: bool,
+    }
 
-/// `AlarmMember`
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct AlarmMember {
-    #[prost(uint64, tag = "1")]
-    pub member_id: u64,
-    #[prost(int32, tag = "2")]
-    pub alarm: i32,
-}
+    /// `AlarmRequest`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct AlarmRequest {
+        #[names("GET", "ACTIVATE", "DEACTIVATE")]
+        #[prost(int32, tag = "1")]
+        pub action: i32,
+        #[json("memberID")]
+        #[prost(uint64, tag = "2")]
+        pub member_id: u64,
+        #[names("NONE", "NOSPACE", "CORRUPT")]
+        #[prost(int32, tag = "3")]
+        pub alarm: i32,
+    }
 
-/// `AlarmResponse`
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct AlarmResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    #[prost(message, repeated, tag = "2")]
-    pub alarms: Vec<AlarmMember>,
-}
+    /// `AlarmMember`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct AlarmMember {
+        #[json("memberID")]
+        #[prost(uint64, tag = "1")]
+        pub member_id: u64,
+        #[names("NONE", "NOSPACE", "CORRUPT")]
+        #[prost(int32, tag = "2")]
+        pub alarm: i32,
+    }
 
-/// `AuthStatusResponse`
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct AuthStatusResponse {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
-    #[prost(bool, tag = "2")]
-    pub enabled: bool,
-    #[prost(uint64, tag = "3")]
-    pub auth_revision: u64,
-}
+    /// `AlarmResponse`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct AlarmResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(message, repeated, tag = "2")]
+        pub alarms: Vec<AlarmMember>,
+    }
 
-/// `grpc.health.v1.HealthCheckRequest`
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct HealthCheckRequest {
-    #[prost(string, tag = "1")]
-    pub service: String,
-}
+    /// `AuthStatusResponse`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct AuthStatusResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(bool, tag = "2")]
+        pub enabled: bool,
+        #[json("authRevision")]
+        #[prost(uint64, tag = "3")]
+        pub auth_revision: u64,
+    }
 
-/// `grpc.health.v1.HealthCheckResponse`
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct HealthCheckResponse {
-    /// UNKNOWN, SERVING, NOT_SERVING
-    #[prost(int32, tag = "1")]
-    pub status: i32,
+    /// `grpc.health.v1.HealthCheckRequest`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct HealthCheckRequest {
+        #[prost(string, tag = "1")]
+        pub service: String,
+    }
+
+    /// `grpc.health.v1.HealthCheckResponse`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct HealthCheckResponse {
+        #[names("UNKNOWN", "SERVING", "NOT_SERVING")]
+        #[prost(int32, tag = "1")]
+        pub status: i32,
+    }
 }

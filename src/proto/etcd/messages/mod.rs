@@ -18,26 +18,30 @@ pub use watch::*;
 
 use prost::Message;
 
-/// `etcdserverpb.ResponseHeader`
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct ResponseHeader {
-    #[prost(uint64, tag = "1")]
-    pub cluster_id: u64,
-    #[prost(uint64, tag = "2")]
-    pub member_id: u64,
-    #[prost(int64, tag = "3")]
-    pub revision: i64,
-    #[prost(uint64, tag = "4")]
-    pub raft_term: u64,
-}
+use crate::proto::etcd::schema::described;
 
-/// Any request whose fields do not matter, or that has none.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct Empty {}
+described! {
+    /// `etcdserverpb.ResponseHeader`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct ResponseHeader {
+        #[prost(uint64, tag = "1")]
+        pub cluster_id: u64,
+        #[prost(uint64, tag = "2")]
+        pub member_id: u64,
+        #[prost(int64, tag = "3")]
+        pub revision: i64,
+        #[prost(uint64, tag = "4")]
+        pub raft_term: u64,
+    }
 
-/// Any answer that is nothing but a header.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct HeaderOnly {
-    #[prost(message, optional, tag = "1")]
-    pub header: Option<ResponseHeader>,
+    /// Any request whose fields do not matter, or that has none.
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct Empty {}
+
+    /// Any answer that is nothing but a header.
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct HeaderOnly {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+    }
 }

@@ -40,7 +40,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     // What a call of etcd's API means does not know how it travels.
     ("h2", &["proto::grpc", "sim"]),
     ("http", &["proto::grpc", "sim"]),
-    ("prost", &["proto::etcd", "sim"]),
+    ("prost", &["proto::etcd", "proto::http::gateway", "sim"]),
+    ("serde", &["proto::http::gateway"]),
+    ("serde_json", &["proto::http::gateway"]),
     ("tokio", &["proto::grpc", "sim"]),
 ];
 

@@ -155,6 +155,36 @@ pub fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// What is in base64, padded; line ends within are passed over, as Go's reader does.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut word, mut digits, mut padding) = (0u32, 0, 0);
+    for byte in text.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')) {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            // Two digits at least are in front of it.
+            b'=' if digits >= 2 => 0,
+            _ => return None,
+        };
+        padding += usize::from(byte == b'=');
+        // Nothing follows the padding.
+        if padding > 0 && byte != b'=' {
+            return None;
+        }
+        word = word << 6 | u32::from(value);
+        digits += 1;
+        if digits == 4 {
+            out.extend_from_slice(&word.to_be_bytes()[1..4 - padding]);
+            (word, digits) = (0, 0);
+        }
+    }
+    (digits == 0).then_some(out)
+}
+
 /// A JSON string, quotes included. What a browser could take for markup, or JavaScript for the end of a line, is escaped
 /// too: so Go writes it, and with it etcdctl.
 pub fn json_string(text: &str) -> String {
@@ -180,6 +210,21 @@ pub fn json_string(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base64_both_ways() {
+        for length in 0..50u8 {
+            let bytes: Vec<u8> = (0..length).map(|n| n.wrapping_mul(83) ^ 0xa5).collect();
+            assert_eq!(from_base64(&base64(&bytes)), Some(bytes));
+        }
+        assert_eq!(from_base64("Zm\r\n9v\n"), Some(b"foo".to_vec()));
+        for bad in [
+            "Z", "Zg", "Zg=", "Zg===", "=", "Zm9v=", "Zg==Zg==", "Zg=v", "Zm9-", "Zm9_", "Zm 9v", "====",
+            "Zm9vZ",
+        ] {
+            assert_eq!(from_base64(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn a_length_beyond_the_end_is_an_error() {

@@ -113,7 +113,7 @@ pub const GROUPS: &[Group] = &[
             ignored("grpc-keepalive-min-time", Duration, "5s", "Fastest allowed gRPC ping."),
             ignored("socket-reuse-port", Bool, "false", "SO_REUSEPORT on listeners."),
             ignored("socket-reuse-address", Bool, "false", "SO_REUSEADDR on listeners."),
-            ignored("enable-grpc-gateway", Bool, "true", "JSON gateway under /v3/."),
+            applies("enable-grpc-gateway", Bool, "true", "etcd's API as JSON over HTTP, under /v3/."),
             ignored("raft-read-timeout", Duration, "5s", "Read timeout between members."),
             ignored("raft-write-timeout", Duration, "5s", "Write timeout between members."),
             ignored("feature-gates", form(Form::FeatureGates), "", "etcd's feature gates."),

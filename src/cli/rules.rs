@@ -79,6 +79,7 @@ pub fn settings(values: &mut Values, machine: &mut dyn Machine) -> Result<Settin
         listen_metrics,
         host_whitelist: forms::items(values.text("host-whitelist")).map(str::to_string).collect(),
         cors: forms::items(values.text("cors")).map(str::to_string).collect(),
+        grpc_gateway: values.bool("enable-grpc-gateway"),
         listen_peer,
         advertise_client_urls: texts(advertise_client),
         initial_advertise_peer_urls,

@@ -34,7 +34,7 @@ use crate::base::{Error, Result, Rng};
 use crate::io::os::{OsClock, OsDisk, OsEntropy};
 use crate::io::{Clock, Disk, Entropy};
 use crate::node::{self, Bootstrap, Config, Node, Opened, Rules, SWEEP_WORK_MAX};
-use crate::proto::http::{Allowed, Scope, Site};
+use crate::proto::http::{Allowed, Gateway, Scope, Site};
 use crate::proto::line::ServerInfo;
 use crate::proto::{grpc, peer};
 
@@ -119,10 +119,12 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
     };
     peers.set_members(&event_loop::others(&node), clock.now());
     let workers = Workers::start(OsDisk, log_writer, waker, || OsClock.now())?;
+    let (info, grpc) = (Arc::new(server_info(settings, &node)), Arc::new(grpc_settings(settings)));
+    let gateway = Gateway { info: info.clone(), room: grpc.room.clone() };
     let spoken = Spoken {
-        info: Arc::new(server_info(settings, &node)),
-        grpc: Arc::new(grpc_settings(settings)),
-        site: Rc::new(site(settings)),
+        info,
+        grpc,
+        site: Rc::new(site(settings, gateway)),
         http: settings.listen_client_http.is_empty(),
     };
     let shell = Shell { node, clock, poll, workers, peers, spoken, signals, data_dirs, reserve_bytes };
@@ -154,9 +156,10 @@ fn listen_http(settings: &Settings) -> Result<Vec<(TcpListener, Scope)>> {
     Ok(all)
 }
 
-fn site(settings: &Settings) -> Site {
+fn site(settings: &Settings, gateway: Gateway) -> Site {
     let allowed = |list: &[String]| Allowed::from_list(list.iter().map(String::as_str));
-    Site::new(allowed(&settings.host_whitelist), allowed(&settings.cors))
+    let site = Site::new(allowed(&settings.host_whitelist), allowed(&settings.cors));
+    Site { gateway: settings.grpc_gateway.then_some(gateway), ..site }
 }
 
 /// Ten thousand connections need as many descriptors: take what the hard limit allows.

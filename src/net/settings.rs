@@ -22,6 +22,8 @@ pub struct Settings {
     /// Host fields that are taken, and origins that may read; `*` among them: all.
     pub host_whitelist: Vec<String>,
     pub cors: Vec<String>,
+    /// etcd's API as JSON, under `/v3/`.
+    pub grpc_gateway: bool,
     pub listen_peer: Vec<SocketAddr>,
     pub advertise_client_urls: Vec<String>,
     pub initial_advertise_peer_urls: Vec<String>,

@@ -117,6 +117,15 @@ impl Dialogue {
         self.has_message
     }
 
+    pub fn is_watch(&self) -> bool {
+        matches!(self.job, Job::Watch(_))
+    }
+
+    /// What was asked is answered once, and without waiting for anybody else.
+    pub fn is_answered_soon(&self) -> bool {
+        matches!(self.job, Job::Asked { waits: false, .. } | Job::RangeStream { .. } | Job::Over)
+    }
+
     fn on_message(&mut self, message: Bytes, desk: &mut Desk) -> Result<(), Status> {
         if self.out.waiting_bytes() >= UNTAKEN_BYTES_MAX {
             return Err(Status::new(RpcStatus::ResourceExhausted, "etcdserver: too many requests"));

@@ -22,6 +22,7 @@ pub mod methods;
 mod outbox;
 pub mod schema;
 mod status;
+pub mod timeout;
 mod unary;
 mod watch;
 

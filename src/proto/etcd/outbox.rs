@@ -129,9 +129,9 @@ impl Outbox {
         self.is_open || !self.queue.is_empty()
     }
 
-    /// How long the first one is, or what is left of it.
-    pub fn first_bytes(&self) -> Option<usize> {
-        self.queue.front().map(Bytes::len)
+    /// The first one, or what is left of it.
+    pub fn first(&self) -> Option<&Bytes> {
+        self.queue.front()
     }
 
     /// So much of the first one, at most, leaves.

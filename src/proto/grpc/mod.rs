@@ -65,12 +65,12 @@ use self::wake::{Flag, Woken};
 use super::Adapter;
 use super::etcd::desk::{self, Desk};
 use super::etcd::methods::{self, Method};
-use super::etcd::{Dialogue, Room, Status};
+use super::etcd::{Dialogue, Room, Status, timeout};
 use super::line::ServerInfo;
 use crate::api::status::RpcStatus;
 use crate::api::{Call, Code, Fault, Lane, Reply, Tag};
 use crate::base::Mono;
-use crate::base::time::{MS, Nanos, SECOND};
+use crate::base::time::{Nanos, SECOND};
 
 /// Of one request, as HTTP/2 counts them (RFC 9113 §6.5.2). etcd's own are a few hundred bytes, tokens included.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
@@ -96,9 +96,6 @@ const SEND_BYTES_MAX: usize = 128 << 10;
 
 /// Lanes that streams may have, whatever the settings say.
 const STREAMS_MAX: u32 = 32 << 10;
-
-/// The longest timeout that is a deadline; what is longer is none.
-const TIMEOUT_MAX: Nanos = 366 * 24 * 60 * 60 * SECOND;
 
 /// What all gRPC connections of a member have in common.
 #[derive(Clone, Debug)]
@@ -281,7 +278,8 @@ impl GrpcAdapter {
             return;
         }
         let Some(lane) = self.free_lane() else { return respond.send_reset(Reason::REFUSED_STREAM) };
-        let deadline = timeout(&head.headers).map_or(Mono::NEVER, |timeout| self.desk.now + timeout);
+        let timeout = head.headers.get("grpc-timeout").and_then(|value| timeout::parse(value.as_bytes()));
+        let deadline = timeout.map_or(Mono::NEVER, |timeout| self.desk.now + timeout);
         let found = methods::find(head.uri.path());
         let method = found.map_or(Method::Missing(""), |rpc| rpc.method);
         let mut call = Dialogue::new(method, &self.settings.room, (lane, &mut self.desk));
@@ -531,25 +529,6 @@ fn speaks_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get("content-type").map_or(&b""[..], |value| value.as_bytes());
     let rest = kind.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| rest.is_empty() || matches!(rest[0], b'+' | b';'))
-}
-
-/// `grpc-timeout`: up to eight digits and a unit. One that is not well formed is none, as gRPC libraries have it.
-fn timeout(headers: &HeaderMap) -> Option<Nanos> {
-    let (unit, digits) = headers.get("grpc-timeout")?.as_bytes().split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    let unit = match unit {
-        b'H' => 60 * 60 * SECOND,
-        b'M' => 60 * SECOND,
-        b'S' => SECOND,
-        b'm' => MS,
-        b'u' => MS / 1_000,
-        b'n' => 1,
-        _ => return None,
-    };
-    number.checked_mul(unit).filter(|nanos| *nanos <= TIMEOUT_MAX)
 }
 
 /// A path as it may stand in an error: not long.

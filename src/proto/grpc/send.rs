@@ -68,7 +68,7 @@ impl Sender {
                 _ => Sent::Waits,
             },
             Sender::Open(send) => {
-                while let Some(bytes) = out.first_bytes() {
+                while let Some(bytes) = out.first().map(Bytes::len) {
                     send.reserve_capacity(bytes.min(PIECE_BYTES));
                     let mut window = send.capacity();
                     if window == 0 {

@@ -8,6 +8,8 @@
 use httparse::{EMPTY_HEADER, Error, Header, Status};
 
 use super::target::{Target, host_name};
+use crate::base::time::Nanos;
+use crate::proto::etcd::timeout;
 
 /// Of the request line; longer ones are told 414.
 pub(super) const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
@@ -59,6 +61,9 @@ pub(super) struct Head {
     pub(super) length: Length,
     /// It waits for a word before it sends what follows.
     pub(super) expects_continue: bool,
+    /// What the gateway hands on: how long the client waits, and that it would rather fail than wait for a leader.
+    pub(super) timeout: Option<Nanos>,
+    pub(super) needs_leader: bool,
 }
 
 /// Looks for the end of a head as it arrives.
@@ -138,6 +143,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Refusal> {
         keep_alive: fields.keep_alive(http10),
         length: fields.length(http10)?,
         expects_continue: fields.expects_continue(http10)?,
+        timeout: fields.all("grpc-timeout").next().and_then(timeout::parse),
+        needs_leader: fields.all("grpc-metadata-hasleader").next() == Some(b"true"),
         target,
     })
 }

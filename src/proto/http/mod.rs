@@ -1,4 +1,5 @@
-//! HTTP/1.1 (RFC 9112) for what is asked about the server: health, metrics, the version.
+//! HTTP/1.1 (RFC 9112) for what is asked about the server (health, metrics, the version), and for etcd's API as JSON
+//! ([`gateway`]).
 //!
 //! ```text
 //!  input -> head -> body -> site ---------------> exchange ... exchange   in the order of the requests
@@ -18,12 +19,13 @@
 //!
 //! Bounds, per connection: one incomplete head ([`head::HEAD_BYTES_MAX`]), and so many answers as there may be
 //! exchanges, none of which is larger than the page of metrics. Bodies are read and thrown away, [`BODY_BYTES_MAX`] of
-//! them, because nothing that is served here has a use for one.
+//! them, but for those of the gateway, which has bounds of its own.
 //!
 //! Left out: Date (no clock), ranges, conditions, compression, trailers, upgrades (also to HTTP/2: who speaks it says so
 //! with its first bytes), TLS.
 
 mod body;
+mod gateway;
 mod head;
 mod health;
 mod metrics;
@@ -40,15 +42,18 @@ use std::rc::Rc;
 use bytes::{Buf, BytesMut};
 
 use self::body::Body;
+use self::gateway::{LANE, Talk};
 use self::head::{Head, Length, Refusal, Scanner, refuse};
 use self::health::Question;
 use self::response::{Form, Response};
 use self::site::Work;
 use super::Adapter;
-use crate::api::{self, Call, Code, Fault, Reply, Tag};
+use crate::api::{self, Call, Code, Fault, Lane, Reply, Tag};
 use crate::base::Mono;
 use crate::base::time::{Nanos, SECOND};
+use crate::proto::etcd::desk::{self, Desk};
 
+pub use gateway::Gateway;
 pub use site::{Allowed, Counters, Scope, Site};
 
 /// Requests of one connection under way.
@@ -74,6 +79,10 @@ pub struct HttpAdapter {
     /// A request whose body is not all here.
     reading: Option<Reading>,
     exchanges: VecDeque<Exchange>,
+    /// A call of etcd's API, which is alone when it begins.
+    talk: Option<Box<Talk>>,
+    /// Where there is a gateway.
+    desk: Option<Desk>,
     next_tag: Tag,
     /// Calls without a reply.
     owed: usize,
@@ -87,6 +96,9 @@ pub struct HttpAdapter {
 struct Reading {
     head: Head,
     body: Body,
+    is_whole: bool,
+    /// What has come of it, if anybody wants it.
+    kept: Option<BytesMut>,
     /// It sends its body when it is told to go on.
     holds_back: bool,
     since: Mono,
@@ -107,13 +119,18 @@ enum Step {
     /// Answers that are owed must be out before it can go on.
     Wait,
     Request(Head),
+    /// With its body.
+    Call(Head, BytesMut),
 }
 
 impl HttpAdapter {
     pub fn new(site: Rc<Site>, scope: Scope) -> HttpAdapter {
+        let desk = site.gateway.as_ref().map(|gateway| Desk::new(gateway.info.clone()));
         HttpAdapter {
             site,
             scope,
+            talk: None,
+            desk,
             now: Mono(0),
             scanner: Scanner::default(),
             reading: None,
@@ -139,9 +156,12 @@ impl HttpAdapter {
             }
             let Some(end) = self.scanner.find_end(input)? else { return Ok(Step::NeedMore) };
             let head = head::parse(&input.split_to(end))?;
-            let body = Body::new(head.length, BODY_BYTES_MAX)?;
+            let keeps = self.site.call(&head, self.scope).and(self.site.gateway.as_ref());
+            let body_bytes_max = keeps.map_or(BODY_BYTES_MAX, |gateway| gateway.body_bytes_max());
+            let body = Body::new(head.length, body_bytes_max)?;
+            let kept = keeps.map(|_| BytesMut::new());
             let holds_back = head.expects_continue && head.length != Length::Bytes(0);
-            self.reading = Some(Reading { head, body, holds_back, since: self.now });
+            self.reading = Some(Reading { head, body, is_whole: false, kept, holds_back, since: self.now });
         }
         let reading = self.reading.as_mut().expect("it was just seen");
         if reading.holds_back && input.is_empty() {
@@ -153,11 +173,49 @@ impl HttpAdapter {
             reading.since = self.now;
         }
         reading.holds_back = false;
-        if !reading.body.take(input, &mut |_| {})? {
+        let Reading { body, kept, .. } = reading;
+        let mut keep = |bytes: &[u8]| {
+            if let Some(kept) = kept {
+                kept.extend_from_slice(bytes);
+            }
+        };
+        reading.is_whole = reading.is_whole || body.take(input, &mut keep)?;
+        if !reading.is_whole {
             return Ok(Step::NeedMore);
         }
-        let Reading { head, .. } = self.reading.take().expect("it was just seen");
-        Ok(Step::Request(head))
+        if reading.kept.is_some() && !self.exchanges.is_empty() {
+            return Ok(Step::Wait);
+        }
+        let Reading { head, kept, .. } = self.reading.take().expect("it was just seen");
+        Ok(kept.map_or(Step::Request(head.clone()), |body| Step::Call(head, body)))
+    }
+
+    /// A call of etcd's API begins.
+    fn begin_call(&mut self, head: &Head, body: &[u8]) {
+        let (Some(desk), Some(gateway)) = (&mut self.desk, &self.site.gateway) else {
+            unreachable!("without a gateway no body is kept")
+        };
+        let rpc = self.site.call(head, self.scope).expect("its body was kept");
+        let form = self.site.form(head, self.scope);
+        desk.now = self.now;
+        let mut talk = Talk::new(rpc, head, form, &gateway.room, desk);
+        talk.hear(body, desk);
+        self.talk = Some(Box::new(talk));
+    }
+
+    /// Writes what the call has to say, and goes on behind it.
+    fn write_call(&mut self, is_last: bool, calls: &mut Vec<Call>, output: &mut BytesMut) {
+        let Some(desk) = &mut self.desk else { return };
+        if let Some(talk) = &mut self.talk {
+            talk.write(output, is_last, desk);
+            if talk.is_over() {
+                self.ended |= !talk.keeps_alive();
+                self.talk = None;
+                // There may be a request behind it.
+                self.stalled = true;
+            }
+        }
+        calls.append(&mut desk.calls);
     }
 
     fn begin(&mut self, head: &Head) {
@@ -253,6 +311,10 @@ impl Adapter for HttpAdapter {
         self.stalled = false;
         let mut outcome = Ok(());
         while !self.ended {
+            if self.talk.is_some() {
+                self.stalled = true;
+                break;
+            }
             if self.exchanges.len() >= EXCHANGES_MAX || output.len() >= OUTPUT_BYTES_MAX {
                 self.stalled = !input.is_empty();
                 break;
@@ -267,6 +329,10 @@ impl Adapter for HttpAdapter {
                     self.begin(&head);
                     self.ask(calls);
                     self.flush(output);
+                }
+                Ok(Step::Call(head, body)) => {
+                    self.begin_call(&head, &body);
+                    self.write_call(false, calls, output);
                 }
                 Err(refusal) => {
                     self.refuse(Response::refused(refusal));
@@ -283,6 +349,14 @@ impl Adapter for HttpAdapter {
     }
 
     fn encode(&mut self, reply: Reply, output: &mut BytesMut) {
+        if desk::lane_of(reply.tag) == LANE {
+            let desk = self.desk.as_mut().expect("it gave the tag");
+            desk.heard(reply.header);
+            if let Some(talk) = &mut self.talk {
+                talk.on_reply(reply, desk);
+            }
+            return;
+        }
         if reply.more {
             return; // A range in parts: the last one tells.
         }
@@ -312,12 +386,22 @@ impl Adapter for HttpAdapter {
             });
             self.exchanges.back_mut().expect("it was just pushed").conclude(&self.site);
         }
+        if let (Some(talk), Some(desk)) = (&mut self.talk, &mut self.desk) {
+            talk.give_up(fault, desk);
+            self.write_call(true, &mut Vec::new(), output);
+        }
         (self.ended, self.reading) = (true, None);
         self.flush(output);
     }
 
+    fn prepare_to_part(&mut self, fault: &Fault) {
+        if let (Some(talk), Some(desk)) = (&mut self.talk, &mut self.desk) {
+            talk.part(fault, desk);
+        }
+    }
+
     fn owed(&self) -> usize {
-        self.owed
+        self.owed + self.desk.as_ref().map_or(0, |desk| desk.owed)
     }
 
     fn stalled(&self) -> bool {
@@ -325,18 +409,42 @@ impl Adapter for HttpAdapter {
     }
 
     fn waits(&self) -> bool {
-        false
+        self.talk.is_some()
     }
 
-    fn cancel(&mut self, _calls: &mut Vec<Call>) {}
+    fn cancel(&mut self, calls: &mut Vec<Call>) {
+        if let (Some(talk), Some(desk)) = (&mut self.talk, &mut self.desk)
+            && !talk.is_answered_soon()
+        {
+            talk.leave(desk);
+            calls.append(&mut desk.calls);
+            (self.talk, self.ended) = (None, true);
+        }
+    }
 
     fn closing(&self) -> bool {
-        self.ended
+        self.ended && self.talk.is_none()
+    }
+
+    fn lane_of(&self, tag: Tag) -> Lane {
+        desk::lane_of(tag)
+    }
+
+    fn leave(&mut self, calls: &mut Vec<Call>) {
+        calls.push(Call::Leave { lane: 0 });
+        if let (Some(mut talk), Some(desk)) = (self.talk.take(), &mut self.desk) {
+            talk.leave(desk);
+            calls.append(&mut desk.calls);
+        }
     }
 
     fn set_time(&mut self, now: Mono, _calls: &mut Vec<Call>, _output: &mut BytesMut) {
         self.now = now;
-        if self.deadline() <= now {
+        if let (Some(talk), Some(desk)) = (&mut self.talk, &mut self.desk) {
+            if talk.deadline <= now {
+                talk.on_deadline(desk);
+            }
+        } else if self.deadline() <= now {
             self.refuse(Response::refused(LATE));
             // The next `decode` writes it, and ends the connection.
             self.stalled = true;
@@ -345,6 +453,9 @@ impl Adapter for HttpAdapter {
 
     fn deadline(&self) -> Mono {
         // While answers before it are owed it is not the client who is late.
+        if let Some(talk) = &self.talk {
+            return talk.deadline;
+        }
         let waits = self.reading.as_ref().filter(|_| !self.stalled);
         waits.map_or(Mono::NEVER, |reading| reading.since + BODY_PATIENCE)
     }
@@ -352,6 +463,7 @@ impl Adapter for HttpAdapter {
     fn write(&mut self, calls: &mut Vec<Call>, output: &mut BytesMut) {
         self.ask(calls);
         self.flush(output);
+        self.write_call(false, calls, output);
     }
 
     fn awaits_answers(&self) -> bool {
@@ -364,6 +476,11 @@ impl Adapter for HttpAdapter {
     }
 
     fn has_unwritten(&self) -> bool {
-        self.unasked
+        self.unasked || self.talk.as_ref().is_some_and(|talk| talk.has_unwritten())
+    }
+
+    fn input_bytes(&self) -> usize {
+        let kept = self.reading.as_ref().and_then(|reading| reading.kept.as_ref());
+        kept.map_or(0, BytesMut::len)
     }
 }

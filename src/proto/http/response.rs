@@ -58,9 +58,27 @@ pub(super) struct Form {
     pub(super) allow_origin: Option<String>,
 }
 
+/// How the end of a body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(usize),
+    /// Each piece says how long it is.
+    Chunked,
+    /// It is where the connection ends.
+    Close,
+}
+
 /// Writes the answer.
 pub(super) fn write(response: &Response, form: &Form, output: &mut BytesMut) {
-    let Response { status, content_type, body, fields } = response;
+    write_head(response, form, Framing::Length(response.body.len()), output);
+    if !form.head_only {
+        output.extend_from_slice(response.body.as_bytes());
+    }
+}
+
+/// Writes what stands before the body.
+pub(super) fn write_head(response: &Response, form: &Form, framing: Framing, output: &mut BytesMut) {
+    let Response { status, content_type, fields, .. } = response;
     let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(*status));
     let mut field = |name: &str, value: &dyn std::fmt::Display| {
         let _ = write!(head, "{name}: {value}\r\n");
@@ -73,10 +91,14 @@ pub(super) fn write(response: &Response, form: &Form, output: &mut BytesMut) {
     for (name, value) in fields {
         field(name, value);
     }
-    if !body.is_empty() {
+    if framing != Framing::Length(0) {
         field("Content-Type", content_type);
     }
-    field("Content-Length", &body.len());
+    match framing {
+        Framing::Length(bytes) => field("Content-Length", &bytes),
+        Framing::Chunked => field("Transfer-Encoding", &"chunked"),
+        Framing::Close => {}
+    }
     match (form.keep_alive, form.http10) {
         (false, _) => field("Connection", &"close"),
         (true, true) => field("Connection", &"keep-alive"),
@@ -84,27 +106,29 @@ pub(super) fn write(response: &Response, form: &Form, output: &mut BytesMut) {
     }
     head.push_str("\r\n");
     output.extend_from_slice(head.as_bytes());
-    if !form.head_only {
-        output.extend_from_slice(body.as_bytes());
-    }
 }
 
 /// RFC 9110 §15.
-fn reason(status: u16) -> &'static str {
+pub(super) fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => unreachable!("every status that is answered has its words"),
     }

@@ -3,10 +3,12 @@
 
 use std::cell::Cell;
 
+use super::gateway::Gateway;
 use super::head::{Head, Method};
 use super::health::{Check, Checks, Health, Probe};
 use super::response::{Form, Response};
 use crate::api::{ETCD_VERSION, VERSION};
+use crate::proto::etcd::methods::Rpc;
 
 /// Which pages a listener has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +49,23 @@ pub struct Site {
     pub hosts: Allowed,
     /// `--cors`.
     pub origins: Allowed,
+    /// `--enable-grpc-gateway`.
+    pub gateway: Option<Gateway>,
     pub counters: Counters,
 }
 
 impl Site {
     pub fn new(hosts: Allowed, origins: Allowed) -> Site {
-        Site { hosts, origins, counters: Counters::default() }
+        Site { hosts, origins, gateway: None, counters: Counters::default() }
     }
 
-    /// How a request is answered: at once, or with what the node says.
+    /// The call of etcd's API that a request makes, if it makes one.
+    pub(super) fn call(&self, head: &Head, scope: Scope) -> Option<&'static Rpc> {
+        let is_let_in = scope == Scope::Clients && self.hosts.has(&head.host);
+        if is_let_in && self.gateway.is_some() { Gateway::route(head)?.ok() } else { None }
+    }
+
+    /// How a request is answered: at once, or with what the node says. Not for calls of etcd's API.
     pub(super) fn route(&self, head: &Head, scope: Scope) -> Work {
         if scope == Scope::Clients {
             if !self.hosts.has(&head.host) {
@@ -63,6 +73,11 @@ impl Site {
             }
             if head.method == Method::Options {
                 return Work::Ready(Response::text(200, ""));
+            }
+            if self.gateway.is_some()
+                && let Some(Err(refused)) = Gateway::route(head)
+            {
+                return Work::Ready(refused);
             }
         }
         let Some(work) = page(head, scope) else {

@@ -4,6 +4,8 @@
 
 #[path = "fuzz_bodies/files.rs"]
 mod files;
+#[path = "fuzz_bodies/gateway.rs"]
+mod gateway;
 #[path = "fuzz_bodies/grpc.rs"]
 mod grpc;
 #[path = "fuzz_bodies/http.rs"]
@@ -22,6 +24,7 @@ use bytes::{Bytes, BytesMut};
 use pawl::api::command;
 
 pub use files::{tree_open, wal_recover};
+pub use gateway::gateway_requests;
 pub use grpc::{grpc_frames, grpc_messages, grpc_stream};
 pub use http::http_requests;
 #[cfg(test)]
@@ -48,6 +51,7 @@ mod tests {
 
     const TARGETS: &[Target] = &[
         ("command_decode", super::command_decode),
+        ("gateway_requests", super::gateway_requests),
         ("grpc_frames", super::grpc_frames),
         ("grpc_messages", super::grpc_messages),
         ("grpc_stream", super::grpc_stream),

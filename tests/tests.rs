@@ -23,6 +23,7 @@ mod etcdctl;
 mod explore;
 mod full_disk;
 mod fuzz_bodies;
+mod gateway;
 mod grpc;
 mod harness;
 mod hostile;

@@ -134,11 +134,11 @@ impl Talk {
             Ok(()) if !heard && !sends_stream => call.hear(Bytes::new(), desk),
             Ok(()) => {}
         }
-        call.ask_gathered(desk);
         // A watch goes on when nothing more is said about it.
         if !call.is_watch() {
             call.on_end(desk);
         }
+        call.ask_gathered(desk);
     }
 
     /// What the node says.

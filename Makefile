@@ -12,6 +12,7 @@ RELEASE := target/release/pawld
 FUZZ_SECONDS ?= 60
 BENCH ?= all
 SIM_SECONDS ?= 60
+CLIENTS ?=
 
 .PHONY: help
 help: ## Show this list
@@ -42,6 +43,10 @@ cluster: build ## Build and run three members on loopback; ctrl-C ends them clea
 .PHONY: bench
 bench: build ## Measure Pawl beside etcd, Redis, LMDB and redb, those that are found (BENCH, default all)
 	$(CARGO) run --release --locked --manifest-path bench/Cargo.toml -- $(BENCH)
+
+.PHONY: clients
+clients: build ## Run other people's etcd clients, with their own tests, against a real etcd and Pawl (CLIENTS, default all)
+	contrib/clients/run $(CLIENTS)
 
 .PHONY: fuzz
 fuzz: ## Fuzz every decoder and both file formats for FUZZ_SECONDS each (default 60), on stable Rust

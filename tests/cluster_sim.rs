@@ -65,7 +65,7 @@ fn every_kind_of_answer_is_met() {
         "txn ok, txn NOKEY, txn NOLEASE, txn FUTURE, txn COMPACTED, txn DUPKEY, txn TOOMANYOPS, txn unknown",
     );
     want("reading txn ok, reading txn FUTURE, reading txn COMPACTED, reading txn TOOMANYOPS");
-    want("defrag ok, alarm list none, alarm disarm none");
+    want("defrag ok, alarm list none, alarm disarm none, hash ok, snapshot ok, hashkv ok, hashkv COMPACTED");
     want("put over something, put over nothing, put keeps the value, put keeps the lease");
     want("delete of none, delete of one, delete of several, delete shows what was there");
     want("range cut off by its limit, range within its limit, range of keys alone, range counts alone");

@@ -178,6 +178,13 @@ impl FakeNode {
             }
             Request::Compact(Compact { revision, .. }) => Ok(Body::Compacted { revision }),
             Request::Defrag => Ok(Body::Defragmented),
+            // One number for what it holds; who reads it back looks for nothing else.
+            Request::Hash => Ok(Body::Hash(7)),
+            Request::HashKv { revision } if revision > self.revision => Err(Fault::future(self.revision)),
+            Request::HashKv { revision } => {
+                Ok(Body::HashKv { hash: 9, revision: revision.max(1), compact_revision: 0 })
+            }
+            Request::Snapshot => Ok(Body::SnapshotPart { bytes: vec![5; 32].into(), remaining_bytes: 0 }),
             Request::AlarmList => Ok(Body::Alarms(Vec::new())),
             Request::AlarmDisarm => Ok(Body::Alarms(vec![MEMBER])),
             Request::Exists { keys } => {

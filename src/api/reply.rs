@@ -43,6 +43,18 @@ pub enum Body {
     Lease(LeaseAnswer),
     /// The room has been given back.
     Defragmented,
+    Hash(u32),
+    /// `revision`: up to which. Of what was before the compact revision only that counts which is still seen.
+    HashKv {
+        hash: u32,
+        revision: Revision,
+        compact_revision: Revision,
+    },
+    /// The next bytes of a snapshot's file, and how many follow without the checksum, which comes last, by itself.
+    SnapshotPart {
+        bytes: Bytes,
+        remaining_bytes: u64,
+    },
     /// Members whose alarm for want of room stands, or has just been ended.
     Alarms(Vec<MemberId>),
     /// A lock, or leadership: under which key, and when that was created, the fencing revision.
@@ -112,6 +124,7 @@ impl Body {
                 return size_of::<Reply>() + events.iter().map(|event| event.size_bytes()).sum::<usize>();
             }
             Body::Lease(answer) => return size_of::<Reply>() + answer.size_bytes(),
+            Body::SnapshotPart { bytes, .. } => return size_of::<Reply>() + bytes.len(),
             Body::Acquired { key, .. } => return size_of::<Reply>() + key.len(),
             Body::Observing { leader: Some(leader), .. } | Body::Leads { leader, .. } => {
                 std::slice::from_ref(leader)

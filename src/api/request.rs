@@ -29,6 +29,15 @@ pub enum Request {
     Status,
     /// All that this member counts; answered as [`Request::Status`] is.
     Metrics,
+    /// The hash of the history up to a revision, 0 = now, of this member's state as it is: the same on every member that did the
+    /// same, and the same as etcd's.
+    HashKv {
+        revision: Revision,
+    },
+    /// A hash of all that this member's state holds, what it has not swept included.
+    Hash,
+    /// A copy of this member's state in parts, to be kept as a file.
+    Snapshot,
     /// The cluster's members. Linearizable unless `serializable`.
     MemberList {
         serializable: bool,
@@ -67,7 +76,7 @@ pub enum Request {
 
 impl Request {
     /// How requests are called where they are counted.
-    pub const NAMES: [&str; 17] = [
+    pub const NAMES: [&str; 19] = [
         "put",
         "range",
         "delete",
@@ -85,6 +94,8 @@ impl Request {
         "move_leader",
         "watch",
         "watch_progress",
+        "hash",
+        "snapshot",
     ];
 
     /// The place of this one's name among [`Request::NAMES`].
@@ -111,6 +122,8 @@ impl Request {
             Request::MoveLeader { .. } => 14,
             Request::Watch(_) => 15,
             Request::WatchProgress => 16,
+            Request::Hash | Request::HashKv { .. } => 17,
+            Request::Snapshot => 18,
         }
     }
 }

@@ -58,6 +58,9 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         | Request::AlarmDisarm
         | Request::Status
         | Request::Metrics
+        | Request::HashKv { .. }
+        | Request::Hash
+        | Request::Snapshot
         | Request::MemberList { .. }
         | Request::MemberRemove { .. }
         | Request::MemberPromote { .. }

@@ -10,10 +10,11 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::{Console, Role, version};
 use crate::base::{Error, Index, Result};
-use crate::io::Disk;
 use crate::io::os::OsDisk;
+use crate::io::{Disk, File, Open};
 use crate::net::Layout;
-use crate::store::{self, Store};
+use crate::node::FileCheck;
+use crate::store::{self, Store, StreamSummary};
 use crate::wal;
 
 #[derive(Debug, Parser)]
@@ -30,8 +31,20 @@ enum Command {
     Verify(Files),
     /// Prints a digest of the content: equal on members that have applied the same entries
     Hash(Files),
+    /// Looks at a snapshot that was saved to a file
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Prints the version of this tool
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotCommand {
+    /// Reads every byte and checks both checksums; prints the digest, the revision, the entry, and how many keys there are
+    Status {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// Where a server keeps its files.
@@ -68,6 +81,7 @@ pub fn run(program: &str, words: &[OsString], console: &mut Console) -> u8 {
     let done = match command {
         Command::Verify(files) => verify(&OsDisk, &files, console),
         Command::Hash(files) => hash(&OsDisk, &files, console),
+        Command::Snapshot(SnapshotCommand::Status { file }) => snapshot_status(&OsDisk, &file, console),
         Command::Version => {
             console.print(version::text(Role::Offline, program).as_bytes());
             return 0;
@@ -244,11 +258,34 @@ fn hash<D: Disk>(disk: &D, files: &Files, console: &mut Console) -> Result<bool>
     Ok(true)
 }
 
+/// Read at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+fn snapshot_status<D: Disk>(disk: &D, path: &Path, console: &mut Console) -> Result<bool> {
+    let file = disk.open(path, Open::Read).map_err(|error| Error::io("cannot open", path, error))?;
+    let mut check = FileCheck::default();
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut bytes = 0;
+    let bad = |found: String| Error::Refused(format!("{} {found}: it is no sound snapshot", path.display()));
+    loop {
+        let length =
+            file.read_at(bytes, &mut piece).map_err(|error| Error::io("cannot read", path, error))?;
+        if length == 0 {
+            break;
+        }
+        check.take(&piece[..length]).map_err(bad)?;
+        bytes += length as u64;
+    }
+    let StreamSummary { digest, revision, applied, keys, .. } = check.finish().map_err(bad)?;
+    let line = format!("{digest:016x}, revision {revision}, applied {applied}, {keys} keys, {bytes} bytes\n");
+    console.print(line.as_bytes());
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::api::Member;
-    use crate::io::{File, Open};
 
     fn call(words: &[&str]) -> (u8, String, String) {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();

@@ -34,6 +34,7 @@ mod room;
 #[cfg(test)]
 mod rule_tests;
 mod small_file;
+mod snapshot_file;
 mod snapshots;
 mod startup;
 mod status;
@@ -66,7 +67,7 @@ use leases::Leases;
 use locks::Locks;
 use members::NotProposed;
 use metrics::Tally;
-use reads::{Question, Read, Reads};
+use reads::{Question, Read, Reads, Whole};
 use repair::Repair;
 use room::Room;
 use snapshots::Snapshots;
@@ -81,6 +82,7 @@ pub use crate::wal::{Batch, LogWriter, Written};
 pub use auto_compaction::{REVISIONS_EVERY, Retention};
 pub use compaction::{SWEEP_PAUSE, SWEEP_WORK_MAX};
 pub use members::Rules;
+pub use snapshot_file::FileCheck;
 pub use startup::{Bootstrap, Opened, lock_path, tree_path};
 pub use streams::{PARTS, Parts};
 pub use watches::WATCH_WORK;
@@ -357,6 +359,11 @@ impl<D: Disk> Node<D> {
                 let disarm = Command::Alarm { member: 0, raised: false };
                 self.write(Asker::Client { conn, tag }, &disarm, deadline);
             }
+            Request::HashKv { revision } => {
+                self.ask_whole(conn, tag, Whole::HashKv(revision), (now, deadline))
+            }
+            Request::Hash => self.ask_whole(conn, tag, Whole::Hash, (now, deadline)),
+            Request::Snapshot => self.ask_whole(conn, tag, Whole::Snapshot, (now, deadline)),
             Request::MemberList { serializable: true } => self.answer_members(conn, tag),
             Request::MemberList { serializable: false } => {
                 self.wait_to_read(conn, tag, Question::Members, deadline);
@@ -474,7 +481,7 @@ impl<D: Disk> Node<D> {
     /// The connection is gone, and its watches with it. Its writes still happen; their answers go nowhere.
     pub fn on_disconnect(&mut self, conn: ConnId) {
         self.reads.forget(conn);
-        self.streams.forget(conn);
+        self.forget_streams(conn);
         self.sweepers.retain(|sweeper| sweeper.conn != conn);
         self.room.forget(conn);
         self.watches.forget(conn);

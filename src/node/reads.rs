@@ -19,7 +19,7 @@ use bytes::Bytes;
 use super::waiters::WaiterId;
 use crate::api::{ConnId, LeaseRequest, LeaseTime, LeaseWant, Range, Tag, Txn};
 use crate::base::planted;
-use crate::base::{Index, MemberId, Mono, time::Nanos};
+use crate::base::{Index, MemberId, Mono, Revision, time::Nanos};
 
 #[derive(Clone, Debug)]
 pub(super) enum Question {
@@ -29,11 +29,21 @@ pub(super) enum Question {
     Txn(Txn),
     Members,
     Alarms,
+    /// Of this member's state.
+    Whole(Whole),
     Lease(LeaseQuestion),
     /// Whether one who waits for a lock is the first.
     Lock(WaiterId),
     /// Who leads the election of this name: from there on it is observed.
     Observe(Bytes),
+}
+
+/// What goes through all of the state.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whole {
+    HashKv(Revision),
+    Hash,
+    Snapshot,
 }
 
 /// A request about leases that does not go through the log.
@@ -68,6 +78,7 @@ impl Question {
         match self {
             Question::Range(range) => range.serializable,
             Question::Txn(txn) => txn.is_serializable() || planted::on("node-reading-txn-asks-nobody"),
+            Question::Whole(_) => true,
             Question::Exists(_) | Question::Members | Question::Alarms => false,
             Question::Lease(_) | Question::Lock(_) | Question::Observe(_) => false,
         }

@@ -60,6 +60,77 @@ fn a_physical_compaction_is_answered_when_what_nobody_sees_is_gone() {
     panic!("nobody is answered");
 }
 
+/// The parts of an answer, all of them.
+fn parts(cluster: &mut Cluster, tag: Tag) -> Vec<Body> {
+    cluster.wait(5 * SECOND);
+    let mut told = cluster.bodies(tag);
+    told.extend(cluster.answer(tag));
+    told
+}
+
+#[test]
+fn a_snapshot_is_one_sound_file_whatever_is_written_meanwhile() {
+    let mut cluster = Cluster::alone();
+    let value = vec![b'x'; 3_000];
+    for key in 0..400 {
+        let key = format!("k{key}").into();
+        cluster.ask(Request::Put(Put { key, value: value.clone().into(), ..Put::default() }));
+    }
+    let revision = cluster.revision();
+    let tag = cluster.send(Request::Snapshot);
+    cluster.ask(put("meanwhile"));
+    let told = parts(&mut cluster, tag);
+    let mut file = Vec::new();
+    let mut expected = None;
+    for body in told {
+        let Body::SnapshotPart { bytes, remaining_bytes } = body else { panic!("{body:?}") };
+        let all = expected.unwrap_or(bytes.len() as u64 + remaining_bytes);
+        let is_digest = all == 0;
+        assert!(is_digest || all == bytes.len() as u64 + remaining_bytes);
+        expected = Some(remaining_bytes);
+        file.extend_from_slice(&bytes);
+    }
+    let check = |file: &[u8]| {
+        let mut check = FileCheck::default();
+        file.chunks(1_000).try_for_each(|piece| check.take(piece))?;
+        check.finish()
+    };
+    let summary = check(&file).unwrap();
+    assert_eq!((summary.revision, summary.keys, file.len() % 512), (revision, 400, 32));
+    // Nothing that happens to it goes unseen.
+    for at in (0..file.len()).step_by(file.len() / 16).chain(file.len() - 40..file.len()) {
+        file[at] ^= 1;
+        assert!(check(&file).is_err(), "byte {at}");
+        file[at] ^= 1;
+        assert!(check(&file[..at]).is_err(), "cut at {at}");
+    }
+    assert_eq!(cluster.node(1).streams.len(), 0);
+}
+
+#[test]
+fn who_leaves_a_snapshot_or_takes_nothing_of_it_pins_nothing() {
+    let mut cluster = Cluster::alone();
+    for key in 0..400 {
+        let key = format!("k{key}").into();
+        cluster.ask(Request::Put(Put { key, value: vec![b'x'; 3_000].into(), ..Put::default() }));
+    }
+    let left = cluster.send_to(1, 11, Request::Snapshot);
+    cluster.node(1).on_disconnect(11);
+    let held = cluster.send_to(1, 12, Request::Snapshot);
+    cluster.node(1).hold(12);
+    cluster.wait(59 * SECOND);
+    assert_eq!(cluster.node(1).streams.len(), 1, "{left} has gone");
+    cluster.wait(2 * SECOND);
+    assert_eq!(cluster.node(1).streams.len(), 0);
+    let last = parts(&mut cluster, held).pop();
+    assert!(matches!(last, Some(Body::Fault(fault)) if fault.code == Code::Timeout));
+    // As many as there may be at a time, again and again.
+    for round in 0..10 {
+        let tag = cluster.send_to(1, 20 + round, Request::Hash);
+        assert!(matches!(parts(&mut cluster, tag)[..], [Body::Hash(_)]));
+    }
+}
+
 /// Also where a watch begins: there its first event has nothing before it.
 #[test]
 fn what_was_there_before_the_end_of_history_is_not_told() {

@@ -412,6 +412,7 @@ impl<D: Disk> Node<D> {
     fn installed(&mut self) -> Result<()> {
         let receiving = self.snapshots.receiving.take().expect("an installation belongs to a stream");
         self.end_all_sending();
+        self.end_pinned_streams(&Fault::recovering());
         let Receiving { from, stream, at, incoming, .. } = receiving;
         self.store = incoming.into_store()?;
         assert!(self.store.applied() == at, "the installed state is at {}, not {at}", self.store.applied());

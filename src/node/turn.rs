@@ -458,6 +458,7 @@ impl<D: Disk> Node<D> {
             Question::Txn(txn) => self.answer_txn(read.conn, read.tag, &txn),
             Question::Members => self.answer_members(read.conn, read.tag),
             Question::Lease(question) => self.answer_lease(read.conn, read.tag, &question),
+            Question::Whole(whole) => self.answer_whole(read.conn, read.tag, whole),
             Question::Alarms => self.answer_alarms(read.conn, read.tag),
             Question::Observe(name) => self.observe(read.conn, read.tag, &name),
             Question::Lock(id) => {

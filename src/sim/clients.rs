@@ -21,6 +21,7 @@ use crate::api::{
 };
 use crate::base::time::MS;
 use crate::base::{Mono, Revision, Rng};
+use crate::node::FileCheck;
 
 /// One client, with one connection at a time.
 pub struct Client {
@@ -191,7 +192,20 @@ impl Clients {
             self.parts.insert(reply.tag, reply);
             return None;
         };
-        let Reply { conn, tag, header, body: Body::RangePart(mut all), .. } = first else { return None };
+        let Reply { conn, tag, header, body, .. } = first;
+        let mut all = match body {
+            Body::RangePart(all) => all,
+            Body::SnapshotPart { bytes, remaining_bytes } => {
+                let body = with_piece(bytes, remaining_bytes, reply.body);
+                let whole = Reply { conn, tag, header, body, more: reply.more };
+                if reply.more {
+                    self.parts.insert(tag, whole);
+                    return None;
+                }
+                return Some(whole);
+            }
+            _ => return None,
+        };
         let Body::RangePart(part) = reply.body else { return None };
         all.kvs.extend(part.kvs);
         all.last = part.last;
@@ -247,6 +261,24 @@ impl Clients {
     }
 }
 
+/// A snapshot as far as it has come. What is told with each piece must be true, and all of them a sound file.
+fn with_piece(all: Bytes, remaining_bytes: u64, next: Body) -> Body {
+    let Body::SnapshotPart { bytes, remaining_bytes: remaining } = next else { return next };
+    let is_digest = remaining_bytes == 0;
+    assert!(
+        remaining_bytes == remaining + if is_digest { 0 } else { bytes.len() as u64 },
+        "{remaining_bytes} bytes of a snapshot were to follow: {} came, and {remaining} are to follow",
+        bytes.len()
+    );
+    let all = Bytes::from([all, bytes].concat());
+    if is_digest {
+        let mut check = FileCheck::default();
+        let sound = check.take(&all).and_then(|()| check.finish());
+        assert!(sound.is_ok(), "a snapshot {sound:?}");
+    }
+    Body::SnapshotPart { bytes: all, remaining_bytes: remaining }
+}
+
 /// With more keys than these a span is rarely everything: it would be deleted again and again, and read for long.
 const FEW_KEYS: u64 = 64;
 
@@ -275,6 +307,11 @@ fn maintain(rng: &mut Rng, known: Revision, number: usize) -> Request {
         3 => Request::Defrag,
         4 => Request::AlarmList,
         5 => Request::AlarmDisarm,
+        7 if number % 2 == 0 => Request::Hash,
+        7 => Request::Snapshot,
+        8 => Request::HashKv { revision: 0 },
+        // Several shall ask for the same one.
+        11 => Request::HashKv { revision: known - known % 16 },
         _ => Request::Compact(compact),
     }
 }

@@ -101,6 +101,12 @@ pub enum Answer {
     Compacted {
         first: Revision,
     },
+    /// Of the history up to this revision, and from the compact revision on.
+    HashKv {
+        hash: u32,
+        revision: Revision,
+        compact_revision: Revision,
+    },
     /// The history ends here, as was asked for.
     Compact {
         revision: Revision,
@@ -124,11 +130,16 @@ impl Answer {
                     .collect::<Option<_>>()?,
             },
             Body::Compacted { revision } => Answer::Compact { revision },
+            Body::HashKv { hash, revision, compact_revision } => {
+                Answer::HashKv { hash, revision, compact_revision }
+            }
             Body::Exists(found) => Answer::Exists { revision: header.revision, found },
             Body::Lease(answer) => Answer::Lease(answer),
             Body::Acquired { key, revision } => Answer::Acquired { key, revision },
             Body::Fault(_)
             | Body::RangePart(_)
+            | Body::Hash(_)
+            | Body::SnapshotPart { .. }
             | Body::Status(_)
             | Body::Metrics(_)
             | Body::Members(_)
@@ -548,6 +559,9 @@ impl fmt::Display for Answer {
             Answer::NoKey => f.write_str("NOKEY"),
             Answer::Lease(answer) => write!(f, "{answer:?}"),
             Answer::Acquired { key, revision } => write!(f, "{} of revision {revision}", Shown(key)),
+            Answer::HashKv { hash, revision, compact_revision } => {
+                write!(f, "hash {hash:08x} of {revision}, compacted {compact_revision}")
+            }
             Answer::NoLease => f.write_str("NOLEASE"),
             Answer::LeaseExists => f.write_str("LEASEEXISTS"),
             Answer::Future { newest } => write!(f, "FUTURE {newest}"),

@@ -19,7 +19,9 @@ pub fn probes(history: &History) -> Probes {
     for op in &history.ops {
         let name = match &op.request {
             // Answers to these are counted as they come.
-            Request::Defrag | Request::AlarmList | Request::AlarmDisarm => continue,
+            Request::Defrag | Request::AlarmList | Request::AlarmDisarm | Request::Hash => continue,
+            Request::Snapshot => continue,
+            Request::HashKv { .. } => "hashkv",
             Request::Put(_) => "put",
             Request::Delete(_) => "delete",
             Request::Range(_) => "range",
@@ -46,6 +48,7 @@ pub fn probes(history: &History) -> Probes {
                 | Answer::Txn { .. }
                 | Answer::Compact { .. }
                 | Answer::Exists { .. }
+                | Answer::HashKv { .. }
                 | Answer::Acquired { .. }
                 | Answer::Value(_) => "ok",
             },
@@ -72,6 +75,8 @@ pub fn maintained(request: &Request, body: &Body) -> Option<String> {
         Request::Defrag => "defrag",
         Request::AlarmList => "alarm list",
         Request::AlarmDisarm => "alarm disarm",
+        Request::Hash => "hash",
+        Request::Snapshot => "snapshot",
         _ => return None,
     };
     let came_of_it = match body {

@@ -14,6 +14,12 @@ pub struct Digest(u64);
 const MULTIPLIER: u64 = 0x6a09_e667_f3bc_c909;
 const OFFSET: u64 = 0xbb67_ae85_84ca_a73b;
 
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest::new()
+    }
+}
+
 impl Digest {
     pub const fn new() -> Digest {
         Digest(OFFSET)

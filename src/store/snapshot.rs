@@ -264,17 +264,39 @@ impl Snapshot {
     /// in memory.
     pub fn next_chunk<D: Disk>(&mut self, store: &Store<D>, bytes_max: usize) -> Result<Option<Bytes>> {
         assert!(bytes_max >= CHUNK_BYTES_MIN, "a chunk of {bytes_max} bytes would be mostly its checksum");
-        let payload_bytes_max = bytes_max - CHUNK_HEAD_BYTES;
-        self.fill(store, payload_bytes_max)?;
-        if self.pending.is_empty() {
-            return Ok(None);
-        }
-        let payload = self.pending.split_to(self.pending.len().min(payload_bytes_max));
+        let Some(payload) = self.next_piece(store, bytes_max - CHUNK_HEAD_BYTES)? else { return Ok(None) };
         self.chain = crc32_from(self.chain, &payload);
         let mut chunk = BytesMut::with_capacity(CHUNK_HEAD_BYTES + payload.len());
         chunk.put_u32_le(self.chain);
         chunk.put_slice(&payload);
         Ok(Some(chunk.freeze()))
+    }
+
+    /// The next bytes of the stream itself, without the head of a chunk.
+    pub fn next_piece<D: Disk>(&mut self, store: &Store<D>, bytes_max: usize) -> Result<Option<Bytes>> {
+        self.fill(store, bytes_max)?;
+        if self.pending.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.pending.split_to(self.pending.len().min(bytes_max)).freeze()))
+    }
+
+    /// The same snapshot from its beginning.
+    pub fn rewind(&mut self) {
+        let Snapshot { head, cells, .. } = self;
+        *self = Snapshot::begin(*head, cells.view);
+    }
+
+    fn begin(head: Head, view: View) -> Snapshot {
+        Snapshot {
+            head,
+            cells: Cells::new(view),
+            pending: BytesMut::from(&head.encode()[..]),
+            ended: false,
+            chain: 0,
+            cell_count: 0,
+            digest: digest_of_head(&head),
+        }
     }
 
     fn fill<D: Disk>(&mut self, store: &Store<D>, bytes: usize) -> Result<()> {
@@ -323,17 +345,7 @@ impl<D: Disk> Store<D> {
             swept: self.state.swept,
             alarm: self.state.alarm,
         };
-        let mut pending = BytesMut::new();
-        pending.put_slice(&head.encode());
-        Snapshot {
-            head,
-            cells: Cells::new(self.tree.pin()),
-            pending,
-            ended: false,
-            chain: 0,
-            cell_count: 0,
-            digest: digest_of_head(&head),
-        }
+        Snapshot::begin(head, self.tree.pin())
     }
 
     pub fn unpin(&mut self, snapshot: Snapshot) {

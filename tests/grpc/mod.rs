@@ -12,12 +12,13 @@ use pawl::base::{Mono, Rng};
 use pawl::proto::Adapter;
 use pawl::proto::etcd::messages::{
     AlarmResponse, AuthStatusResponse, CampaignRequest, CampaignResponse, CompactionRequest,
-    DeleteRangeRequest, DeleteRangeResponse, Empty, HeaderOnly, HealthCheckResponse, LeaderKey,
-    LeaderResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse,
-    LeaseLeasesResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, LockRequest, LockResponse,
-    MemberId, MembersResponse, Named, ProclaimRequest, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    RangeStreamResponse, RequestOp, RequestUnion, StatusResponse, TxnRequest, TxnResponse,
-    WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse, WatchUnion,
+    DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, Empty, HashKvRequest, HashKvResponse,
+    HashResponse, HeaderOnly, HealthCheckResponse, LeaderKey, LeaderResponse, LeaseGrantRequest,
+    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse, LockRequest, LockResponse, MemberId, MembersResponse, Named, ProclaimRequest,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, RequestUnion,
+    SnapshotResponse, StatusResponse, TxnRequest, TxnResponse, WatchCancelRequest, WatchCreateRequest,
+    WatchRequest, WatchResponse, WatchUnion,
 };
 use pawl::proto::grpc::{GrpcAdapter, Settings};
 use wire::{Wire, framed, info, limits};
@@ -91,7 +92,7 @@ fn calls_that_make_no_sense_are_ended_and_harm_no_other() {
     };
     assert_eq!(status(&mut wire, "/etcdserverpb.KV/Nothing", &framed(b"")), Some(12));
     assert_eq!(status(&mut wire, "/", &framed(b"")), Some(12));
-    assert_eq!(status(&mut wire, "/etcdserverpb.Maintenance/Snapshot", &framed(b"")), Some(12));
+    assert_eq!(status(&mut wire, "/etcdserverpb.Auth/UserAdd", &framed(b"")), Some(12));
     assert_eq!(status(&mut wire, &kv("Put"), b""), Some(13), "no message");
     assert_eq!(status(&mut wire, &kv("Put"), b"\0\0\0\0\x09abc"), Some(13), "half a message");
     assert_eq!(status(&mut wire, &kv("Put"), &framed(b"\xff\xff\xff")), Some(13), "no protocol buffer");
@@ -782,5 +783,33 @@ fn nonsense_never_panics() {
         }
         assert!(output.len() < 10_000, "round {round}");
         adapter.leave(&mut calls);
+    }
+}
+
+#[test]
+fn what_maintenance_answers() {
+    const MAINTENANCE: &str = "/etcdserverpb.Maintenance/";
+    let mut wire = Wire::new();
+    let path = |method: &str| format!("{MAINTENANCE}{method}");
+    let hash: HashResponse = wire.unary(&path("Hash"), &Empty {}).unwrap();
+    assert_eq!((hash.header.unwrap().revision, hash.hash), (1, 7));
+    let hash: HashKvResponse = wire.unary(&path("HashKV"), &HashKvRequest { revision: 0 }).unwrap();
+    assert_eq!((hash.hash, hash.hash_revision), (9, 1));
+    assert_eq!(hash.compact_revision, -1, "as etcd tells it where there was no compaction");
+    let future = wire.unary::<HashKvResponse>(&path("HashKV"), &HashKvRequest { revision: 2 });
+    assert_eq!(future.unwrap_err().0, 11);
+    let piece: SnapshotResponse = wire.unary(&path("Snapshot"), &Empty {}).unwrap();
+    assert_eq!((piece.header, piece.remaining_bytes, piece.blob.len()), (None, 0, 32));
+    let done: HeaderOnly = wire.unary(&path("Defragment"), &Empty {}).unwrap();
+    assert_eq!(done.header, None);
+    for (action, version, code, text) in [
+        (0, "3.4.0", 3, "etcdserver: invalid downgrade target version"),
+        (1, "3.4", 3, "etcdserver: invalid downgrade target version"),
+        (0, "three", 3, "etcdserver: wrong downgrade target version format"),
+        (2, "", 9, "etcdserver: no inflight downgrade job"),
+    ] {
+        let asked = DowngradeRequest { action, version: version.into() };
+        let refused = wire.unary::<HeaderOnly>(&path("Downgrade"), &asked).unwrap_err();
+        assert_eq!((refused.0, &refused.1[..]), (code, text));
     }
 }

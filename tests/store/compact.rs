@@ -10,7 +10,7 @@ pub fn compact(revision: u64) -> Command {
     Command::Compact(Compact { revision, physical: false })
 }
 
-fn sweep_all(store: &mut Store<SimDisk>) {
+pub fn sweep_all(store: &mut Store<SimDisk>) {
     while store.sweep_due() {
         store.sweep(1_000).unwrap();
     }

@@ -2,6 +2,7 @@
 
 mod compact;
 mod crash;
+mod hash_kv;
 mod lease;
 mod model;
 mod random;

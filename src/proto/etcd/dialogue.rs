@@ -55,6 +55,10 @@ enum Job {
         tag: Tag,
         head: Option<(Header, RangeHead)>,
     },
+    /// A copy of the state that is sent as it is read.
+    Snapshot {
+        tag: Tag,
+    },
     KeepAlive(KeepAlive),
     Watch(Watching),
     Observe {
@@ -146,7 +150,11 @@ impl Dialogue {
                 }
                 Ok(())
             }
-            Job::Asked { .. } | Job::RangeStream { .. } | Job::Observe { .. } | Job::Over => {
+            Job::Asked { .. }
+            | Job::RangeStream { .. }
+            | Job::Snapshot { .. }
+            | Job::Observe { .. }
+            | Job::Over => {
                 self.has_message = false;
                 Err(Status::new(RpcStatus::Internal, "the method takes one message"))
             }
@@ -162,6 +170,12 @@ impl Dialogue {
             let tag = desk.ask(self.lane, observe).map_err(refused)?;
             self.out.open();
             self.job = Job::Observe { tag };
+            return Ok(());
+        }
+        if method == Method::Snapshot {
+            let tag = desk.ask(self.lane, Request::Snapshot).map_err(refused)?;
+            desk.owed += 1;
+            self.job = Job::Snapshot { tag };
             return Ok(());
         }
         let (mut request, mut answer) = unary::ask(method, message)?;
@@ -222,7 +236,11 @@ impl Dialogue {
                 self.leave(desk);
                 self.end(Status::OK);
             }
-            Job::Asked { .. } | Job::RangeStream { .. } | Job::Observe { .. } | Job::Over => {}
+            Job::Asked { .. }
+            | Job::RangeStream { .. }
+            | Job::Snapshot { .. }
+            | Job::Observe { .. }
+            | Job::Over => {}
         }
     }
 
@@ -235,6 +253,7 @@ impl Dialogue {
         let done = match &mut self.job {
             Job::Asked { tag: asked, .. } if *asked == tag => self.on_answer(header, body, more, desk),
             Job::RangeStream { tag: asked, .. } if *asked == tag => self.on_part(header, body, desk),
+            Job::Snapshot { tag: asked } if *asked == tag => self.on_piece(body, more, desk),
             Job::Observe { tag: asked } if *asked == tag => self.on_leader(header, body, desk),
             Job::KeepAlive(_) => self.on_renewed(tag, header, body, desk),
             Job::Watch(watching) => watching.on_reply(tag, header, body, desk, &mut self.out),
@@ -335,6 +354,29 @@ impl Dialogue {
         Ok(())
     }
 
+    /// One piece of a snapshot, one message.
+    fn on_piece(&mut self, body: Body, more: bool, desk: &mut Desk) -> Result<(), Status> {
+        if !more {
+            desk.owed -= 1;
+            self.job = Job::Over;
+        }
+        match body {
+            Body::SnapshotPart { bytes, remaining_bytes } => {
+                self.out.push(framed(&pb::SnapshotResponse {
+                    header: None,
+                    remaining_bytes,
+                    blob: bytes,
+                }))?;
+            }
+            Body::Fault(fault) => return Err(Status::of(&fault)),
+            body => panic!("a snapshot is answered with {body:?}"),
+        }
+        if !more {
+            self.end(Status::OK);
+        }
+        Ok(())
+    }
+
     fn on_leader(&mut self, header: Header, body: Body, _: &mut Desk) -> Result<(), Status> {
         let (revision, leader) = match body {
             Body::Observing { leader: None, .. } => return Ok(()),
@@ -384,7 +426,11 @@ impl Dialogue {
     fn hold_if_full(&mut self, desk: &mut Desk) {
         let goes_on = matches!(
             self.job,
-            Job::Watch(_) | Job::KeepAlive(_) | Job::Observe { .. } | Job::RangeStream { .. }
+            Job::Watch(_)
+                | Job::KeepAlive(_)
+                | Job::Observe { .. }
+                | Job::RangeStream { .. }
+                | Job::Snapshot { .. }
         );
         if goes_on && !self.is_held && self.out.waiting_bytes() >= HOLD_BYTES {
             self.is_held = true;
@@ -424,7 +470,7 @@ impl Dialogue {
         let owed = match std::mem::replace(&mut self.job, Job::Over) {
             Job::Expects(_) | Job::Over if !was_held => return,
             Job::Expects(_) | Job::Over => 0,
-            Job::Asked { waits: false, .. } | Job::RangeStream { .. } => 1,
+            Job::Asked { waits: false, .. } | Job::RangeStream { .. } | Job::Snapshot { .. } => 1,
             Job::Asked { waits: true, .. } | Job::Watch(_) | Job::Observe { .. } => 0,
             Job::KeepAlive(renewals) => renewals.asked.len(),
         };

@@ -27,6 +27,10 @@ pub enum Method {
     Status,
     Defragment,
     MoveLeader,
+    Hash,
+    HashKv,
+    Snapshot,
+    Downgrade,
     Lock,
     Unlock,
     Campaign,
@@ -46,9 +50,6 @@ pub enum Method {
     Missing(&'static str),
 }
 
-const HASH: &str = "this member compares states by itself, and has no hash in etcd's form";
-const SNAPSHOT: &str = "a snapshot in etcd's form is not written here";
-const DOWNGRADE: &str = "there is no earlier version to go back to";
 const NO_USERS: &str = "users and roles cannot be made here yet";
 
 /// A method as the outside knows it.
@@ -202,22 +203,22 @@ pub static RPCS: &[Rpc] = &[
         Shape::Unary,
         &["/v3/maintenance/transfer-leadership"],
     ),
-    rpc::<pb::Empty, pb::Empty>((MAINTENANCE, "Hash"), Method::Missing(HASH), Shape::Unary, &[]),
-    rpc::<pb::Empty, pb::Empty>(
+    rpc::<pb::Empty, pb::HashResponse>((MAINTENANCE, "Hash"), Method::Hash, Shape::Unary, &[]),
+    rpc::<pb::HashKvRequest, pb::HashKvResponse>(
         (MAINTENANCE, "HashKV"),
-        Method::Missing(HASH),
+        Method::HashKv,
         Shape::Unary,
         &["/v3/maintenance/hash"],
     ),
-    rpc::<pb::Empty, pb::Empty>(
+    rpc::<pb::Empty, pb::SnapshotResponse>(
         (MAINTENANCE, "Snapshot"),
-        Method::Missing(SNAPSHOT),
+        Method::Snapshot,
         Shape::Server,
         &["/v3/maintenance/snapshot"],
     ),
-    rpc::<pb::Empty, pb::Empty>(
+    rpc::<pb::DowngradeRequest, pb::DowngradeResponse>(
         (MAINTENANCE, "Downgrade"),
-        Method::Missing(DOWNGRADE),
+        Method::Downgrade,
         Shape::Unary,
         &["/v3/maintenance/downgrade"],
     ),
@@ -403,7 +404,8 @@ mod tests {
         assert_eq!(method("/etcdserverpb.KV/Range"), Some(Method::Range));
         assert_eq!(method("/etcdserverpb.Watch/Watch"), Some(Method::Watch));
         assert_eq!(method("/etcdserverpb.Auth/Authenticate"), Some(Method::AuthOff));
-        assert!(matches!(method("/etcdserverpb.Maintenance/Snapshot"), Some(Method::Missing(_))));
+        assert_eq!(method("/etcdserverpb.Maintenance/Snapshot"), Some(Method::Snapshot));
+        assert!(matches!(method("/etcdserverpb.Auth/UserAdd"), Some(Method::Missing(_))));
         for none in [
             "",
             "/",

@@ -30,8 +30,12 @@ pub enum Answer {
     Status,
     /// The kind that was asked for.
     Alarms(i32),
+    Hash,
+    HashKv,
     /// A header and nothing else.
     Header,
+    /// Not even that.
+    Nothing,
     Locked,
     Campaign {
         name: Bytes,
@@ -57,6 +61,8 @@ impl Answer {
                 | Answer::TimeToLive
                 | Answer::Leases
                 | Answer::Status
+                | Answer::Hash
+                | Answer::HashKv
                 | Answer::Leader
                 | Answer::AuthStatus
                 | Answer::Health
@@ -110,11 +116,17 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
         Method::MemberList | Method::MemberPromote => ask_cluster(method, message)?,
         Method::Alarm => ask_alarm(parsed(message)?)?,
         Method::Status => (Request::Status, Answer::Status),
-        Method::Defragment => (Request::Defrag, Answer::Header),
+        Method::Defragment => (Request::Defrag, Answer::Nothing),
         Method::MoveLeader => {
             let pb::MoveLeaderRequest { target_id } = parsed(message)?;
-            (Request::MoveLeader { to: target_id }, Answer::Header)
+            (Request::MoveLeader { to: target_id }, Answer::Nothing)
         }
+        Method::Hash => (Request::Hash, Answer::Hash),
+        Method::HashKv => {
+            let pb::HashKvRequest { revision } = parsed(message)?;
+            (Request::HashKv { revision: revision.max(0).cast_unsigned() }, Answer::HashKv)
+        }
+        Method::Downgrade => return Err(downgrade_refusal(&parsed(message)?)),
         Method::Lock | Method::Unlock | Method::Campaign => ask_lock(method, message)?,
         Method::Proclaim | Method::Leader | Method::Resign => ask_lock(method, message)?,
         Method::AuthStatus => (Request::Status, Answer::AuthStatus),
@@ -131,10 +143,32 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
         Method::RoleNotFound => return Err(refused(Fault::no_role())),
         Method::NoRootUser => return Err(refused(Fault::no_root_user())),
         Method::Missing(why) => return Err(Status::new(RpcStatus::Unimplemented, why)),
-        Method::Watch | Method::LeaseKeepAlive | Method::Observe => {
+        Method::Watch | Method::LeaseKeepAlive | Method::Observe | Method::Snapshot => {
             unreachable!("{method:?} is answered more than once")
         }
     })
+}
+
+fn refusal(text: &'static str) -> Status {
+    Status::new(RpcStatus::FailedPrecondition, text)
+}
+
+/// There is no earlier version to go back to, and so nothing that could be under way.
+fn downgrade_refusal(asked: &pb::DowngradeRequest) -> Status {
+    const CANCEL: i32 = 2;
+    let parts: Vec<&str> = asked.version.split('.').collect();
+    let is_version = (2..=3).contains(&parts.len()) && parts.iter().all(|part| part.parse::<u32>().is_ok());
+    match asked.action {
+        CANCEL => refusal("etcdserver: no inflight downgrade job"),
+        0 | 1 if is_version => {
+            Status::new(RpcStatus::InvalidArgument, "etcdserver: invalid downgrade target version")
+        }
+        0 | 1 => Status::new(RpcStatus::InvalidArgument, "etcdserver: wrong downgrade target version format"),
+        _ => Status::new(
+            RpcStatus::InvalidArgument,
+            "a downgrade is asked for with VALIDATE, ENABLE or CANCEL",
+        ),
+    }
 }
 
 fn ask_cluster(method: Method, message: Bytes) -> Result<(Request, Answer), Status> {
@@ -258,13 +292,19 @@ pub fn answer(answer: Answer, header: &Header, body: Body) -> Outcome {
         (
             Answer::Header,
             Body::Compacted { .. }
-            | Body::Defragmented
-            | Body::LeaderMoved
             | Body::Delete { .. }
             | Body::Status(_)
             | Body::Lease(LeaseAnswer::Revoked { .. }),
         )
         | (Answer::Resigned, Body::Txn(_)) => framed(&pb::HeaderOnly { header: Some(head) }),
+        (Answer::Nothing, Body::Defragmented | Body::LeaderMoved) => framed(&pb::HeaderOnly { header: None }),
+        (Answer::Hash, Body::Hash(hash)) => framed(&pb::HashResponse { header: Some(head), hash }),
+        (Answer::HashKv, Body::HashKv { hash, revision, compact_revision }) => {
+            // As etcd tells it where there was no compaction.
+            let compact_revision = if compact_revision == 0 { -1 } else { convert::signed(compact_revision) };
+            let hash_revision = convert::signed(revision);
+            framed(&pb::HashKvResponse { header: Some(head), hash, compact_revision, hash_revision })
+        }
         (Answer::Granted | Answer::TimeToLive | Answer::Leases, Body::Lease(told)) => lease(head, told),
         (Answer::Members, Body::Members(all)) => {
             let members = all.iter().map(convert::member).collect();

@@ -96,6 +96,10 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
         Run::AlarmList => (Request::AlarmList, Shape::Alarms),
         Run::AlarmDisarm => (Request::AlarmDisarm, Shape::Alarms),
         Run::Defrag => (Request::Defrag, Shape::Ok),
+        Run::HashKv => {
+            let revision = last_options(call, first)?.value(Opt::Rev);
+            (Request::HashKv { revision }, Shape::HashKv)
+        }
         Run::DbSize => {
             let mut range = Range::new(Span::Prefix(bytes::Bytes::new()));
             range.count_only = true;

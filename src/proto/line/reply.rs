@@ -48,6 +48,8 @@ pub enum Shape {
     Members,
     /// MEMBER ADD: `member, members`.
     MemberAdded,
+    /// HASHKV: `hash, revision, compact_revision`.
+    HashKv,
     /// ALARM.
     Alarms,
     /// INFO.
@@ -135,6 +137,15 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
         (Shape::Status, Body::Status(found)) => status(found, resp),
         (Shape::Members, Body::Members(all)) => members(all, resp),
         (Shape::Alarms, Body::Alarms(all)) => alarms(all, resp),
+        (Shape::HashKv, Body::HashKv { hash, revision, compact_revision }) => {
+            resp.map(3);
+            for (name, number) in
+                [("hash", u64::from(*hash)), ("revision", *revision), ("compact_revision", *compact_revision)]
+            {
+                resp.text(name);
+                resp.integer(number);
+            }
+        }
         (Shape::Info(sections), Body::Status(status)) => {
             resp.text(&info::info(status, info, *sections));
         }

@@ -78,6 +78,7 @@ impl Ends {
         let (least, asked) = match &op.request {
             Request::Range(range) if range.serializable => (on_connection, range.revision),
             Request::Range(range) => (known, range.revision),
+            Request::HashKv { revision } => (on_connection, *revision),
             Request::Compact(compact) => (known, compact.revision),
             Request::Txn(txn) if txn::is_serializable(txn) => (on_connection, oldest_read(op)),
             Request::Txn(_) => (known, oldest_read(op)),
@@ -86,6 +87,9 @@ impl Ends {
         let end = match answer {
             Answer::Range(_) | Answer::Value(_) | Answer::Txn { .. } if asked > 0 && asked < least => {
                 return wrong(format!("the history had ended at {least} before the question"));
+            }
+            Answer::HashKv { compact_revision, .. } if *compact_revision < least => {
+                return wrong(format!("the history had ended at {least} before the question, and goes back"));
             }
             Answer::Compact { revision } if *revision <= least => {
                 return wrong(format!("the history had ended at {least} before the question"));
@@ -99,6 +103,7 @@ impl Ends {
             Answer::Compacted { first } if !self.by_itself && !self.asked.contains(first) => {
                 return wrong(format!("nobody asked for an end at {first}"));
             }
+            Answer::HashKv { compact_revision, .. } => *compact_revision,
             Answer::Compact { revision } => *revision,
             Answer::Compacted { first } => *first,
             _ => return Ok(()),

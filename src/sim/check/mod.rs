@@ -12,6 +12,8 @@
 //!                   +--> locks:   the oldest key of a name         who is told to own it does
 //!                   +--> compaction: the same, of where history ends   it ends where somebody said, never earlier
 //!                   |
+//!                   +--> hashes:  one for each revision            whoever tells it
+//!                   |
 //!                   +--> wgl:     search per key, no revisions    a second opinion
 //!                   +--> leases:  search per lease                 not gone early, not back
 //! ```
@@ -41,6 +43,7 @@
 mod compaction;
 #[cfg(test)]
 mod generator;
+mod hashes;
 #[cfg(test)]
 mod lease_tests;
 pub mod leases;
@@ -106,6 +109,8 @@ pub enum Rule {
     LeaseLives,
     /// Whoever is told to have a lock had the oldest key of its name, on a lease that lived.
     OneOwner,
+    /// All members tell the same hash of the same history.
+    SameHash,
     /// Who observes an election is told who leads, then each leader and each value of it, once, in order, and nothing else.
     Observers,
 }
@@ -131,6 +136,7 @@ impl Rule {
             Rule::WatchEnd => "watch-end",
             Rule::LeaseLives => "lease-lives",
             Rule::OneOwner => "one-owner",
+            Rule::SameHash => "same-hash",
             Rule::Observers => "observers",
         }
     }

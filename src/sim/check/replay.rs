@@ -68,6 +68,7 @@ pub fn check(history: &History) -> Result<Summary, Violation> {
         in_doubt: &|span, revision| replay.in_doubt(span, revision),
     })?;
     compaction::check(history)?;
+    super::hashes::check(ops)?;
     replay.settle(ops, &floors)?;
     let watches = watches::Case {
         model: &replay.model,
@@ -140,6 +141,7 @@ fn named_in(answer: &Answer) -> Revision {
             responses.iter().map(named_in).fold(*revision, Revision::max)
         }
         Answer::Exists { revision, .. } => *revision,
+        Answer::HashKv { revision, .. } => *revision,
         Answer::Future { newest } => *newest,
         Answer::Compact { revision } => *revision,
         Answer::Lease(LeaseAnswer::Revoked { revision, .. }) | Answer::Acquired { revision, .. } => *revision,
@@ -479,6 +481,16 @@ impl Replay<'_> {
             }
             (Request::Range(range), Answer::Future { .. }) if range.revision > 0 => Ok(true),
             (Request::Range(range), Answer::Compacted { first }) if (1..*first).contains(&range.revision) => {
+                Ok(true)
+            }
+            (Request::HashKv { revision: asked }, Answer::HashKv { revision, compact_revision, .. }) => {
+                let is_there = (*asked == 0 || asked == revision) && compact_revision <= revision;
+                if is_there { Ok(true) } else { Err(wrong(op, "it is of another revision")) }
+            }
+            (Request::HashKv { revision }, Answer::Future { newest }) if revision > newest => Ok(true),
+            (Request::HashKv { revision }, Answer::Compacted { first })
+                if (1..=*first).contains(revision) =>
+            {
                 Ok(true)
             }
             (Request::Compact(compact), Answer::Compacted { first }) if compact.revision <= *first => {

@@ -7,7 +7,9 @@ use super::super::history::{Answer, Change, History, Moment, Op, Outcome};
 use super::generator::correct;
 use super::txn_tests::mutate_txn;
 use super::{Rule, check, wgl};
-use crate::api::{Code, Delete, KeyValue, Order, Put, Range, RangeResult, Request, SortBy, Span};
+use crate::api::{
+    Body, Code, Delete, Header, KeyValue, Order, Put, Range, RangeResult, Request, SortBy, Span,
+};
 use crate::base::{Mono, Revision, Rng};
 
 pub(super) const STATES_MAX: usize = 200_000;
@@ -794,4 +796,25 @@ fn the_judges_do_not_contradict_each_other() {
         }
     }
     assert!((300..1_400).contains(&accepted), "{accepted} of 1500 accepted");
+}
+
+/// Whoever tells it, and a compaction makes another one.
+#[test]
+fn a_revision_has_one_hash() {
+    let told = |hashes: &[(u32, u64)]| {
+        let mut history = History::new();
+        let header = Header { revision: 1, ..Header::default() };
+        for (at, &(hash, compact_revision)) in (0..).zip(hashes) {
+            let op = history.invoke(at, at, Request::HashKv { revision: 0 }, Mono(2 * at));
+            history.answer(
+                op,
+                &header,
+                Body::HashKv { hash, revision: 1, compact_revision },
+                Mono(2 * at + 1),
+            );
+        }
+        check(&history).map(|_| ()).map_err(|violation| violation.rule)
+    };
+    assert_eq!(told(&[(5, 0), (5, 0), (6, 1)]), Ok(()));
+    assert_eq!(told(&[(5, 0), (6, 1), (6, 0)]), Err(Rule::SameHash));
 }

@@ -74,6 +74,7 @@ impl Case<'_> {
         let (serializable, asked) = match &op.request {
             Request::Range(range) => (range.serializable, range.revision),
             Request::Txn(txn) => (txn::is_serializable(txn), 0),
+            Request::HashKv { revision } => (true, *revision),
             _ => (false, 0),
         };
         let (floor, rule) =
@@ -91,6 +92,11 @@ impl Case<'_> {
             }
             Answer::Put { revision, .. } | Answer::Delete { revision, .. } | Answer::Txn { revision, .. } => {
                 self.not_below(at, *revision, floor, rule)?
+            }
+            Answer::HashKv { revision, .. } => {
+                let read_at = if asked > 0 { header } else { *revision };
+                self.not_below(at, read_at, floor, rule)?;
+                *revision
             }
             // An old revision was asked for: only the header says when it was read.
             Answer::Range(result) if asked > 0 => {

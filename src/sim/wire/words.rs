@@ -39,6 +39,11 @@ pub fn ask(request: &Request) -> Option<Said> {
             ("/etcdserverpb.KV/Compact", asked.encode_to_vec())
         }
         Request::Defrag => ("/etcdserverpb.Maintenance/Defragment", Vec::new()),
+        Request::Hash => ("/etcdserverpb.Maintenance/Hash", Vec::new()),
+        Request::HashKv { revision } => {
+            let asked = pb::HashKvRequest { revision: revision.cast_signed() };
+            ("/etcdserverpb.Maintenance/HashKV", asked.encode_to_vec())
+        }
         Request::AlarmList => ("/etcdserverpb.Maintenance/Alarm", Vec::new()),
         Request::AlarmDisarm => {
             let asked = pb::AlarmRequest { action: 2, member_id: 0, alarm: 1 };
@@ -280,10 +285,22 @@ pub fn understood(request: &Request, message: &Bytes, said: &Body) -> Result<(Re
         }
         Request::Lease(LeaseRequest::Revoke { .. })
         | Request::Compact(_)
-        | Request::Defrag
         | Request::Lock(LockRequest::Release { .. }) => {
             let answer: pb::HeaderOnly = parsed(message)?;
             (revision(answer.header.as_ref())?, said.clone())
+        }
+        // etcd tells nothing but that it is done.
+        Request::Defrag => parsed::<pb::HeaderOnly>(message).map(|_| (0, said.clone()))?,
+        Request::Hash => {
+            let answer: pb::HashResponse = parsed(message)?;
+            (revision(answer.header.as_ref())?, Body::Hash(answer.hash))
+        }
+        Request::HashKv { .. } => {
+            let answer: pb::HashKvResponse = parsed(message)?;
+            let compact_revision = natural(answer.compact_revision.max(0))?;
+            let told = (answer.hash, natural(answer.hash_revision)?, compact_revision);
+            let (hash, read, compact_revision) = told;
+            (revision(answer.header.as_ref())?, Body::HashKv { hash, revision: read, compact_revision })
         }
         Request::AlarmList | Request::AlarmDisarm => {
             let answer: pb::AlarmResponse = parsed(message)?;

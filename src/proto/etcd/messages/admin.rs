@@ -1,9 +1,10 @@
 //! The Cluster, Maintenance and Auth services, and gRPC's Health.
 
-use crate::proto::etcd::schema::described;
+use bytes::Bytes;
 use prost::Message;
 
 use super::ResponseHeader;
+use crate::proto::etcd::schema::described;
 
 described! {
     /// `Member`
@@ -153,6 +154,65 @@ described! {
         pub header: Option<ResponseHeader>,
         #[prost(message, repeated, tag = "2")]
         pub alarms: Vec<AlarmMember>,
+    }
+
+    /// `HashKVRequest`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct HashKvRequest {
+        #[prost(int64, tag = "1")]
+        pub revision: i64,
+    }
+
+    /// `HashKVResponse`; `hash_revision` is of 3.6.
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct HashKvResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(uint32, tag = "2")]
+        pub hash: u32,
+        #[prost(int64, tag = "3")]
+        pub compact_revision: i64,
+        #[prost(int64, tag = "4")]
+        pub hash_revision: i64,
+    }
+
+    /// `HashResponse`
+    #[derive(Clone, Copy, PartialEq, Eq, Message)]
+    pub struct HashResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(uint32, tag = "2")]
+        pub hash: u32,
+    }
+
+    /// `SnapshotResponse`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct SnapshotResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(uint64, tag = "2")]
+        pub remaining_bytes: u64,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub blob: Bytes,
+    }
+
+    /// `DowngradeRequest`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct DowngradeRequest {
+        #[names("VALIDATE", "ENABLE", "CANCEL")]
+        #[prost(int32, tag = "1")]
+        pub action: i32,
+        #[prost(string, tag = "2")]
+        pub version: String,
+    }
+
+    /// `DowngradeResponse`
+    #[derive(Clone, PartialEq, Eq, Message)]
+    pub struct DowngradeResponse {
+        #[prost(message, optional, tag = "1")]
+        pub header: Option<ResponseHeader>,
+        #[prost(string, tag = "2")]
+        pub version: String,
     }
 
     /// `AuthStatusResponse`

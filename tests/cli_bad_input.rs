@@ -107,7 +107,7 @@ move-leader zz                        | 128 | strconv.ParseUint: parsing "zz": i
 move-leader BIG                       | 128 | strconv.ParseUint: parsing "BIG": value out of range
 move-leader 1234                      | 1   | etcdserver: bad leader transferee
 endpoint bogus                        | 1   | unknown command "bogus" for "pawld ctl"
-endpoint hashkv                       | 4   | the command hashkv is not available yet
+endpoint hashkv --rev=x               | 1   | invalid value 'x' for '--rev <REV>': invalid digit found in string
 endpoint status --bogus               | 1   | unknown flag: --bogus
 alarm bogus                           | 1   | unknown command "bogus" for "pawld ctl"
 alarm list x                          | 128 | alarm list command accepts no arguments

@@ -441,6 +441,15 @@ fn hashes_of_the_history_are_etcds() {
             plain("endpoint hashkv --cluster"),
         ],
     );
+    // Pawl's own client prints what etcdctl does.
+    for format in ["simple", "table", "json", "fields"] {
+        let theirs = sides[0].run(&["endpoint", "hashkv", "-w", format], "");
+        let words = ["ctl", "--endpoints", &sides[0].endpoints, "endpoint", "hashkv", "-w", format];
+        let output = run(PAWLD, &words);
+        assert!(output.status.success(), "{output:?}");
+        let ours = levelled(&String::from_utf8_lossy(&output.stdout), &sides[0].endpoints);
+        assert_eq!(format!("{ours}exit Some(0)\n"), theirs);
+    }
     let Some(sides) = with_34(&sides) else { return };
     compare(&sides, &[plain("endpoint hashkv"), plain("endpoint hashkv -w json")]);
 }

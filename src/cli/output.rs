@@ -574,6 +574,40 @@ fn fields_status(EndpointStatus { endpoint, header, status }: &EndpointStatus) -
     )
 }
 
+/// The hash of one endpoint's history.
+pub struct EndpointHash {
+    pub endpoint: String,
+    pub header: Header,
+    pub hash: u64,
+    pub compact_revision: u64,
+}
+
+pub fn endpoint_hashes(found: &[EndpointHash], format: Format) -> Result<Vec<u8>, Unsupported> {
+    let rows = || found.iter().map(|told| vec![told.endpoint.clone(), told.hash.to_string()]);
+    let json = |told: &EndpointHash| {
+        let (endpoint, header) = (json_string(&told.endpoint), json_header(&told.header));
+        // As etcd tells it where there was no compaction.
+        let compacted =
+            if told.compact_revision == 0 { "-1".into() } else { told.compact_revision.to_string() };
+        let hash = told.hash;
+        format!(
+            "{{\"Endpoint\":{endpoint},\"HashKV\":{{{header},\"hash\":{hash},\"compact_revision\":{compacted}}}}}"
+        )
+    };
+    let fields = |told: &EndpointHash| {
+        let (header, endpoint) = (fields_header(&told.header), quote(&told.endpoint));
+        format!("{header}\"Endpoint\" : {endpoint}\n\"Hash\" : {}\n\n", told.hash)
+    };
+    let text: String = match format {
+        Format::Simple => rows().map(|row| row.join(", ") + "\n").collect(),
+        Format::Table => table(&["ENDPOINT", "HASH"], &rows().collect::<Vec<_>>()),
+        Format::Json => format!("[{}]\n", found.iter().map(json).collect::<Vec<_>>().join(",")),
+        Format::Fields => found.iter().map(fields).collect(),
+        Format::Protobuf => return Err(no_protobuf()),
+    };
+    Ok(text.into_bytes())
+}
+
 /// One endpoint's health; `error` is empty exactly when it is healthy.
 pub struct EndpointHealth {
     pub endpoint: String,

@@ -579,10 +579,19 @@ pub enum EndpointCommand {
     Health(Rest),
     /// What each server says of itself
     Status(Rest),
+    /// The hash of each server's history: equal where the same was done
+    Hashkv(HashKv),
+}
+
+#[derive(Debug, Args)]
+pub struct HashKv {
+    /// Up to this revision; 0 = now
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub rev: i64,
 }
 
 /// What etcdctl has and this client has not yet.
-const NOT_YET: &[&str] = &["auth", "check", "downgrade", "hashkv", "role", "snapshot", "user"];
+const NOT_YET: &[&str] = &["auth", "check", "downgrade", "role", "snapshot", "user"];
 
 /// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
 #[derive(Debug)]
@@ -795,7 +804,6 @@ mod tests {
             ("bogus", "1 unknown command \"bogus\" for \"etcdctl\""),
             ("pit a b", "1 unknown command \"pit\" for \"etcdctl\"; did you mean put?"),
             ("user add a", "4 the command user is not available yet"),
-            ("endpoint hashkv", "4 the command hashkv is not available yet"),
             (
                 "make-mirror a --max-txn-ops 0",
                 "1 invalid value '0' for '--max-txn-ops <MAX_TXN_OPS>': 0 is not in 1..=8192",

@@ -1,8 +1,9 @@
 //! `compaction`, `defrag` and `alarm`.
 
-use super::args::{Alarm, Compaction, Defrag};
+use super::args::{Alarm, Compaction, Defrag, HashKv};
 use super::session::Question;
 use super::{Client, Failure, known, reply, words};
+use crate::cli::output::EndpointHash;
 use crate::cli::{Console, go, output};
 
 impl Client<'_> {
@@ -41,6 +42,33 @@ impl Client<'_> {
             }
         }
         if failed { Err(Failure::Told) } else { Ok(()) }
+    }
+
+    pub(super) fn hash_kv(
+        &self,
+        endpoints: &[String],
+        asked: &HashKv,
+        console: &mut Console,
+    ) -> Result<(), Failure> {
+        let revision = asked.rev.max(0).to_string();
+        let question = Question::read(words(&["HASHKV", "REV", &revision]));
+        let mut found = Vec::new();
+        let mut last_failure = None;
+        for endpoint in endpoints {
+            let told = self.ask_now(endpoint, &question).and_then(|(header, reply)| {
+                let (hash, compact_revision) = known(reply::hash_kv(&reply), "HASHKV")?;
+                Ok(EndpointHash { endpoint: endpoint.clone(), header, hash, compact_revision })
+            });
+            match told {
+                Ok(told) => found.push(told),
+                Err(failure) => {
+                    console.complain(&format!("Failed to get the hash of endpoint {endpoint} ({failure})"));
+                    last_failure = Some(failure);
+                }
+            }
+        }
+        console.print(&output::endpoint_hashes(&found, self.options.format)?);
+        last_failure.map_or(Ok(()), Err)
     }
 
     /// What etcdctl calls a server's error where alarms stand; empty if none do.

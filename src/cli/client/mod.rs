@@ -245,6 +245,7 @@ impl Client<'_> {
         let endpoints = self.endpoints(*cluster)?;
         match command {
             EndpointCommand::Status(_) => self.status(&endpoints, console),
+            EndpointCommand::Hashkv(asked) => self.hash_kv(&endpoints, asked, console),
             EndpointCommand::Health(_) => self.health(&endpoints, console),
         }
     }

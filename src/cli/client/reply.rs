@@ -184,6 +184,12 @@ pub fn status(reply: &Value) -> Option<Status> {
     })
 }
 
+/// The hash and the compact revision.
+pub fn hash_kv(reply: &Value) -> Option<(u64, u64)> {
+    let map = Map::new(reply)?;
+    Some((map.number("hash")?, map.number("compact_revision")?))
+}
+
 pub fn members(reply: &Value) -> Option<Vec<Member>> {
     let Value::Array(items) = reply else { return None };
     items.iter().map(member).collect()

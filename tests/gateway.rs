@@ -405,6 +405,22 @@ fn who_goes_leaves_its_place_and_its_watch() {
     assert_eq!(watchers(&mut asker), "2");
     drop(watch);
     until("both watches have ended", PATIENCE, || (watchers(&mut asker) == "0").then_some(()));
+    // Whoever was given up was counted so.
+    asker.request("GET", "/metrics", "localhost", "", "");
+    let page = asker.answer().body;
+    let watch = r#"grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream""#;
+    let lock = r#"grpc_method="Lock",grpc_service="v3lockpb.Lock",grpc_type="unary""#;
+    for sample in [
+        format!("grpc_server_started_total{{{watch}}} 1"),
+        format!("grpc_server_msg_received_total{{{watch}}} 2"),
+        format!("grpc_server_msg_sent_total{{{watch}}} 2"),
+        format!("grpc_server_handled_total{{grpc_code=\"Canceled\",{watch}}} 1"),
+        format!("grpc_server_started_total{{{lock}}} 2"),
+        format!("grpc_server_handled_total{{grpc_code=\"OK\",{lock}}} 1"),
+        format!("grpc_server_handled_total{{grpc_code=\"Canceled\",{lock}}} 1"),
+    ] {
+        assert!(page.lines().any(|line| line == sample), "{sample}");
+    }
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn serve_once(settings: &Settings) -> Result<Ended> {
     peers.set_members(&event_loop::others(&node), clock.now());
     let workers = Workers::start(OsDisk, log_writer, waker, || OsClock.now())?;
     let (info, grpc) = (Arc::new(server_info(settings, &node)), Arc::new(grpc_settings(settings)));
-    let gateway = Gateway { info: info.clone(), room: grpc.room.clone() };
+    let gateway = Gateway { info: info.clone(), room: grpc.room.clone(), counts: grpc.counts.clone() };
     let spoken = Spoken {
         info,
         grpc,
@@ -159,7 +159,8 @@ fn listen_http(settings: &Settings) -> Result<Vec<(TcpListener, Scope)>> {
 fn site(settings: &Settings, gateway: Gateway) -> Site {
     let allowed = |list: &[String]| Allowed::from_list(list.iter().map(String::as_str));
     let site = Site::new(allowed(&settings.host_whitelist), allowed(&settings.cors));
-    Site { gateway: settings.grpc_gateway.then_some(gateway), ..site }
+    let calls = gateway.counts.clone();
+    Site { calls, gateway: settings.grpc_gateway.then_some(gateway), ..site }
 }
 
 /// Ten thousand connections need as many descriptors: take what the hard limit allows.

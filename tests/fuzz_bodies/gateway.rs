@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use pawl::base::Mono;
 use pawl::proto::Adapter;
-use pawl::proto::etcd::Room;
 use pawl::proto::etcd::methods::RPCS;
 use pawl::proto::http::{Allowed, Gateway, HttpAdapter, Scope, Site};
 
@@ -22,7 +21,7 @@ pub fn gateway_requests(data: &[u8]) {
     let paths: Vec<&str> = RPCS.iter().flat_map(|rpc| rpc.paths).copied().collect();
     let path = paths[usize::from(*method) % paths.len()];
     let mut site = Site::new(Allowed::All, Allowed::All);
-    site.gateway = Some(Gateway { info: server_info(1000), room: Arc::new(Room::default()) });
+    site.gateway = Some(Gateway { info: server_info(1000), room: Arc::default(), counts: Arc::default() });
     let mut adapter = HttpAdapter::new(Rc::new(site), Scope::Clients);
     let (mut node, mut input, mut output) = (FakeNode::default(), BytesMut::new(), BytesMut::new());
     let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());

@@ -14,10 +14,11 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::convert;
+use super::counts::{Counts, Tally};
 use super::desk::Desk;
 use super::frame::{begun, finished, framed};
 use super::messages as pb;
-use super::methods::Method;
+use super::methods::{Method, Rpc};
 use super::outbox::{Outbox, Room};
 use super::status::Status;
 use super::unary::{self, Answer, Outcome, parsed};
@@ -94,13 +95,19 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    pub fn new(method: Method, room: &Arc<Room>, (lane, desk): (Lane, &mut Desk)) -> Dialogue {
+    /// `rpc`: None for what is refused because there is no such method.
+    pub fn new(
+        rpc: Option<&'static Rpc>,
+        (room, counts): (&Arc<Room>, &Arc<Counts>),
+        (lane, desk): (Lane, &mut Desk),
+    ) -> Dialogue {
+        let method = rpc.map_or(Method::Missing(""), |rpc| rpc.method);
         let job = match method {
             Method::Watch => Job::Watch(Watching::default()),
             Method::LeaseKeepAlive => Job::KeepAlive(KeepAlive::default()),
             method => Job::Expects(method),
         };
-        let mut out = Outbox::new(room);
+        let mut out = Outbox::new(room, rpc.map(|rpc| Tally::begin(counts, rpc)));
         if method.takes_stream() {
             out.open();
         }
@@ -111,6 +118,7 @@ impl Dialogue {
     /// One message of the client. What follows from several that came together is asked with
     /// [`ask_gathered`](Dialogue::ask_gathered).
     pub fn hear(&mut self, message: Bytes, desk: &mut Desk) {
+        self.out.note_received();
         if let Err(status) = self.on_message(message, desk) {
             self.fail(status, desk);
         }
@@ -401,13 +409,13 @@ impl Dialogue {
             Body::Fault(fault) => return Err(Status::of(&fault)),
             body => panic!("a renewal is answered with {body:?}"),
         };
-        let header = Some(convert::header(&header));
+        let (header, count) = (Some(convert::header(&header)), ids.len());
         let mut messages = BytesMut::new();
         for (id, ttl_s) in ids.into_iter().zip(ttls) {
             let kept = pb::LeaseKeepAliveResponse { header, id, ttl: convert::signed(ttl_s) };
             messages.extend_from_slice(&framed(&kept));
         }
-        self.out.push(messages.freeze())?;
+        self.out.push_several(messages.freeze(), count)?;
         self.end_renewals();
         Ok(())
     }

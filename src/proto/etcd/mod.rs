@@ -14,6 +14,7 @@
 //! Messages are `prost`'s ([`messages`]); what etcd spells by conventions is spelled out in [`convert`].
 
 mod convert;
+mod counts;
 pub mod desk;
 mod dialogue;
 pub mod frame;
@@ -26,6 +27,7 @@ pub mod timeout;
 mod unary;
 mod watch;
 
+pub use counts::{Counted, Counts};
 pub use desk::Desk;
 pub use dialogue::Dialogue;
 pub use outbox::{Outbox, Room};

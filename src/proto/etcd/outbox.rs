@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use super::counts::Tally;
 use super::status::Status;
 use crate::api::status::RpcStatus;
 use crate::base::planted;
@@ -50,16 +51,21 @@ pub struct Outbox {
     charged: usize,
     room: Arc<Room>,
     end: Option<Status>,
+    /// Of a method that is known.
+    tally: Option<Tally>,
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.room.give(self.charged);
+        if let Some(tally) = &self.tally {
+            tally.end(self.end.as_ref().map(|status| status.code));
+        }
     }
 }
 
 impl Outbox {
-    pub fn new(room: &Arc<Room>) -> Outbox {
+    pub fn new(room: &Arc<Room>, tally: Option<Tally>) -> Outbox {
         Outbox {
             queue: VecDeque::new(),
             is_open: false,
@@ -67,6 +73,7 @@ impl Outbox {
             charged: 0,
             room: Arc::clone(room),
             end: None,
+            tally,
         }
     }
 
@@ -79,16 +86,35 @@ impl Outbox {
         Ok(())
     }
 
-    /// What the room was taken for.
-    pub fn push_charged(&mut self, messages: Bytes) {
-        self.queue.push_back(messages);
+    /// A message that the room was taken for.
+    pub fn push_charged(&mut self, message: Bytes) {
+        self.queue_up(message, 1);
     }
 
-    /// Messages, each in its frame.
-    pub fn push(&mut self, messages: Bytes) -> Result<(), Status> {
+    /// A message in its frame.
+    pub fn push(&mut self, message: Bytes) -> Result<(), Status> {
+        self.push_several(message, 1)
+    }
+
+    /// So many messages, each in its frame.
+    pub fn push_several(&mut self, messages: Bytes, count: usize) -> Result<(), Status> {
         self.charge(messages.len())?;
-        self.push_charged(messages);
+        self.queue_up(messages, count);
         Ok(())
+    }
+
+    fn queue_up(&mut self, messages: Bytes, count: usize) {
+        self.queue.push_back(messages);
+        if let Some(tally) = &self.tally {
+            tally.sent(count);
+        }
+    }
+
+    /// A message has come.
+    pub fn note_received(&self) {
+        if let Some(tally) = &self.tally {
+            tally.received();
+        }
     }
 
     /// The call will be answered with messages, whatever the status.

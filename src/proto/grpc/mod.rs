@@ -64,8 +64,8 @@ use self::stream::Stream;
 use self::wake::{Flag, Woken};
 use super::Adapter;
 use super::etcd::desk::{self, Desk};
-use super::etcd::methods::{self, Method};
-use super::etcd::{Dialogue, Room, Status, timeout};
+use super::etcd::methods;
+use super::etcd::{Counts, Dialogue, Room, Status, timeout};
 use super::line::ServerInfo;
 use crate::api::status::RpcStatus;
 use crate::api::{Call, Code, Fault, Lane, Reply, Tag};
@@ -110,6 +110,7 @@ pub struct Settings {
     pub frames_max: usize,
     /// Answers that wait for their readers.
     pub room: Arc<Room>,
+    pub counts: Arc<Counts>,
 }
 
 /// A turn's worth: some fifty microseconds of PINGs. Whoever sends more in earnest has the next turn at once.
@@ -123,6 +124,7 @@ impl Default for Settings {
             ping_patience: 20 * SECOND,
             frames_max: FRAMES_MAX,
             room: Arc::new(Room::default()),
+            counts: Arc::new(Counts::default()),
         }
     }
 }
@@ -281,8 +283,8 @@ impl GrpcAdapter {
         let timeout = head.headers.get("grpc-timeout").and_then(|value| timeout::parse(value.as_bytes()));
         let deadline = timeout.map_or(Mono::NEVER, |timeout| self.desk.now + timeout);
         let found = methods::find(head.uri.path());
-        let method = found.map_or(Method::Missing(""), |rpc| rpc.method);
-        let mut call = Dialogue::new(method, &self.settings.room, (lane, &mut self.desk));
+        let Settings { room, counts, .. } = &*self.settings;
+        let mut call = Dialogue::new(found, (room, counts), (lane, &mut self.desk));
         call.needs_leader = head.headers.get("hasleader").is_some_and(|value| value == "true");
         if found.is_none() {
             let text = format!("unknown method {}", shown(head.uri.path()));

@@ -112,9 +112,8 @@ impl Stream {
             self.call.leave(desk);
             self.is_gone = true;
         }
-        if !self.is_gone {
-            self.call.on_taken(desk);
-        }
+        // Also when it has ended: whoever has the lane next is not held.
+        self.call.on_taken(desk);
     }
 
     /// A client that sends its message and the end of the stream one after the other is not overtaken: what it sends on a

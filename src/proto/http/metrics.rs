@@ -8,12 +8,15 @@
 use super::page::Page;
 use super::site::Counters;
 use crate::api::metrics::{Clients, Metrics, Peer, Process, Shell};
+use crate::api::status::RpcStatus;
 use crate::api::{AlarmKind, Code, ETCD_VERSION, Request, VERSION};
 use crate::base::MemberId;
+use crate::proto::etcd::methods::{Rpc, Shape};
+use crate::proto::etcd::{Counted, Counts};
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) fn text(metrics: &Metrics, counters: &Counters) -> String {
+pub(super) fn text(metrics: &Metrics, counters: &Counters, rpcs: &Counts) -> String {
     let mut page = Page::default();
     server(&mut page, metrics);
     health(&mut page, counters);
@@ -21,9 +24,41 @@ pub(super) fn text(metrics: &Metrics, counters: &Counters) -> String {
     store(&mut page, metrics);
     watches_and_leases(&mut page, metrics);
     network(&mut page, metrics);
+    calls(&mut page, rpcs);
     own(&mut page, metrics);
     process(&mut page, &metrics.shell.process);
     page.into_text()
+}
+
+/// As gRPC's middleware for Prometheus has them. All methods are there from the beginning, so that the first call makes a rate; of
+/// statuses OK, and those that there were.
+fn calls(page: &mut Page, rpcs: &Counts) {
+    let labels = |rpc: &Rpc| {
+        let shape = match rpc.shape {
+            Shape::Unary => "unary",
+            Shape::Server => "server_stream",
+            Shape::Both => "bidi_stream",
+        };
+        [("grpc_method", rpc.name), ("grpc_service", rpc.service), ("grpc_type", shape)]
+    };
+    type Count = fn(&Counted) -> u64;
+    let each: [(&str, &str, Count); 3] = [
+        ("grpc_server_started_total", "Calls that were begun.", |of| of.started),
+        ("grpc_server_msg_received_total", "Messages of clients.", |of| of.received),
+        ("grpc_server_msg_sent_total", "Messages to clients.", |of| of.sent),
+    ];
+    for (name, help, count) in each {
+        let mut family = page.counters(name, help);
+        rpcs.all().for_each(|(rpc, counted)| family.sample(&labels(rpc), count(&counted)));
+    }
+    let mut family = page.counters("grpc_server_handled_total", "Calls that have ended, and how.");
+    for (rpc, counted) in rpcs.all() {
+        for (code, count) in RpcStatus::ALL.into_iter().zip(counted.handled) {
+            if count > 0 || code == RpcStatus::Ok {
+                family.sample(&[&[("grpc_code", code.word())][..], &labels(rpc)].concat(), count);
+            }
+        }
+    }
 }
 
 fn server(page: &mut Page, metrics: &Metrics) {

@@ -198,7 +198,7 @@ impl HttpAdapter {
         let rpc = self.site.call(head, self.scope).expect("its body was kept");
         let form = self.site.form(head, self.scope);
         desk.now = self.now;
-        let mut talk = Talk::new(rpc, head, form, &gateway.room, desk);
+        let mut talk = Talk::new(rpc, head, form, gateway, desk);
         talk.hear(body, desk);
         self.talk = Some(Box::new(talk));
     }
@@ -276,7 +276,7 @@ impl Exchange {
             (Work::Health(health), answer) => health.answer(question, answer),
             (Work::Checks(checks), answer) => checks.answer(question, &answer),
             (Work::Metrics { text, .. }, Ok(api::Body::Metrics(found))) => {
-                *text = Some(metrics::text(&found, &site.counters));
+                *text = Some(metrics::text(&found, &site.counters, &site.calls));
             }
             (work @ Work::Metrics { .. }, answer) => {
                 let why = answer.err().map_or_else(String::new, |fault| fault.text);

@@ -2,12 +2,14 @@
 //! for.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use super::gateway::Gateway;
 use super::head::{Head, Method};
 use super::health::{Check, Checks, Health, Probe};
 use super::response::{Form, Response};
 use crate::api::{ETCD_VERSION, VERSION};
+use crate::proto::etcd::Counts;
 use crate::proto::etcd::methods::Rpc;
 
 /// Which pages a listener has.
@@ -52,11 +54,13 @@ pub struct Site {
     /// `--enable-grpc-gateway`.
     pub gateway: Option<Gateway>,
     pub counters: Counters,
+    /// Of etcd's API, whatever carried them.
+    pub calls: Arc<Counts>,
 }
 
 impl Site {
     pub fn new(hosts: Allowed, origins: Allowed) -> Site {
-        Site { hosts, origins, gateway: None, counters: Counters::default() }
+        Site { hosts, origins, gateway: None, counters: Counters::default(), calls: Arc::default() }
     }
 
     /// The call of etcd's API that a request makes, if it makes one.

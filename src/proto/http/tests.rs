@@ -531,7 +531,7 @@ fn the_page_of_metrics() {
     let counters = Counters::default();
     counters.count_health(true);
     counters.count_check(health::Probe::Livez, health::Check::SerializableRead, true);
-    let text = metrics::text(&some_metrics(), &counters);
+    let text = metrics::text(&some_metrics(), &counters, &Default::default());
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/metrics.txt");
     golden(&path, &text);
 }
@@ -548,7 +548,7 @@ fn golden(path: &std::path::Path, text: &str) {
 /// Each family once, with a word of what it is, and nothing twice.
 #[test]
 fn families_are_whole_and_samples_are_there_once() {
-    let text = metrics::text(&some_metrics(), &Counters::default());
+    let text = metrics::text(&some_metrics(), &Counters::default(), &Default::default());
     let (mut families, mut samples) = (Vec::new(), Vec::new());
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {

@@ -48,6 +48,7 @@ impl Shell {
             ping_patience: PING_PATIENCE,
             frames_max: FRAMES_MAX,
             room: Arc::new(Room::new(room_bytes)),
+            ..Settings::default()
         };
         Shell {
             adapter: GrpcAdapter::new(Arc::new(info), Arc::new(settings)),

@@ -37,7 +37,7 @@ use crate::base::Mono;
 use crate::base::codec::json_string;
 use crate::proto::etcd::frame::PREFIX_BYTES;
 use crate::proto::etcd::methods::{self, Rpc, Shape};
-use crate::proto::etcd::{Desk, Dialogue, Room, Status};
+use crate::proto::etcd::{Counts, Desk, Dialogue, Room, Status};
 use crate::proto::line::ServerInfo;
 
 /// To the node the call of a connection is somebody else than the pages that are asked for on it.
@@ -57,6 +57,7 @@ pub struct Gateway {
     pub info: Arc<ServerInfo>,
     /// Answers that wait for their readers.
     pub room: Arc<Room>,
+    pub counts: Arc<Counts>,
 }
 
 impl Gateway {
@@ -98,8 +99,14 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    pub(super) fn new(rpc: &'static Rpc, head: &Head, form: Form, room: &Arc<Room>, desk: &mut Desk) -> Talk {
-        let mut call = Dialogue::new(rpc.method, room, (LANE, desk));
+    pub(super) fn new(
+        rpc: &'static Rpc,
+        head: &Head,
+        form: Form,
+        gateway: &Gateway,
+        desk: &mut Desk,
+    ) -> Talk {
+        let mut call = Dialogue::new(Some(rpc), (&gateway.room, &gateway.counts), (LANE, desk));
         call.needs_leader = head.needs_leader;
         let deadline = head.timeout.map_or(Mono::NEVER, |timeout| desk.now + timeout);
         Talk { call, rpc, form, writer: None, framing: None, deadline, is_misread: false, is_over: false }

@@ -357,6 +357,18 @@ fn a_member_keeps_to_its_bounds_and_its_lists() {
     assert_eq!(asker.answer().status, 200);
     assert!(asker.answer().body.contains("etcdserver"));
     assert!(asker.answer().body.contains(r#""count":"1""#));
+    // Behind a stream, too; and a client of HTTP/1.0 is told by the end of the connection where a stream ends.
+    asker.post("/v3/lease/keepalive", r#"{"ID":5}"#);
+    asker.say("GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(asker.answer().body.ends_with("\"ID\":\"5\"}}\n"));
+    assert!(asker.answer().body.contains("etcdserver"));
+    let mut old = Connection::open(&address);
+    old.say("POST /v3/lease/keepalive HTTP/1.0\r\nConnection: keep-alive\r\nHost: localhost\r\nContent-Length: 8\r\n\r\n{\"ID\":5}");
+    let (status, head) = old.head();
+    assert!(status == 200 && !head.contains("chunked") && head.contains("Connection: close"), "{head}");
+    let mut body = String::new();
+    old.0.read_to_string(&mut body).unwrap();
+    assert!(body.starts_with("{\"result\":") && body.ends_with("\"ID\":\"5\"}}\n"), "{body}");
     // What is too long is refused with etcd's words; what is far too long is not read.
     let long = "A".repeat(3 << 20);
     let refused = asker.ask("/v3/kv/put", &json!({"key": "YQ==", "value": long}).to_string());

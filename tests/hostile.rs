@@ -166,6 +166,9 @@ fn keep_putting(port: u16, over: &AtomicBool) -> Vec<Duration> {
 }
 
 fn told(mut took: Vec<Duration>) -> String {
+    if took.is_empty() {
+        return "no puts".to_string(); // It was over before there was one.
+    }
     took.sort();
     let at = |hundredths: usize| took[(took.len() - 1) * hundredths / 100];
     format!("{} puts, p50 {:?}, p99 {:?}", took.len(), at(50), at(99))

@@ -64,6 +64,7 @@ pub(super) struct Stream {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "each get makes a range, and shall not allocate for it")]
 enum Work {
     Range(RangeWork),
     HashKv(Box<HashingKv>),

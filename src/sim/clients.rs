@@ -307,7 +307,7 @@ fn maintain(rng: &mut Rng, known: Revision, number: usize) -> Request {
         3 => Request::Defrag,
         4 => Request::AlarmList,
         5 => Request::AlarmDisarm,
-        7 if number % 2 == 0 => Request::Hash,
+        7 if number.is_multiple_of(2) => Request::Hash,
         7 => Request::Snapshot,
         8 => Request::HashKv { revision: 0 },
         // Several shall ask for the same one.

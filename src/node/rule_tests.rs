@@ -131,6 +131,34 @@ fn who_leaves_a_snapshot_or_takes_nothing_of_it_pins_nothing() {
     }
 }
 
+/// A client of etcd would take COMPACTED for a mistake of its own, and would not ask again.
+#[test]
+fn a_range_of_now_that_a_compaction_overtakes_may_be_asked_for_again() {
+    let mut cluster = Cluster::alone();
+    for key in 0..2_000 {
+        cluster.ask(Request::Put(Put { key: format!("k{key}").into(), ..Put::default() }));
+    }
+    let then = cluster.revision();
+    let all = Span::Prefix("k".into());
+    let mut begin = |conn, revision| {
+        let range = Range { revision, serializable: true, ..Range::new(all.clone()) };
+        let tag = cluster.send_to(1, conn, Request::Range(range));
+        let node = cluster.node(1);
+        let told = node.turn(node.now).unwrap().replies;
+        assert!(matches!(&told[..], [Reply { more: true, .. }]), "the first part of several: {told:?}");
+        node.hold(conn);
+        tag
+    };
+    let (now, before) = (begin(11, 0), begin(12, then));
+    cluster.ask(put("later"));
+    cluster.ask(Request::Compact(Compact { revision: then + 1, ..Compact::default() }));
+    for (conn, tag, code) in [(11, now, Code::Timeout), (12, before, Code::Compacted)] {
+        cluster.node(1).release(conn);
+        let last = parts(&mut cluster, tag).pop();
+        assert!(matches!(&last, Some(Body::Fault(fault)) if fault.code == code), "{last:?}");
+    }
+}
+
 /// Also where a watch begins: there its first event has nothing before it.
 #[test]
 fn what_was_there_before_the_end_of_history_is_not_told() {

@@ -17,7 +17,8 @@
 //! be [`PINNED_MAX`] of them, and who takes nothing of one for [`PATIENCE`] has had it.
 //!
 //! Left out: a compaction that takes away the revision of a range under way does not wait for it. A range of now of which
-//! nothing has been sent begins anew; any other ends with an error, and its connection with it.
+//! nothing has been sent begins anew; any other ends with an error, and where a part is out, its connection with it. The error
+//! is COMPACTED, but of a range of now TIMEOUT.
 //!
 //! [`Reads::hold`]: super::reads::Reads::hold
 
@@ -27,7 +28,7 @@ use super::Node;
 use super::reads::{Question, Whole};
 use super::snapshot_file::{Piece, SnapshotFile, WholeHash};
 use super::watches::Why;
-use crate::api::{Body, ConnId, Fault, Header, Range, Reply, Tag};
+use crate::api::{Body, Code, ConnId, Fault, Header, Range, Reply, Tag};
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Mono, Revision, planted};
 use crate::io::Disk;
@@ -440,6 +441,10 @@ impl<D: Disk> Node<D> {
                     self.output.replies.push(Reply { conn, tag, header, body: Body::RangePart(part), more });
                 }
                 return more.then_some(stream);
+            }
+            // Nobody who asked for what is now shall hear that it is too old; to ask again helps, and clients do.
+            Ok(Err(fault)) if stream.of_now && fault.code == Code::Compacted => {
+                self.fail(conn, tag, Fault::timeout());
             }
             Ok(Err(fault)) => self.fail(conn, tag, fault),
             Err(damage) => self.fail_for_damage(conn, tag, damage),

@@ -774,6 +774,8 @@ impl World {
         }
         let of_the_shell = words::is_of_the_shell(status, text);
         let wire = self.wires.all.get_mut(&conn).expect("it was just there");
+        // Its time may have been over before all of it had come: then nobody will ask for it any more.
+        wire.asked.retain(|(asked, _)| *asked != Some(op));
         let said = wire.said.get(&op).filter(|said| !said.more).cloned();
         let of_the_gate =
             matches!(code, Code::Err | Code::TooManyOps | Code::DupKey | Code::TooLarge | Code::NoKey);

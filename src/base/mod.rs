@@ -2,7 +2,6 @@
 
 pub mod codec;
 pub mod crc;
-pub mod crc32c;
 pub mod error;
 pub mod histogram;
 pub mod ids;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::base;
-use crate::base::crc32c::Crc32c;
+use crate::base::crc::crc32c_from;
 use crate::io::Disk;
 use crate::store::{Budget, Snapshot, Store, StreamCheck, StreamSummary};
 
@@ -140,12 +140,12 @@ impl FileCheck {
 #[derive(Debug)]
 pub(super) struct WholeHash {
     snapshot: Snapshot,
-    crc: Crc32c,
+    crc: u32,
 }
 
 impl WholeHash {
     pub(super) fn new(snapshot: Snapshot) -> WholeHash {
-        WholeHash { snapshot, crc: Crc32c::default() }
+        WholeHash { snapshot, crc: 0 }
     }
 
     pub(super) fn into_snapshot(self) -> Snapshot {
@@ -160,8 +160,8 @@ impl WholeHash {
     ) -> base::Result<Option<u32>> {
         while budget.bytes > 0 {
             match next(&mut self.snapshot, store, budget)? {
-                Some(piece) => self.crc.update(&piece),
-                None => return Ok(Some(self.crc.value())),
+                Some(piece) => self.crc = crc32c_from(self.crc, &piece),
+                None => return Ok(Some(self.crc)),
             }
         }
         Ok(None)

@@ -21,7 +21,7 @@ use super::varint;
 use super::walk;
 use crate::api::Fault;
 use crate::api::KeyValue;
-use crate::base::crc32c::Crc32c;
+use crate::base::crc::crc32c_from;
 use crate::base::{Result, Revision};
 use crate::io::Disk;
 
@@ -33,7 +33,7 @@ pub struct HashingKv {
     revision: Revision,
     compact_revision: Revision,
     next: Rev,
-    crc: Crc32c,
+    crc: u32,
 }
 
 /// What came of it.
@@ -55,8 +55,7 @@ impl<D: Disk> Store<D> {
             return Err(Fault::compacted(compact_revision));
         }
         let revision = if asked == 0 { self.revision() } else { asked };
-        let mut crc = Crc32c::default();
-        crc.update(b"key");
+        let crc = crc32c_from(0, b"key");
         Ok(HashingKv { asked, revision, compact_revision, next: Rev::default(), crc })
     }
 
@@ -85,11 +84,11 @@ impl<D: Disk> Store<D> {
             if changed.rev.main > compact_revision || self.is_seen(changed, revision)? {
                 encode(changed, &mut encoded)?;
                 budget.bytes = budget.bytes.saturating_sub(encoded.len());
-                hashing.crc.update(&encoded);
+                hashing.crc = crc32c_from(hashing.crc, &encoded);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        let outcome = HashKv { hash: hashing.crc.value(), revision, compact_revision };
+        let outcome = HashKv { hash: hashing.crc, revision, compact_revision };
         Ok(Ok((is_last || is_over).then_some(outcome)))
     }
 

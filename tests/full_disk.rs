@@ -14,12 +14,12 @@ use crate::harness::{self, Cluster, EndAtDrop, Member, PATIENCE, Setup, pause, r
 use crate::resp::{Client, Reply};
 
 /// A small file system in memory, gone at the end. None where this process may not mount.
-struct Mount {
-    path: PathBuf,
+pub struct Mount {
+    pub path: PathBuf,
 }
 
 impl Mount {
-    fn new(path: &Path, options: &str) -> Option<Mount> {
+    pub fn new(path: &Path, options: &str) -> Option<Mount> {
         fs::create_dir_all(path).unwrap();
         let path = path.to_path_buf();
         let mounted = run_with(

@@ -5,6 +5,7 @@
 mod bad_input;
 mod btree_crash;
 mod btree_model;
+mod check_disk;
 mod cli;
 mod cli_bad_input;
 mod cli_formats;

@@ -35,6 +35,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("memmap2", &["io"]),
     ("httparse", &["proto"]),
     ("clap", &["cli"]),
+    ("hdrhistogram", &["cli"]),
+    ("indicatif", &["cli"]),
     ("clap_complete", &["cli"]),
     ("signal_hook", &["net", "cli"]),
     // What a call of etcd's API means does not know how it travels.
@@ -42,7 +44,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("http", &["proto::grpc", "sim"]),
     ("prost", &["proto::etcd", "proto::http::gateway", "sim"]),
     ("serde", &["proto::http::gateway"]),
-    ("serde_json", &["proto::http::gateway"]),
+    ("serde_json", &["proto::http::gateway", "cli::check"]),
     ("tokio", &["proto::grpc", "sim"]),
 ];
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Memory, System};
-use crate::etcd::{EtcdClient, runtime};
+use crate::etcd::{self, EtcdClient, runtime};
 use crate::key_rows::PUTS;
 use crate::load::{Kind, Order, Plan, Wire};
 use crate::report::Figures;
@@ -18,6 +18,8 @@ use crate::watch::Watching;
 use crate::{Result, Scale};
 
 const CONNECTIONS: usize = 10_000;
+const STREAMS: usize = 10_000;
+const STREAM_CONNECTIONS: usize = 100;
 const WATCHES: u64 = 100_000;
 const LEASES: [u64; 2] = [100_000, 1_000_000];
 
@@ -51,6 +53,8 @@ pub fn measure(system: &System, dir: &Path, scale: &Scale, figures: &mut Figures
     figures.add("each connection", name, each_kib(before, with, CONNECTIONS as u64));
     drop((open, cluster));
 
+    measure_grpc(&fresh, &now, name, figures)?;
+
     let cluster = fresh("watches")?;
     let before = now(&cluster)?;
     let open = Watching::start(WATCHES, system.wire, cluster.members[0].port, u64::to_be_bytes)?;
@@ -81,10 +85,51 @@ pub fn measure(system: &System, dir: &Path, scale: &Scale, figures: &mut Figures
     Ok(())
 }
 
+/// What clients of etcd cost both: connections on which nothing goes, and streams of one watch each on a hundred of them.
+fn measure_grpc(
+    fresh: &impl Fn(&str) -> Result<Cluster>,
+    now: &impl Fn(&Cluster) -> Result<Memory>,
+    name: &'static str,
+    figures: &mut Figures,
+) -> Result<()> {
+    let cluster = fresh("grpc-connections")?;
+    let before = now(&cluster)?;
+    let open = Idle::connect(Wire::Etcd, cluster.members[0].port)?;
+    let with = now(&cluster)?;
+    add(figures, name, IDLE_GRPC, with);
+    figures.add("each gRPC connection", name, each_kib(before, with, CONNECTIONS as u64));
+    drop((open, cluster));
+
+    let cluster = fresh("grpc-streams")?;
+    let clients = (0..STREAM_CONNECTIONS).map(|_| grpc_client(cluster.members[0].port));
+    let mut clients = clients.collect::<Result<Vec<_>>>()?;
+    let before = now(&cluster)?;
+    let watch = |number: usize| {
+        let key = (number as u64).to_be_bytes().to_vec();
+        runtime().block_on(etcd::watch(&mut clients[number % STREAM_CONNECTIONS], vec![key]))
+    };
+    let open: Vec<_> = (0..STREAMS).map(watch).collect::<Result<_>>()?;
+    let with = now(&cluster)?;
+    add(figures, name, STREAMED, with);
+    figures.add("each watch stream, with its watch", name, each_kib(before, with, STREAMS as u64));
+    drop((open, cluster));
+    Ok(())
+}
+
+/// One over which a request has gone.
+fn grpc_client(port: u16) -> Result<EtcdClient> {
+    let mut client = EtcdClient::new(port);
+    runtime().block_on(client.status())?;
+    Ok(client)
+}
+
 type Titles = [&'static str; 2];
 
 const NOTHING: Titles = ["an empty member: resident", "an empty member: anonymous"];
 const IDLE: Titles = ["10,000 idle connections: resident", "10,000 idle connections: anonymous"];
+const IDLE_GRPC: Titles =
+    ["gRPC: 10,000 idle connections: resident", "gRPC: 10,000 idle connections: anonymous"];
+const STREAMED: Titles = ["gRPC: 10,000 watch streams: resident", "gRPC: 10,000 watch streams: anonymous"];
 const WATCHED: Titles = ["100,000 watches: resident", "100,000 watches: anonymous"];
 const LEASED: Titles = ["100,000 leases: resident", "100,000 leases: anonymous"];
 const LEASED_MANY: Titles = ["1,000,000 leases: resident", "1,000,000 leases: anonymous"];
@@ -110,12 +155,7 @@ enum Idle {
 impl Idle {
     fn connect(wire: Wire, port: u16) -> Result<Idle> {
         if wire == Wire::Etcd {
-            let connect = |_| {
-                let mut client = EtcdClient::new(port);
-                runtime().block_on(client.status())?;
-                Ok(client)
-            };
-            return Ok(Idle::Grpc((0..CONNECTIONS).map(connect).collect::<Result<_>>()?));
+            return Ok(Idle::Grpc((0..CONNECTIONS).map(|_| grpc_client(port)).collect::<Result<_>>()?));
         }
         let connect = |_| {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;

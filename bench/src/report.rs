@@ -104,12 +104,18 @@ const ENGINE_LINES: [Line; 9] = [
     line("processor time of a scanned cell", Unit::Micros, ""),
 ];
 
-const MEMORY_LINES: [Line; 17] = [
+const MEMORY_LINES: [Line; 23] = [
     line("an empty member: resident", Unit::MiB, ""),
     line("an empty member: anonymous", Unit::MiB, ""),
     line("10,000 idle connections: resident", Unit::MiB, ""),
     line("10,000 idle connections: anonymous", Unit::MiB, ""),
     line("each connection", Unit::KiB, ""),
+    line("gRPC: 10,000 idle connections: resident", Unit::MiB, ""),
+    line("gRPC: 10,000 idle connections: anonymous", Unit::MiB, ""),
+    line("each gRPC connection", Unit::KiB, ""),
+    line("gRPC: 10,000 watch streams: resident", Unit::MiB, ""),
+    line("gRPC: 10,000 watch streams: anonymous", Unit::MiB, ""),
+    line("each watch stream, with its watch", Unit::KiB, ""),
     line("100,000 watches: resident", Unit::MiB, ""),
     line("100,000 watches: anonymous", Unit::MiB, ""),
     line("each watch, with its share of a connection", Unit::KiB, ""),

@@ -19,6 +19,9 @@ pub fn server(program: &str) -> String {
   {program} util <command>
     Check files of a stopped server (also as pawlutl or etcdutl).
 
+  {program} check disk
+    Measure a disk, and say which size of cluster it carries.
+
   {program} --version
     Show the version.
 

@@ -14,6 +14,7 @@
 //! What is left out: configuration files, TLS, and the client's commands for what servers do not do yet.
 //! Each of them is refused by name; none is passed over.
 
+mod check;
 mod client;
 mod flag;
 mod flag_table;
@@ -92,6 +93,7 @@ fn dispatch(program: &str, words: &[OsString], environment: &Environment, consol
     match words.first().and_then(|word| word.to_str()) {
         Some("ctl") => client::run(&format!("{program} ctl"), rest, environment, console),
         Some("util") => util::run(&format!("{program} util"), rest, console),
+        Some("check") => check::run(&format!("{program} check"), rest, console),
         #[cfg(feature = "sim")]
         Some("sim") => sim::run(&format!("{program} sim"), rest, console),
         Some("version") => {

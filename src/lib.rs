@@ -30,8 +30,11 @@ pub mod node;
 // Bytes to vocabulary and back: the line protocol, and the frames between members.
 pub mod proto;
 
-// The event loop: the only user of mio.
+// The event loop: sockets, timers, helper threads.
 pub mod net;
+
+// How fast a disk and a cluster are, as values.
+pub mod measure;
 
 // The whole cluster in one thread from one seed, and the checkers of what its clients saw.
 #[cfg(feature = "sim")]

@@ -22,6 +22,9 @@ pub fn server(program: &str) -> String {
   {program} check disk
     Measure a disk, and say which size of cluster it carries.
 
+  {program} bench
+    Load a cluster, and say how fast it answered.
+
   {program} --version
     Show the version.
 

@@ -14,6 +14,7 @@
 //! What is left out: configuration files, TLS, and the client's commands for what servers do not do yet.
 //! Each of them is refused by name; none is passed over.
 
+mod bench;
 mod check;
 mod client;
 mod flag;
@@ -24,6 +25,7 @@ mod help;
 mod logging;
 mod names;
 mod output;
+mod progress;
 mod resp;
 mod rules;
 mod server;
@@ -37,6 +39,8 @@ mod version;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use values::Environment;
 
@@ -93,6 +97,7 @@ fn dispatch(program: &str, words: &[OsString], environment: &Environment, consol
     match words.first().and_then(|word| word.to_str()) {
         Some("ctl") => client::run(&format!("{program} ctl"), rest, environment, console),
         Some("util") => util::run(&format!("{program} util"), rest, console),
+        Some("bench") => bench::run(&format!("{program} bench"), rest, console),
         Some("check") => check::run(&format!("{program} check"), rest, console),
         #[cfg(feature = "sim")]
         Some("sim") => sim::run(&format!("{program} sim"), rest, console),
@@ -110,6 +115,16 @@ fn dispatch(program: &str, words: &[OsString], environment: &Environment, consol
         }
         _ => server::run(program, words, environment, console),
     }
+}
+
+/// Set when the process is asked to end.
+fn interrupted() -> std::io::Result<Arc<AtomicBool>> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::job::{Access, Figures, Job};
-use super::latency::{Latencies, PERCENTILES};
 use super::place::Place;
 use super::verdict::Verdict;
 use crate::base::time::Nanos;
+use crate::measure::disk::{Access, Figures, Job};
+use crate::measure::{Latencies, PERCENTILES};
 
 /// Of the format that is followed, not of this program.
 const FIO_VERSION: &str = "fio-3.33";

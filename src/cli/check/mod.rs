@@ -5,7 +5,7 @@
 //! and a tree that are read back; and all of it timed as fio times it, so that a figure here can be held against fio's.
 //!
 //! ```text
-//!   options --> jobs --> job::run on a scratch file --> figures --> verdict --> report for people, or fio's JSON
+//!   options --> jobs --> Job::run on a scratch file --> figures --> verdict --> report for people, or fio's JSON
 //!               (plan)   (writes, syncs, reads, each timed)         (+ place: file system, mount, device)
 //! ```
 //!
@@ -18,31 +18,25 @@
 //! full (give `--size` in gigabytes for that).
 
 mod fio;
-mod job;
-mod latency;
 mod place;
-mod progress;
 mod report;
-mod scratch;
 mod verdict;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use self::job::{Access, Bench, Figures, Job, Room};
 use self::place::Place;
-use self::progress::Progress;
-use self::scratch::Scratch;
-use super::Console;
+use super::progress::Progress;
+use super::{Console, interrupted};
 use crate::base::time::{Nanos, SECOND};
 use crate::base::{Error, Result};
 use crate::io::os::{OsClock, OsDisk, OsEntropy};
 use crate::io::{Clock, Entropy};
+use crate::measure::Scratch;
+use crate::measure::disk::{Access, Bench, Figures, Job, Room};
 
 #[derive(Debug, Parser)]
 #[command(name = "pawld check", about = "Checks what a server stands on")]
@@ -228,8 +222,7 @@ fn check(options: &Options, jobs: &[Job], console: &mut Console) -> Result<u8> {
     let progress = Progress::new();
     let mut done = Vec::new();
     for job in jobs {
-        let bar =
-            progress.begin(job.name, job.size_bytes * job.threads as u64, Duration::from_nanos(job.runtime));
+        let bar = progress.begin(job.name, job.size_bytes * job.threads as u64);
         let figures = job.run(&bench, OsEntropy.seed(), &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         if stop.load(Ordering::Relaxed) {
@@ -263,16 +256,6 @@ fn conclude(format: Format, place: &Place, done: &[(Job, Figures)], console: &mu
         Format::Terse => {}
     }
     if verdict.is_none_or(|verdict| verdict.passed()) { 0 } else { EXIT_FAILED }
-}
-
-/// Set when the process is asked to end.
-fn interrupted() -> std::io::Result<Arc<AtomicBool>> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    Ok(stop)
 }
 
 #[cfg(test)]

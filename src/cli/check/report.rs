@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use super::job::{Access, Figures, Job, Room};
-use super::latency::{Latencies, PERCENTILES};
 use super::place::Place;
 use super::verdict::{ELECTION_TIMEOUT_DEFAULT_MS, Verdict};
 use crate::base::time::Nanos;
+use crate::measure::disk::{Access, Figures, Job, Room};
+use crate::measure::{Latencies, PERCENTILES};
 
 /// Columns of the longest bar.
 const BAR_COLUMNS: u64 = 40;

@@ -7,9 +7,9 @@
 //!
 //! Left out: processors, memory and the network between members, which a disk says nothing of.
 
-use super::job::{Access, Figures, Job};
 use super::place::{Nature, Place};
 use crate::base::time::{MS, Nanos};
+use crate::measure::disk::{Access, Figures, Job};
 
 /// What one size of cluster asks of a disk.
 struct Size {
@@ -230,10 +230,10 @@ fn of_figures(place: &Place, done: &[(Job, Figures)]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::job::Room;
     use super::super::place::Device;
     use super::*;
     use crate::base::time::SECOND;
+    use crate::measure::disk::Room;
 
     fn done(
         name: &'static str,

@@ -6,8 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::latency::Latencies;
-use super::scratch::Scratch;
+use super::{Latencies, Scratch};
 use crate::base::time::{Mono, Nanos};
 use crate::base::{Error, Result, Rng};
 use crate::io::{Clock, Disk, File};

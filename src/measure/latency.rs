@@ -24,6 +24,11 @@ impl Default for Latencies {
 }
 
 impl Latencies {
+    /// Of every duration two digits are kept: for what is held many times.
+    pub fn coarse() -> Latencies {
+        Latencies { counts: Histogram::new(2).expect("two digits are allowed") }
+    }
+
     pub fn record(&mut self, took: Nanos) {
         // It grows with the longest: nothing is out of its range.
         self.counts.record(took).expect("a histogram that grows takes every value");

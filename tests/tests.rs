@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print their figures")]
 
 mod bad_input;
+mod bench;
 mod btree_crash;
 mod btree_model;
 mod check_disk;

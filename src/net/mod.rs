@@ -1,4 +1,4 @@
-//! The event loop and its sockets: the only user of mio. [`serve`] is a whole server process.
+//! The event loop and its sockets. [`serve`] is a whole server process.
 
 mod accept;
 mod clients;

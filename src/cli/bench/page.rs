@@ -41,7 +41,7 @@ figure { margin: 0; padding: 12px; } figcaption { font-weight: 600; margin-botto
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 14px; }
 .grid { stroke: var(--line); stroke-width: 1; } polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .a { stroke: var(--a); } .b { stroke: var(--b); } .c { stroke: var(--c); } .key .a { background: var(--a); } .key .b { background: var(--b); } .key .c { background: var(--c); }
-table { border-collapse: collapse; margin-top: 12px; font-size: 15px; } td { padding: 3px 18px 3px 0; vertical-align: top; overflow-wrap: anywhere; } td:first-child { color: var(--soft); white-space: nowrap; }
+table { border-collapse: collapse; font-size: 15px; } td { padding: 3px 18px 3px 0; vertical-align: top; overflow-wrap: anywhere; } td:first-child { color: var(--soft); white-space: nowrap; }
 ";
 
 /// Values by name, and how the line looks.
@@ -87,9 +87,8 @@ fn section(name: &str, plan: &Plan, outcome: &Outcome, out: &mut String) {
     let curve = vec![Line { name: "all requests", class: "a", points: curve(all) }];
     let nines = [(0.0, "0%"), (1.0, "90%"), (2.0, "99%"), (3.0, "99.9%"), (4.0, "99.99%"), (5.0, "99.999%")];
     chart("Latency by percentile, ms", &curve, |_| String::new(), &nines, out);
-    out.push_str("</div>\n");
     configuration(plan, outcome, out);
-    out.push_str("</section>\n");
+    out.push_str("</div>\n</section>\n");
 }
 
 fn over_time(outcome: &Outcome) -> Vec<Line> {
@@ -206,7 +205,7 @@ fn chart(
 fn configuration(plan: &Plan, outcome: &Outcome, out: &mut String) {
     let addresses: Vec<String> = plan.addresses.iter().map(ToString::to_string).collect();
     let errors: Vec<String> = outcome.errors.iter().map(|(code, count)| format!("{code} {count}")).collect();
-    out.push_str("<table>\n");
+    out.push_str("<figure><figcaption>What was asked</figcaption>\n<table>\n");
     for (name, value) in [
         ("servers", addresses.join(", ")),
         ("connections", plan.connections.to_string()),
@@ -223,7 +222,7 @@ fn configuration(plan: &Plan, outcome: &Outcome, out: &mut String) {
     ] {
         let _ = writeln!(out, "<tr><td>{name}</td><td>{value}</td></tr>");
     }
-    out.push_str("</table>\n");
+    out.push_str("</table></figure>\n");
 }
 
 /// The next of 1, 2, 5, 10, 20, … that is not smaller.

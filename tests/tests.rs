@@ -7,6 +7,7 @@ mod bench;
 mod btree_crash;
 mod btree_model;
 mod check_disk;
+mod check_load;
 mod cli;
 mod cli_bad_input;
 mod cli_formats;

@@ -2,13 +2,22 @@
 //! a minute where a name server is away.
 
 use std::io::{Error, ErrorKind, Result};
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use super::url::Url;
 use crate::base::time::{Mono, Nanos, SECOND};
 use crate::io::Clock;
 use crate::io::os::OsClock;
+
+/// The first address of an endpoint, `host:port` with or without `http://`; or why there is none.
+pub fn address(endpoint: &str, deadline: Mono) -> std::result::Result<SocketAddr, String> {
+    let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
+    let url = Url::parse(&text)?;
+    let found = lookup(&url.host, deadline).map_err(|e| format!("{endpoint}: {e}"))?;
+    Ok(SocketAddr::new(found[0], url.port))
+}
 
 /// The addresses of `host`, at least one. Past `deadline` the question is left to a thread that ends by itself.
 pub fn lookup(host: &str, deadline: Mono) -> Result<Vec<IpAddr>> {

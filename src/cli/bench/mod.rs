@@ -20,7 +20,6 @@ use clap::{CommandFactory, FromArgMatches};
 use self::args::{Command, Common, Consistency, KeyOptions, Line, Output, SpanOptions};
 use super::progress::Progress;
 use super::resp::{Connection, Value, put_request};
-use super::url::Url;
 use super::{Console, names};
 use crate::base::Mono;
 use crate::base::time::SECOND;
@@ -212,6 +211,7 @@ impl Command {
 impl KeyOptions {
     fn keys(&self) -> Keys {
         Keys {
+            prefix: Vec::new(),
             key_bytes: self.key_size as usize,
             value_bytes: self.val_size as usize,
             count: self.key_space_size,
@@ -233,7 +233,9 @@ impl SpanOptions {
 
 /// Where to connect: every endpoint, or the one that leads.
 fn addresses(common: &Common) -> Result<Vec<SocketAddr>> {
-    let all = common.endpoints.iter().map(|endpoint| address(endpoint)).collect::<Result<Vec<_>>>()?;
+    let of =
+        |endpoint: &String| names::address(endpoint, deadline()).map_err(|why| format!("--endpoints: {why}"));
+    let all = common.endpoints.iter().map(of).collect::<Result<Vec<_>>>()?;
     if !common.target_leader {
         return Ok(all);
     }
@@ -251,14 +253,6 @@ fn addresses(common: &Common) -> Result<Vec<SocketAddr>> {
         }
     }
     Err(format!("none of {} leads: --endpoints must name the leader", common.endpoints.join(", ")))
-}
-
-fn address(endpoint: &str) -> Result<SocketAddr> {
-    let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
-    let url = Url::parse(&text).map_err(|why| format!("--endpoints: {why}"))?;
-    let found = names::lookup(&url.host, deadline()).map_err(|e| format!("{endpoint}: {e}"))?;
-    let address = found.first().ok_or_else(|| format!("{endpoint}: the name has no address"))?;
-    Ok(SocketAddr::new(*address, url.port))
 }
 
 fn deadline() -> Mono {

@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::Failure;
+use super::check::Check;
 use crate::base::time::{Nanos, SECOND};
 use crate::cli::go;
 use crate::cli::output::Format;
@@ -113,6 +114,9 @@ pub enum Command {
     /// Shows or ends alarms: while there is no room, puts are refused
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Alarm(Alarm),
+    /// Loads the cluster, and judges how it carries that
+    #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
+    Check(Check),
     /// Gives free room of each server's file back to its file system
     Defrag(Defrag),
     /// Holds a lock while a command runs, or until it is interrupted

@@ -1,6 +1,7 @@
 //! `pawlctl`: etcdctl's commands over the line protocol.
 
 mod args;
+mod check;
 mod keys;
 mod lease;
 mod lock;
@@ -198,6 +199,7 @@ impl Client<'_> {
             Command::Compaction(compaction) => return self.compact(compaction, console),
             Command::Lease(lease) => return self.lease(lease, console),
             Command::Alarm(alarm) => return self.alarm(alarm, console),
+            Command::Check(check) => return self.check(check, console),
             Command::Defrag(defrag) => return self.defrag(defrag, console),
             Command::Lock(lock) => return self.lock(lock, console),
             Command::Elect(elect) => return self.elect(elect, console),

@@ -5,7 +5,9 @@ use crate::base::Rng;
 /// Of which keys, and how large.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// Bytes of each key: the number as that many bytes, the high ones first, so numbers that follow each other lie side by side.
+    /// What each begins with.
+    pub prefix: Vec<u8>,
+    /// Bytes of each key, with the prefix; behind that the number, the high bytes first, so numbers that follow each other lie side by side.
     pub key_bytes: usize,
     pub value_bytes: usize,
     /// Keys are numbers below this.
@@ -119,8 +121,10 @@ impl Work {
 
     fn key(&self, number: u64) -> Vec<u8> {
         let digits = number.to_be_bytes();
-        let mut key = vec![0; self.keys.key_bytes];
-        let kept = digits.len().min(key.len());
+        let Keys { prefix, key_bytes, .. } = &self.keys;
+        let mut key = prefix.clone();
+        key.resize((*key_bytes).max(prefix.len()), 0);
+        let kept = digits.len().min(key.len() - prefix.len());
         let at = key.len() - kept;
         key[at..].copy_from_slice(&digits[digits.len() - kept..]);
         key
@@ -157,7 +161,7 @@ pub fn put_words(words: &[&[u8]], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    const KEYS: Keys = Keys { key_bytes: 4, value_bytes: 3, count: 10, sequential: true };
+    const KEYS: Keys = Keys { prefix: Vec::new(), key_bytes: 4, value_bytes: 3, count: 10, sequential: true };
 
     /// The words of so many requests, values as `V`.
     fn words(kind: Kind, keys: Keys, count: usize) -> Vec<String> {
@@ -186,6 +190,8 @@ mod tests {
         assert_eq!(words(Kind::Put, keys, 3), ["PUT 0000 V", "PUT 0001 V", "PUT 0000 V"]);
         let long = Keys { key_bytes: 10, ..KEYS };
         assert_eq!(words(Kind::Put, long, 2)[1], "PUT 0000000001 V");
+        let under = Keys { prefix: b"p/".to_vec(), key_bytes: 5, ..KEYS };
+        assert_eq!(words(Kind::Put, under, 2)[1], "PUT p/001 V");
         let short = Keys { key_bytes: 1, ..KEYS };
         assert_eq!(words(Kind::Put, short, 2)[1], "PUT 1 V");
     }

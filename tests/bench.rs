@@ -84,6 +84,33 @@ fn every_command_is_answered() {
 }
 
 #[test]
+fn every_watcher_is_told_of_every_put() {
+    if !has("python3") {
+        return skip("a load of watches", "there is no python3");
+    }
+    let cluster = Cluster::start(&Setup::default());
+    // 12 watches of 5 keys: two of each, and one more of the first two. 23 puts: four rounds, and three keys more.
+    for (words, told_in_all) in [
+        ("watch --streams 3 --watch-per-stream 4 --watched-key-total 5 --put-total 23", 23 * 2 + 4 * 2 + 2),
+        ("watch-latency --streams 2 --watch-per-stream 3 --put-total 20 --put-rate 1000", 120),
+    ] {
+        let output = bench(&cluster, &format!("{words} --output json"));
+        assert!(output.status.success(), "{words}: {}", shown(&output));
+        let counts =
+            "run['beginning_ns']['N'], run['put_ns']['N'], run['event_ns']['N'], run['events_expected']";
+        let (watches, puts) = if words.starts_with("watch ") { (12, 23) } else { (6, 20) };
+        assert_eq!(told(&output, counts), format!("{watches} {puts} {told_in_all} {told_in_all}"), "{words}");
+    }
+    let output = bench(&cluster, "watch --put-total 10");
+    let out = text(&output.stdout);
+    for line in
+        ["Watch creation summary:", "Put summary:", "Watch events summary:", "1000 of 1000 events were told."]
+    {
+        assert!(output.status.success() && out.contains(line), "{line}: {}", shown(&output));
+    }
+}
+
+#[test]
 fn the_leader_alone_can_be_asked() {
     if !has("python3") {
         return skip("a load on the leader", "there is no python3");

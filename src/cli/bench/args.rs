@@ -98,6 +98,19 @@ pub enum Command {
     },
     /// Renewals of leases, one for each connection
     LeaseKeepalive,
+    /// Many watches, and puts of what they watch: how long until each began, and until each was told
+    Watch {
+        #[command(flatten)]
+        watches: WatchOptions,
+        /// How many keys are watched
+        #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+        watched_key_total: u64,
+    },
+    /// Puts of one key, and how long until its watchers were told
+    WatchLatency {
+        #[command(flatten)]
+        watches: WatchOptions,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -114,6 +127,28 @@ pub struct KeyOptions {
     /// Keys one after the other instead of at random
     #[arg(long)]
     pub sequential_keys: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct WatchOptions {
+    /// Connections with watches
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub streams: u32,
+    /// Watches on each
+    #[arg(long, value_name = "COUNT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub watch_per_stream: u32,
+    /// Puts, over one more connection; --total is not asked
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub put_total: u64,
+    /// Puts a second; 0: the next when the last is answered
+    #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    pub put_rate: u64,
+    /// Bytes of each key
+    #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub key_size: u32,
+    /// Bytes of each value
+    #[arg(long, value_name = "BYTES", default_value_t = 32, value_parser = clap::value_parser!(u32).range(..=1_500_000))]
+    pub val_size: u32,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -4,7 +4,7 @@
 //! [`crate::measure::load`], over the line protocol. With `--rate` each request is timed from when it was due: what users
 //! wait, and not only what the server took.
 //!
-//! What is left out: watches (`watch`, `watch-latency`), snapshots and the mixed workloads of other tools; TLS and users.
+//! What is left out: snapshots and the mixed workloads of other tools; a page of charts for watches; TLS and users.
 
 mod args;
 mod page;
@@ -13,11 +13,11 @@ mod summary;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{CommandFactory, FromArgMatches};
 
-use self::args::{Command, Common, Consistency, KeyOptions, Line, Output, SpanOptions};
+use self::args::{Command, Common, Consistency, KeyOptions, Line, Output, SpanOptions, WatchOptions};
 use super::progress::Progress;
 use super::resp::{Connection, Value, put_request};
 use super::{Console, names};
@@ -25,7 +25,7 @@ use crate::base::Mono;
 use crate::base::time::SECOND;
 use crate::io::os::{OsClock, OsDisk, OsEntropy};
 use crate::io::{Clock, Disk, Entropy, File, Open};
-use crate::measure::load::{self, Keys, Kind, Plan, Range, Work};
+use crate::measure::load::{self, Keys, Kind, Plan, Range, WatchPlan, Work};
 
 /// Why it could not be measured, in words.
 type Result<T> = std::result::Result<T, String>;
@@ -116,6 +116,9 @@ fn measure(line: &Line, console: &mut Console) -> Result<u8> {
     let addresses = addresses(common)?;
     let stop = super::interrupted().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let seed = OsEntropy.seed();
+    if let Some(watches) = line.command.as_ref().and_then(Command::watches) {
+        return measure_watches(common, &watches, addresses, &stop, console);
+    }
     let runs = match &line.command {
         Some(command) => {
             let (name, kind, keys) = command.kind(&addresses, common.conns)?;
@@ -150,6 +153,48 @@ fn measure(line: &Line, console: &mut Console) -> Result<u8> {
     Ok(if stop.load(Ordering::Relaxed) { EXIT_INTERRUPTED } else { u8::from(failed) * EXIT_FAILED })
 }
 
+/// A page of charts says nothing of watches, and the flags of requests mean nothing to them.
+fn measure_watches(
+    common: &Common,
+    (name, options, key_count): &(&'static str, &WatchOptions, u64),
+    addresses: Vec<SocketAddr>,
+    stop: &AtomicBool,
+    console: &mut Console,
+) -> Result<u8> {
+    let WatchOptions { streams, watch_per_stream, put_total, put_rate, key_size, val_size } = **options;
+    let plan = WatchPlan {
+        addresses,
+        connections: streams as usize,
+        watches_each: watch_per_stream as usize,
+        keys: Keys {
+            prefix: Vec::new(),
+            key_bytes: key_size as usize,
+            value_bytes: val_size as usize,
+            count: *key_count,
+            sequential: true,
+        },
+        puts: put_total,
+        rate: (put_rate > 0).then_some(put_rate),
+    };
+    let bar = Progress::new()
+        .begin(name, put_total.saturating_mul(u64::from(streams) * u64::from(watch_per_stream)));
+    let outcome = load::watch(&plan, &OsClock, stop, &|count| bar.inc(count));
+    bar.finish_and_clear();
+    let outcome = outcome.map_err(|e| e.to_string())?;
+    console.print(
+        match common.output {
+            Output::Normal => summary::watches(&outcome),
+            Output::Json => summary::watches_json(name, &plan, &outcome),
+        }
+        .as_bytes(),
+    );
+    if stop.load(Ordering::Relaxed) {
+        console.complain("interrupted; what was told until then is shown");
+        return Ok(EXIT_INTERRUPTED);
+    }
+    Ok(0)
+}
+
 fn canonical(addresses: &[SocketAddr], seed: u64) -> Vec<Run> {
     let plan = Plan {
         addresses: addresses.to_vec(),
@@ -173,6 +218,15 @@ fn canonical(addresses: &[SocketAddr], seed: u64) -> Vec<Run> {
 }
 
 impl Command {
+    /// Its name, its flags, and how many keys are watched.
+    fn watches(&self) -> Option<(&'static str, &WatchOptions, u64)> {
+        match self {
+            Command::Watch { watches, watched_key_total } => Some(("watch", watches, *watched_key_total)),
+            Command::WatchLatency { watches } => Some(("watch-latency", watches, 1)),
+            _ => None,
+        }
+    }
+
     /// Its name, and what is asked of which keys. Leases are granted first.
     fn kind(&self, addresses: &[SocketAddr], connections: u32) -> Result<(&'static str, Kind, Keys)> {
         Ok(match self {
@@ -203,6 +257,9 @@ impl Command {
             Command::LeaseKeepalive => {
                 let leases = (0..connections).map(|_| grant(addresses[0])).collect::<Result<Vec<i64>>>()?;
                 ("lease-keepalive", Kind::KeepAlive { leases }, CANONICAL_KEYS.keys())
+            }
+            Command::Watch { .. } | Command::WatchLatency { .. } => {
+                unreachable!("they are measured by themselves")
             }
         })
     }

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use crate::measure::load::{Outcome, Plan};
+use crate::base::time::Nanos;
+use crate::measure::load::{Outcome, Plan, WatchOutcome, WatchPlan};
 use crate::measure::{Latencies, PERCENTILES};
 
 /// Lines of the histogram.
@@ -15,26 +16,7 @@ const SHOWN: [f64; 10] = [10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.95,
 
 /// As etcd's benchmark tool lays it out. `rate`: that was asked for.
 pub fn text(outcome: &Outcome, rate: Option<u64>) -> String {
-    let all = &outcome.latencies;
-    let mut out = String::from("\nSummary:\n");
-    let seconds = |nanos: f64| format!("{:.4} secs", nanos / 1e9);
-    for (name, value) in [
-        ("Total:", seconds(outcome.took as f64)),
-        ("Slowest:", seconds(all.max() as f64)),
-        ("Fastest:", seconds(all.min() as f64)),
-        ("Average:", seconds(all.mean())),
-        ("Stddev:", seconds(all.deviation())),
-        ("Requests/sec:", format!("{:.4}", outcome.rate())),
-    ] {
-        let _ = writeln!(out, "  {name:<13} {value}");
-    }
-    if all.count() > 0 {
-        histogram(all, &mut out);
-        out.push_str("\nLatency distribution:\n");
-        for percent in SHOWN {
-            let _ = writeln!(out, "  {percent}% in {}.", seconds(all.percentile(percent) as f64));
-        }
-    }
+    let mut out = part("Summary:", outcome.took, &outcome.latencies);
     if let Some(rate) = rate {
         let _ = writeln!(
             out,
@@ -51,6 +33,61 @@ pub fn text(outcome: &Outcome, rate: Option<u64>) -> String {
         }
     }
     out
+}
+
+fn seconds(nanos: f64) -> String {
+    format!("{:.4} secs", nanos / 1e9)
+}
+
+fn part(title: &str, took: Nanos, all: &Latencies) -> String {
+    let mut out = format!("\n{title}\n");
+    let rate = all.count() as f64 * 1e9 / took.max(1) as f64;
+    for (name, value) in [
+        ("Total:", seconds(took as f64)),
+        ("Slowest:", seconds(all.max() as f64)),
+        ("Fastest:", seconds(all.min() as f64)),
+        ("Average:", seconds(all.mean())),
+        ("Stddev:", seconds(all.deviation())),
+        ("Requests/sec:", format!("{rate:.4}")),
+    ] {
+        let _ = writeln!(out, "  {name:<13} {value}");
+    }
+    if all.count() > 0 {
+        histogram(all, &mut out);
+        out.push_str("\nLatency distribution:\n");
+        for percent in SHOWN {
+            let _ = writeln!(out, "  {percent}% in {}.", seconds(all.percentile(percent) as f64));
+        }
+    }
+    out
+}
+
+/// Of watches: how they began, how what they watch was put, how they were told.
+pub fn watches(outcome: &WatchOutcome) -> String {
+    let WatchOutcome { began_in, beginnings, took, puts, events, expected } = outcome;
+    let mut out = part("Watch creation summary:", *began_in, beginnings);
+    out.push_str(&part("Put summary:", *took, puts));
+    out.push_str(&part("Watch events summary:", *took, events));
+    let _ = writeln!(out, "\n{} of {expected} events were told.", events.count());
+    out
+}
+
+pub fn watches_json(name: &str, plan: &WatchPlan, outcome: &WatchOutcome) -> String {
+    let whole = json!({
+        "name": name,
+        "endpoints": plan.addresses.iter().map(ToString::to_string).collect::<Vec<String>>(),
+        "streams": plan.connections,
+        "watches_each": plan.watches_each,
+        "keys": plan.keys.count,
+        "put_rate_asked": plan.rate,
+        "began_in_ns": outcome.began_in,
+        "beginning_ns": of(&outcome.beginnings),
+        "took_ns": outcome.took,
+        "put_ns": of(&outcome.puts),
+        "event_ns": of(&outcome.events),
+        "events_expected": outcome.expected,
+    });
+    format!("{:#}\n", json!({ "runs": [whole] }))
 }
 
 fn histogram(all: &Latencies, out: &mut String) {

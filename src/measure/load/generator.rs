@@ -1,24 +1,20 @@
 //! The loop that asks and is answered.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 
-use super::replies::{Replies, Reply};
+use super::connection::{self, Connection};
+use super::replies::Reply;
 use super::{LOST, Outcome, Plan, Work};
 use crate::base::time::{MS, Mono, Nanos, SECOND};
 use crate::io::Clock;
 
-const READ_BYTES: usize = 64 << 10;
-
 /// A cluster that answers nobody for so long is gone.
 const SILENCE_MAX: Nanos = 30 * SECOND;
-
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a loop that waits looks up.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -32,16 +28,11 @@ struct Batch {
     left: usize,
 }
 
-struct Connection {
-    stream: mio::net::TcpStream,
-    /// Bytes that are still to send, from `written` on.
-    output: Vec<u8>,
-    written: usize,
-    input: Vec<u8>,
-    replies: Replies,
+/// One connection, and what waits on it.
+struct Lane {
+    connection: Connection,
     /// In the order in which they were sent, which is that of the answers.
     batches: VecDeque<Batch>,
-    lost: bool,
 }
 
 struct Generator<'a, C> {
@@ -75,13 +66,11 @@ pub fn run<C: Clock>(
     assert!(plan.clients >= plan.connections && plan.connections > 0, "every connection has a client");
     assert!(plan.rate.is_none() || plan.pipeline == 1, "what is due one by one is sent one by one");
     let mut poll = Poll::new()?;
-    let mut connections = Vec::with_capacity(plan.connections);
-    for number in 0..plan.connections {
-        let mut connection = Connection::open(plan.addresses[number % plan.addresses.len()])?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut connection.stream, Token(number), interest)?;
-        connections.push(connection);
-    }
+    let open = |number| {
+        let address = plan.addresses[number % plan.addresses.len()];
+        Ok(Lane { connection: Connection::open(address, poll.registry(), number)?, batches: VecDeque::new() })
+    };
+    let mut lanes = (0..plan.connections).map(open).collect::<Result<Vec<Lane>>>()?;
     let start = clock.now();
     let (idle, outcome) = (VecDeque::new(), Outcome::default());
     let mut generator =
@@ -91,59 +80,26 @@ pub fn run<C: Clock>(
         if plan.rate.is_some() {
             generator.idle.push_back(at);
         } else {
-            generator.send_batch(&mut connections[at], start);
+            generator.send_batch(&mut lanes[at], start);
         }
     }
-    generator.go_round(&mut poll, &mut connections, stop)?;
+    generator.go_round(&mut poll, &mut lanes, stop)?;
     let mut outcome = generator.outcome;
     outcome.took = generator.heard.since(start);
     Ok(outcome)
 }
 
-impl Connection {
-    fn open(address: SocketAddr) -> Result<Connection> {
-        let named = |e: Error| Error::new(e.kind(), format!("{address}: {e}"));
-        let stream = TcpStream::connect_timeout(&address, DIAL_TIMEOUT).map_err(named)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        Ok(Connection {
-            stream: mio::net::TcpStream::from_std(stream),
-            output: Vec::new(),
-            written: 0,
-            input: Vec::new(),
-            replies: Replies::default(),
-            batches: VecDeque::new(),
-            lost: false,
-        })
-    }
-
-    /// Sends as much as the socket takes.
-    fn flush(&mut self) {
-        while self.written < self.output.len() && !self.lost {
-            match self.stream.write(&self.output[self.written..]) {
-                Ok(0) => self.lost = true,
-                Ok(count) => self.written += count,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(_) => self.lost = true,
-            }
-        }
-        self.output.clear();
-        self.written = 0;
-    }
-}
-
 impl<C: Clock> Generator<'_, C> {
-    fn go_round(&mut self, poll: &mut Poll, connections: &mut [Connection], stop: &AtomicBool) -> Result<()> {
+    fn go_round(&mut self, poll: &mut Poll, lanes: &mut [Lane], stop: &AtomicBool) -> Result<()> {
         let mut events = Events::with_capacity(1_024);
-        let mut chunk = vec![0; READ_BYTES];
+        let mut chunk = connection::chunk();
         while !stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
-            self.send_what_is_due(connections, now);
+            self.send_what_is_due(lanes, now);
             if self.is_over(now) {
                 break;
             }
-            if connections.iter().all(|connection| connection.lost) {
+            if lanes.iter().all(|lane| lane.connection.lost) {
                 return Err(Error::new(ErrorKind::ConnectionReset, "every connection was lost"));
             }
             if now.since(self.heard) > SILENCE_MAX && self.sent > self.ended {
@@ -155,14 +111,18 @@ impl<C: Clock> Generator<'_, C> {
             }
             for event in &events {
                 let at = event.token().0;
+                let lane = &mut lanes[at];
                 if event.is_writable() {
-                    connections[at].flush();
+                    lane.connection.flush();
                 }
                 if event.is_readable() || event.is_read_closed() {
-                    self.on_readable(at, &mut connections[at], &mut chunk)?;
+                    while lane.connection.fill(&mut chunk) {
+                        self.take_replies(at, lane)?;
+                    }
+                    self.take_replies(at, lane)?;
                 }
-                if connections[at].lost {
-                    self.give_up(&mut connections[at]);
+                if lane.connection.lost {
+                    self.give_up(lane);
                 }
             }
         }
@@ -193,7 +153,7 @@ impl<C: Clock> Generator<'_, C> {
         if left < MS { Duration::ZERO } else { Duration::from_nanos(left - left % MS).min(WAIT_MAX) }
     }
 
-    fn send_what_is_due(&mut self, connections: &mut [Connection], now: Mono) {
+    fn send_what_is_due(&mut self, lanes: &mut [Lane], now: Mono) {
         let Some(rate) = self.plan.rate else { return };
         while self.sent < self.plan.total && self.may_send(now) {
             let due = self.due(rate, self.sent);
@@ -201,14 +161,15 @@ impl<C: Clock> Generator<'_, C> {
                 return;
             }
             let Some(at) = self.idle.pop_front() else { return };
-            if !connections[at].lost {
-                self.send_batch(&mut connections[at], due);
+            if !lanes[at].connection.lost {
+                self.send_batch(&mut lanes[at], due);
             }
         }
     }
 
     /// The next requests of a client, if there are any. `due`: from when their time counts.
-    fn send_batch(&mut self, connection: &mut Connection, due: Mono) {
+    fn send_batch(&mut self, lane: &mut Lane, due: Mono) {
+        let connection = &mut lane.connection;
         let sent = self.clock.now();
         let left = (self.plan.pipeline as u64).min(self.plan.total - self.sent);
         if left == 0 || !self.may_send(sent) || connection.lost {
@@ -217,49 +178,28 @@ impl<C: Clock> Generator<'_, C> {
         (0..left).for_each(|_| self.work.put_request(&mut connection.output));
         self.sent += left;
         let due = if self.plan.rate.is_some() { due } else { sent };
-        connection.batches.push_back(Batch { due, sent, left: left as usize });
+        lane.batches.push_back(Batch { due, sent, left: left as usize });
         connection.flush();
     }
 
-    fn on_readable(&mut self, at: usize, connection: &mut Connection, chunk: &mut [u8]) -> Result<()> {
-        loop {
-            match connection.stream.read(chunk) {
-                Ok(0) => connection.lost = true,
-                Ok(count) => {
-                    connection.input.extend_from_slice(&chunk[..count]);
-                    self.take_replies(at, connection)?;
-                    if count == chunk.len() {
-                        continue;
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => connection.lost = true,
-            }
-            return Ok(());
-        }
-    }
-
-    fn take_replies(&mut self, at: usize, connection: &mut Connection) -> Result<()> {
+    fn take_replies(&mut self, at: usize, lane: &mut Lane) -> Result<()> {
         let now = self.clock.now();
-        let mut used = 0;
-        while let Some(reply) = connection.replies.next(&connection.input, &mut used)? {
-            let Some(batch) = connection.batches.front_mut() else {
+        while let Some(reply) = lane.connection.next_reply()? {
+            let Some(batch) = lane.batches.front_mut() else {
                 return Err(Error::new(ErrorKind::InvalidData, "an answer to nothing that was asked"));
             };
             batch.left -= 1;
             let (due, sent, is_free) = (batch.due, batch.sent, batch.left == 0);
             self.count(reply, now, due, sent);
             if is_free {
-                connection.batches.pop_front();
+                lane.batches.pop_front();
                 if self.plan.rate.is_some() {
                     self.idle.push_back(at);
                 } else {
-                    self.send_batch(connection, now);
+                    self.send_batch(lane, now);
                 }
             }
         }
-        connection.input.drain(..used);
         Ok(())
     }
 
@@ -268,7 +208,7 @@ impl<C: Clock> Generator<'_, C> {
         self.ended += 1;
         let slot = self.outcome.series.at(now.since(self.start));
         match reply {
-            Reply::Done => {
+            Reply::Done(_) => {
                 self.outcome.latencies.record(now.since(due));
                 self.outcome.service.record(now.since(sent));
                 slot.latencies.record(now.since(due));
@@ -282,8 +222,8 @@ impl<C: Clock> Generator<'_, C> {
     }
 
     /// What was asked over a connection that is lost is not known to have happened, nor not to.
-    fn give_up(&mut self, connection: &mut Connection) {
-        let lost: u64 = connection.batches.drain(..).map(|batch| batch.left as u64).sum();
+    fn give_up(&mut self, lane: &mut Lane) {
+        let lost: u64 = lane.batches.drain(..).map(|batch| batch.left as u64).sum();
         if lost > 0 {
             let since = self.clock.now().since(self.start);
             self.outcome.series.at(since).errors += lost;

@@ -19,9 +19,11 @@
 //! What is left out: a connection that is lost is not made again, its clients are gone and what they asked counts as `LOST`; more than
 //! one thread (what one can drive is in `bench/RESULTS.md`); TLS.
 
+mod connection;
 mod generator;
 mod replies;
 mod series;
+mod watching;
 mod work;
 
 use std::collections::BTreeMap;
@@ -30,6 +32,7 @@ use std::net::SocketAddr;
 pub use generator::run;
 pub use replies::{Replies, Reply};
 pub use series::{Series, Slot};
+pub use watching::{WatchOutcome, WatchPlan, watch};
 pub use work::{Keys, Kind, Range, Work, put_words};
 
 use super::Latencies;

@@ -14,12 +14,16 @@ pub struct Replies {
     begun: bool,
     /// The first word of an error.
     error: Option<String>,
+    integers: Integers,
 }
+
+/// The first integers of a reply: of a put its revision; of a push the watch's id and the revision.
+pub type Integers = [Option<i64>; 2];
 
 /// One that has come to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    Done,
+    Done(Integers),
     /// The code, for instance `TIMEOUT`.
     Refused(String),
 }
@@ -39,7 +43,7 @@ impl Replies {
             }
             if self.begun && self.items == 0 {
                 let whole = std::mem::take(self);
-                return Ok(Some(whole.error.map_or(Reply::Done, Reply::Refused)));
+                return Ok(Some(whole.error.map_or(Reply::Done(whole.integers), Reply::Refused)));
             }
             let rest = &input[*at..];
             let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
@@ -60,7 +64,14 @@ impl Replies {
         self.items -= 1;
         let Some((kind, rest)) = line.split_first() else { return Err(invalid("an empty line", line)) };
         match kind {
-            b'+' | b':' | b'_' | b'#' | b',' => {}
+            b'+' | b'_' | b'#' | b',' => {}
+            b':' => {
+                let number = std::str::from_utf8(rest).ok().and_then(|digits| digits.parse().ok());
+                let number: i64 = number.ok_or_else(|| invalid("a number", rest))?;
+                if let Some(free) = self.integers.iter_mut().find(|integer| integer.is_none()) {
+                    *free = Some(number);
+                }
+            }
             b'-' => {
                 let word = rest.split(|byte| *byte == b' ').next().unwrap_or_default();
                 self.error.get_or_insert_with(|| String::from_utf8_lossy(word).into_owned());
@@ -101,11 +112,12 @@ mod tests {
     #[test]
     fn a_reply_may_come_in_any_pieces() {
         let all = b"+OK\r\n:7\r\n$3\r\na\r\n\r\n*2\r\n$-1\r\n%1\r\n+k\r\n:1\r\n-TIMEOUT too late\r\n*0\r\n$0\r\n\r\n*-1\r\n";
-        let expected = [Reply::Done, Reply::Done, Reply::Done, Reply::Done];
-        let expected: Vec<Reply> = expected
-            .into_iter()
-            .chain([Reply::Refused("TIMEOUT".into()), Reply::Done, Reply::Done, Reply::Done])
-            .collect();
+        let done = |integers| Reply::Done(integers);
+        let none = [None; 2];
+        let [seven, one] = [7, 1].map(|number| [Some(number), None]);
+        let refused = Reply::Refused("TIMEOUT".into());
+        let expected: Vec<Reply> =
+            vec![done(none), done(seven), done(none), done(one), refused, done(none), done(none), done(none)];
         for step in 1..all.len() {
             let (mut replies, mut at, mut seen) = (Replies::default(), 0, Vec::new());
             for end in (step..all.len()).step_by(step).chain([all.len()]) {
@@ -115,6 +127,13 @@ mod tests {
             }
             assert_eq!((&seen, at), (&expected, all.len()), "in pieces of {step}");
         }
+    }
+
+    #[test]
+    fn a_push_has_its_revision_in_front() {
+        let push = b">4\r\n$5\r\nwatch\r\n:1\r\n:42\r\n*1\r\n*3\r\n$3\r\nPUT\r\n*2\r\n$1\r\nk\r\n:9\r\n_\r\n";
+        let reply = Replies::default().next(push, &mut 0).unwrap();
+        assert_eq!(reply, Some(Reply::Done([Some(1), Some(42)])));
     }
 
     #[test]

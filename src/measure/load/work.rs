@@ -104,7 +104,8 @@ impl Work {
         }
     }
 
-    fn next_key(&mut self) -> Vec<u8> {
+    /// The key of the next request, which is passed over.
+    pub fn next_key(&mut self) -> Vec<u8> {
         let number =
             if self.keys.sequential { self.next % self.keys.count } else { self.rng.below(self.keys.count) };
         self.next += 1;

@@ -412,11 +412,10 @@ pub fn member_added(
     }
     // Who has not started has no name yet; the new one is called what it will be called.
     let name_of = |member: &Member| if member.id == added.id { name.to_owned() } else { member.name.clone() };
-    let mut cluster: Vec<String> = members
+    let cluster: Vec<String> = members
         .iter()
         .flat_map(|member| member.peer_urls.iter().map(move |url| format!("{}={url}", name_of(member))))
         .collect();
-    cluster.sort();
     format!(
         "Member {:16x} added to cluster {:16x}\n\nETCD_NAME={}\nETCD_INITIAL_CLUSTER={}\n\
          ETCD_INITIAL_ADVERTISE_PEER_URLS={}\nETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",

@@ -245,7 +245,7 @@ pub(crate) fn of_members(side: &Side) -> Vec<String> {
 }
 
 /// Without numbers, ids, sizes, times and what is drawn around them.
-fn shape(text: &str) -> String {
+pub(crate) fn shape(text: &str) -> String {
     let text = text.replace("3.5.0+pawl.0.1.0", "VERSION").replace("3.5.1", "VERSION");
     let mut out = String::new();
     for word in text.split_inclusive(|c: char| !(c.is_alphanumeric() || ".µ".contains(c))) {

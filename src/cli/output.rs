@@ -746,7 +746,7 @@ fn json_kv(kv: &KeyValue) -> String {
     format!("{{{}}}", &out[1..])
 }
 
-/// Titles centred, cells to the right, rules of `-` and `+`.
+/// Titles centred, cells to the right, rules of `-` and `+`; two of them where there are no rows.
 fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let length = |text: &str| text.chars().count();
     let widths: Vec<usize> = titles
@@ -772,9 +772,7 @@ fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
         }
         out.push_str("|\n");
     }
-    if !rows.is_empty() {
-        out.push_str(&rule);
-    }
+    out.push_str(&rule);
     out
 }
 

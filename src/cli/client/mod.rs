@@ -232,11 +232,13 @@ impl Client<'_> {
 
     /// Those that were named, or those of all members.
     fn endpoints(&self, cluster: Option<bool>) -> Result<Vec<String>, Failure> {
-        Ok(if cluster == Some(true) {
-            self.members()?.1.into_iter().flat_map(|member| member.client_urls).collect()
-        } else {
-            self.options.endpoints.clone()
-        })
+        if cluster != Some(true) {
+            return Ok(self.options.endpoints.clone());
+        }
+        let failed =
+            |why| Failure::Usage(format!("failed to fetch endpoints from etcd cluster member list: {why}"));
+        let (_, members) = self.members().map_err(failed)?;
+        Ok(members.into_iter().flat_map(|member| member.client_urls).collect())
     }
 
     fn endpoint(

@@ -147,6 +147,7 @@ struct Watching<'a, L> {
 
 impl Client<'_> {
     pub(super) fn watch(&self, watch: &Watch, console: &mut Console) -> Result<(), Failure> {
+        keys::check_watched(&self.options.watched)?;
         output::refuse_watch_format(self.options.format)?;
         let mut watching = Watching::new(self, Printer { client: self, console });
         if watch.interactive == Some(true) {

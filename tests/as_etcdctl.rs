@@ -161,6 +161,8 @@ fn other_commands() {
             plain("put a b --lease=xyz"),
             plain("put a b --ignore-value"),
             plain("get a -w foo"),
+            plain("put /etcdctl-check-perf/x 1"),
+            plain("check perf"),
             plain("make-mirror"),
             plain("make-mirror a b"),
             plain("make-mirror a --dest-prefix=x --no-dest-prefix"),

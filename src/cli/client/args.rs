@@ -595,7 +595,7 @@ pub struct HashKv {
 }
 
 /// What etcdctl has and this client has not yet.
-const NOT_YET: &[&str] = &["auth", "check", "downgrade", "role", "snapshot", "user"];
+const NOT_YET: &[&str] = &["auth", "downgrade", "role", "snapshot", "user"];
 
 /// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
 #[derive(Debug)]

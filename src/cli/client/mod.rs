@@ -39,7 +39,7 @@ enum Failure {
     BadArguments(String),
     /// Something that exists in etcdctl, or in another combination, but not here.
     Feature(String),
-    /// What was read from standard input makes no sense.
+    /// What was read from standard input, or is there already, makes no sense here.
     Input(String),
     /// Nobody has seen the request.
     NotSent { endpoint: String, why: String },

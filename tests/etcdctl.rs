@@ -7,24 +7,25 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::as_etcdctl::link;
 use crate::differential::etcd::Etcd;
-use crate::harness::{Cluster, PATIENCE, PAWLD, Setup, has, home, run, run_with, skip};
+use crate::harness::{Cluster, PATIENCE, PAWLD, Setup, has, home, run, run_with, skip, until};
 use crate::resp::Reply;
 
 /// Somebody who speaks gRPC, and the client that asks.
-struct Side {
-    endpoints: String,
-    etcdctl: PathBuf,
+pub(crate) struct Side {
+    pub(crate) endpoints: String,
+    pub(crate) etcdctl: PathBuf,
 }
 
 impl Side {
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.etcdctl);
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.env_clear().env("PATH", path).args([
@@ -37,51 +38,79 @@ impl Side {
     }
 
     /// What a command prints, and its exit code.
-    fn run(&self, words: &[&str], input: &str) -> String {
-        let output = run_with(&mut self.command(words), input.as_bytes(), PATIENCE);
+    pub(crate) fn run(&self, words: &[&str], input: &str) -> String {
+        self.run_command(&mut self.command(words), input)
+    }
+
+    pub(crate) fn run_command(&self, command: &mut Command, input: &str) -> String {
+        let output = run_with(command, input.as_bytes(), PATIENCE);
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let code = output.status.code();
         levelled(&format!("{}{}exit {code:?}\n", text[0], text[1]), &self.endpoints)
     }
 
     /// A command that does not end by itself.
-    fn begin(&self, words: &[&str]) -> Running {
+    pub(crate) fn begin(&self, words: &[&str]) -> Running {
         let mut command = self.command(words);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Running { child, lines, endpoints: self.endpoints.clone() }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = lines_of(child.stdout.take().expect("it is piped"));
+        let complaints = lines_of(child.stderr.take().expect("it is piped"));
+        let input = child.stdin.take();
+        Running { child, input, lines, complaints, endpoints: self.endpoints.clone() }
     }
 }
 
-struct Running {
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(stream).lines().map_while(Result::ok);
+        for line in lines.filter(|line| !line.starts_with("{\"level\"")) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+pub(crate) struct Running {
     child: Child,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
+    complaints: Receiver<String>,
     endpoints: String,
 }
 
 impl Running {
-    /// The next lines, each waited for.
-    fn lines(&self, count: usize) -> Vec<String> {
-        let line = || self.lines.recv_timeout(PATIENCE).expect("a line in time");
+    fn next(&self, lines: &Receiver<String>, count: usize) -> Vec<String> {
+        let line = || lines.recv_timeout(PATIENCE).expect("a line in time");
         (0..count).map(|_| levelled(&line(), &self.endpoints)).collect()
     }
 
-    /// Waits until the command has ended.
-    fn end(mut self) {
-        self.child.wait().unwrap();
+    /// The next lines, each waited for.
+    pub(crate) fn lines(&self, count: usize) -> Vec<String> {
+        self.next(&self.lines, count)
+    }
+
+    pub(crate) fn complaints(&self, count: usize) -> Vec<String> {
+        self.next(&self.complaints, count)
+    }
+
+    pub(crate) fn type_line(&mut self, line: &str) {
+        writeln!(self.input.as_mut().expect("not ended"), "{line}").unwrap();
+    }
+
+    /// Ends its input, and waits until the command has ended: what it said meanwhile, and its exit code.
+    pub(crate) fn end(mut self) -> (Vec<String>, Option<i32>) {
+        self.input = None;
+        let status = until("the end of a command", PATIENCE, || self.child.try_wait().unwrap());
+        let said = self.lines.iter().chain(self.complaints.iter());
+        (said.map(|line| levelled(&line, &self.endpoints)).collect(), status.code())
     }
 
     /// No line comes that was not asked for.
-    fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.lines.recv_timeout(Duration::from_millis(200)).is_err()
     }
 }
@@ -106,7 +135,7 @@ const NAMES: [&str; 9] = [
     "dbSize",
 ];
 
-fn levelled(text: &str, endpoints: &str) -> String {
+pub(crate) fn levelled(text: &str, endpoints: &str) -> String {
     let mut out = String::new();
     for line in text.lines().filter(|line| !line.starts_with("{\"level\"")) {
         let mut line = line.replace(endpoints, "HERE");
@@ -165,7 +194,7 @@ fn etcdctl_34() -> Option<PathBuf> {
 }
 
 /// The same sides, asked by etcdctl 3.4.
-fn with_34(sides: &[Side; 2]) -> Option<[Side; 2]> {
+pub(crate) fn with_34(sides: &[Side; 2]) -> Option<[Side; 2]> {
     let Some(etcdctl) = etcdctl_34() else {
         skip("etcdctl 3.4", "there is none on the path");
         return None;
@@ -174,7 +203,7 @@ fn with_34(sides: &[Side; 2]) -> Option<[Side; 2]> {
 }
 
 /// Pawl with one member, and a real etcd.
-fn both() -> Option<(Cluster, Etcd, [Side; 2])> {
+pub(crate) fn both() -> Option<(Cluster, Etcd, [Side; 2])> {
     let Some((etcd, etcdctl)) = Etcd::start().and_then(|etcd| etcd.etcdctl().map(|client| (etcd, client)))
     else {
         skip("etcdctl", "there is no etcd 3.5");
@@ -188,7 +217,7 @@ fn both() -> Option<(Cluster, Etcd, [Side; 2])> {
 }
 
 /// The same commands to both, one by one.
-fn compare(sides: &[Side; 2], commands: &[(&str, &str)]) {
+pub(crate) fn compare(sides: &[Side; 2], commands: &[(&str, &str)]) {
     for (command, input) in commands {
         let words: Vec<&str> = command.split(' ').map(|word| if word == "''" { "" } else { word }).collect();
         let [ours, theirs] = sides.each_ref().map(|side| side.run(&words, input));
@@ -196,51 +225,53 @@ fn compare(sides: &[Side; 2], commands: &[(&str, &str)]) {
     }
 }
 
+/// What is done with keys, each command with its input; `''` is an empty word.
+pub(crate) fn on_keys() -> Vec<(&'static str, &'static str)> {
+    let plain = |command: &'static str| (command, "");
+    vec![
+        plain("put k1 v1"),
+        plain("put k2 v2 --prev-kv"),
+        plain("put k1 v1b --prev-kv"),
+        plain("get k1 -w json"),
+        plain("get k1 -w fields"),
+        plain("get '' --prefix"),
+        plain("get k1 k9 --order=DESCEND --sort-by=MODIFY"),
+        plain("get k --prefix --limit 1 -w json"),
+        plain("get k --prefix --count-only -w json"),
+        plain("get k --prefix --keys-only"),
+        plain("get k1 --rev 3 --print-value-only"),
+        plain("get k1 --rev 9999"),
+        plain("get a --from-key"),
+        plain("get k1 --consistency=s"),
+        plain("put '' x"),
+        plain("put k1 --ignore-value"),
+        plain("put nothing --ignore-value"),
+        plain("put k1 x --lease=1234"),
+        ("txn", "value(\"k1\") = \"v1b\"\nmod(\"k2\") > \"0\"\n\nput k3 v3\nget k1\n\nget k2\n\n"),
+        ("txn -w json", "value(\"k1\") = \"nope\"\n\nput k3 v3\n\nget k2\ndel k3\n\n"),
+        ("txn", "create(\"zz\") = \"0\"\n\nput zz 1\nput zz 2\n\nget k2\n\n"),
+        ("txn -w json", "ver(\"k1\") > \"0\"\n\ndel k --prefix --prev-kv\n\n\n"),
+        plain("del nothing"),
+        plain("put a 1"),
+        plain("put b 2"),
+        plain("put c 3"),
+        plain("del a --prev-kv"),
+        plain("del b c --prev-kv"),
+        plain("del '' --from-key"),
+        plain("get '' --from-key --rev 5"),
+        plain("compaction 5"),
+        plain("get k1 --rev 3"),
+        plain("compaction 5"),
+        plain("compaction 99999"),
+        plain("compaction 7 --physical"),
+        plain("get '' --prefix"),
+    ]
+}
+
 #[test]
 fn keys_and_transactions() {
     let Some((_cluster, _etcd, sides)) = both() else { return };
-    let plain = |command: &'static str| (command, "");
-    compare(
-        &sides,
-        &[
-            plain("put k1 v1"),
-            plain("put k2 v2 --prev-kv"),
-            plain("put k1 v1b --prev-kv"),
-            plain("get k1 -w json"),
-            plain("get k1 -w fields"),
-            plain("get '' --prefix"),
-            plain("get k1 k9 --order=DESCEND --sort-by=MODIFY"),
-            plain("get k --prefix --limit 1 -w json"),
-            plain("get k --prefix --count-only -w json"),
-            plain("get k --prefix --keys-only"),
-            plain("get k1 --rev 3 --print-value-only"),
-            plain("get k1 --rev 9999"),
-            plain("get a --from-key"),
-            plain("get k1 --consistency=s"),
-            plain("put '' x"),
-            plain("put k1 --ignore-value"),
-            plain("put nothing --ignore-value"),
-            plain("put k1 x --lease=1234"),
-            ("txn", "value(\"k1\") = \"v1b\"\nmod(\"k2\") > \"0\"\n\nput k3 v3\nget k1\n\nget k2\n\n"),
-            ("txn -w json", "value(\"k1\") = \"nope\"\n\nput k3 v3\n\nget k2\ndel k3\n\n"),
-            ("txn", "create(\"zz\") = \"0\"\n\nput zz 1\nput zz 2\n\nget k2\n\n"),
-            ("txn -w json", "ver(\"k1\") > \"0\"\n\ndel k --prefix --prev-kv\n\n\n"),
-            plain("del nothing"),
-            plain("put a 1"),
-            plain("put b 2"),
-            plain("put c 3"),
-            plain("del a --prev-kv"),
-            plain("del b c --prev-kv"),
-            plain("del '' --from-key"),
-            plain("get '' --from-key --rev 5"),
-            plain("compaction 5"),
-            plain("get k1 --rev 3"),
-            plain("compaction 5"),
-            plain("compaction 99999"),
-            plain("compaction 7 --physical"),
-            plain("get '' --prefix"),
-        ],
-    );
+    compare(&sides, &on_keys());
 }
 
 #[test]
@@ -273,23 +304,25 @@ fn leases_and_the_rest() {
             plain("member add x --peer-urls=abc"),
         ],
     );
-    // A lease's life: its number is the server's choice.
-    let told = sides.each_ref().map(|side| {
-        let granted = run_with(&mut side.command(&["lease", "grant", "600"]), b"", PATIENCE);
-        let granted = String::from_utf8(granted.stdout).unwrap();
-        let id = granted.split(' ').nth(1).expect("lease ID granted with TTL(600s)").to_string();
-        let of = |words: &[&str]| side.run(words, "");
-        [
-            of(&["put", "leased", "x", "--lease", &id]),
-            of(&["lease", "keep-alive", "--once", &id]),
-            of(&["get", "leased"]),
-            of(&["lease", "list"]),
-            of(&["lease", "revoke", &id]),
-            of(&["get", "leased"]),
-            of(&["lease", "timetolive", &id]),
-        ]
-    });
+    let told = sides.each_ref().map(life_of_a_lease);
     assert_eq!(told[0], told[1]);
+}
+
+/// Its number is the server's choice.
+pub(crate) fn life_of_a_lease(side: &Side) -> [String; 7] {
+    let granted = run_with(&mut side.command(&["lease", "grant", "600"]), b"", PATIENCE);
+    let granted = String::from_utf8(granted.stdout).unwrap();
+    let id = granted.split(' ').nth(1).expect("lease ID granted with TTL(600s)").to_string();
+    let of = |words: &[&str]| side.run(words, "");
+    [
+        of(&["put", "leased", "x", "--lease", &id]),
+        of(&["lease", "keep-alive", "--once", &id]),
+        of(&["get", "leased"]),
+        of(&["lease", "list"]),
+        of(&["lease", "revoke", &id]),
+        of(&["get", "leased"]),
+        of(&["lease", "timetolive", &id]),
+    ]
 }
 
 #[test]
@@ -389,6 +422,16 @@ fn a_cluster() {
         "{output:?}"
     );
     assert_eq!(cluster.leader(), to);
+    // And back, by Pawl's own client under that name.
+    let home = home();
+    let own = Side { endpoints: side.endpoints.clone(), etcdctl: link(home.path()) };
+    let output = run_with(&mut own.command(&["move-leader", &leader]), b"", PATIENCE);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!("Leadership transferred from {id} to {leader}\n"),
+        "{output:?}"
+    );
+    cluster.lead(to);
     // Each member answers, with what was written at another.
     for (at, address) in addresses.iter().enumerate() {
         let one = Side { endpoints: address.clone(), etcdctl: side.etcdctl.clone() };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests print their figures")]
 
+mod as_etcdctl;
 mod bad_input;
 mod bench;
 mod btree_crash;
@@ -23,6 +24,7 @@ mod differential;
 mod disk_errors;
 mod diverged;
 mod etcdctl;
+mod etcdctl_sessions;
 mod explore;
 mod full_disk;
 mod fuzz_bodies;

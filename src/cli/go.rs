@@ -1,6 +1,12 @@
 //! The few conventions of Go's standard library that show in etcd's command lines and output: booleans,
 //! durations, quoted strings, byte counts. Written from their documentation, held to it by recorded output.
 
+use std::ffi::OsStr;
+use std::io::{Error, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
 use crate::base::time::{MS, Nanos, SECOND};
 
 /// The spellings that Go's flags accept for a boolean.
@@ -208,9 +214,65 @@ pub fn size(bytes: u64) -> String {
     if value < 10.0 { format!("{value:.1} {}", UNITS[unit]) } else { format!("{value:.0} {}", UNITS[unit]) }
 }
 
+/// How a command ended that did not end well.
+pub fn ending(status: ExitStatus) -> String {
+    const SIGNALS: [&str; 15] = [
+        "hangup",
+        "interrupt",
+        "quit",
+        "illegal instruction",
+        "trace/breakpoint trap",
+        "aborted",
+        "bus error",
+        "floating point exception",
+        "killed",
+        "user defined signal 1",
+        "segmentation fault",
+        "user defined signal 2",
+        "broken pipe",
+        "alarm clock",
+        "terminated",
+    ];
+    let Some(signal) = status.signal() else {
+        return format!("exit status {}", status.code().unwrap_or_default());
+    };
+    let name = usize::try_from(signal - 1).ok().and_then(|at| SIGNALS.get(at));
+    let name = name.map_or_else(|| format!("signal {signal}"), |name| (*name).to_owned());
+    format!("signal: {name}{}", if status.core_dumped() { " (core dumped)" } else { "" })
+}
+
+/// Why a command could not be run.
+pub fn not_run(program: &OsStr, why: &Error) -> String {
+    let name = program.as_bytes();
+    if !name.contains(&b'/') && why.kind() == ErrorKind::NotFound {
+        return format!("exec: {}: executable file not found in $PATH", quote(name));
+    }
+    let text = why.to_string();
+    let text = text.split_once(" (os error").map_or(&*text, |(text, _)| text);
+    let (first, rest) = text.split_at(text.chars().next().map_or(0, char::len_utf8));
+    format!("fork/exec {}: {}{rest}", program.to_string_lossy(), first.to_lowercase())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_that_fail() {
+        for (status, text) in [
+            (7 << 8, "exit status 7"),
+            (9, "signal: killed"),
+            (15, "signal: terminated"),
+            (11 | 0x80, "signal: segmentation fault (core dumped)"),
+            (40, "signal: signal 40"),
+        ] {
+            assert_eq!(ending(ExitStatus::from_raw(status)), text);
+        }
+        let why = |number| Error::from_raw_os_error(number);
+        assert_eq!(not_run(OsStr::new("/x"), &why(2)), "fork/exec /x: no such file or directory");
+        assert_eq!(not_run(OsStr::new("./x"), &why(13)), "fork/exec ./x: permission denied");
+        assert_eq!(not_run(OsStr::new("x"), &why(2)), "exec: \"x\": executable file not found in $PATH");
+    }
 
     #[test]
     fn durations_in() {

@@ -11,10 +11,10 @@ use crate::base::time::{Mono, Nanos, SECOND};
 use crate::io::Clock;
 use crate::io::os::OsClock;
 
-/// The first address of an endpoint, `host:port` with or without `http://`; or why there is none.
+/// The first address of an endpoint, `host:port` with or without `http://` and a slash behind it; or why there is none.
 pub fn address(endpoint: &str, deadline: Mono) -> std::result::Result<SocketAddr, String> {
     let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
-    let url = Url::parse(&text)?;
+    let url = Url::parse(text.strip_suffix('/').unwrap_or(&text))?;
     let found = lookup(&url.host, deadline).map_err(|e| format!("{endpoint}: {e}"))?;
     Ok(SocketAddr::new(found[0], url.port))
 }

@@ -412,11 +412,10 @@ pub fn member_added(
     }
     // Who has not started has no name yet; the new one is called what it will be called.
     let name_of = |member: &Member| if member.id == added.id { name.to_owned() } else { member.name.clone() };
-    let mut cluster: Vec<String> = members
+    let cluster: Vec<String> = members
         .iter()
         .flat_map(|member| member.peer_urls.iter().map(move |url| format!("{}={url}", name_of(member))))
         .collect();
-    cluster.sort();
     format!(
         "Member {:16x} added to cluster {:16x}\n\nETCD_NAME={}\nETCD_INITIAL_CLUSTER={}\n\
          ETCD_INITIAL_ADVERTISE_PEER_URLS={}\nETCD_INITIAL_CLUSTER_STATE=\"existing\"\n",
@@ -747,7 +746,7 @@ fn json_kv(kv: &KeyValue) -> String {
     format!("{{{}}}", &out[1..])
 }
 
-/// Titles centred, cells to the right, rules of `-` and `+`.
+/// Titles centred, cells to the right, rules of `-` and `+`; two of them where there are no rows.
 fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
     let length = |text: &str| text.chars().count();
     let widths: Vec<usize> = titles
@@ -773,9 +772,7 @@ fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
         }
         out.push_str("|\n");
     }
-    if !rows.is_empty() {
-        out.push_str(&rule);
-    }
+    out.push_str(&rule);
     out
 }
 

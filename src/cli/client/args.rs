@@ -595,7 +595,7 @@ pub struct HashKv {
 }
 
 /// What etcdctl has and this client has not yet.
-const NOT_YET: &[&str] = &["auth", "check", "downgrade", "role", "snapshot", "user"];
+const NOT_YET: &[&str] = &["auth", "downgrade", "role", "snapshot", "user"];
 
 /// How to reach servers and print answers: flags, then `PAWLCTL_X`, then `ETCDCTL_X`, then defaults.
 #[derive(Debug)]
@@ -605,7 +605,7 @@ pub struct Options {
     pub dial_timeout: Nanos,
     pub format: Format,
     pub hex: bool,
-    /// `WATCH_KEY` and `WATCH_RANGE_END`: what to watch where no word says so.
+    /// `WATCH_KEY` and `WATCH_RANGE_END`: what to watch where no word says so. The key is empty if there is only an end.
     pub watched: Vec<OsString>,
 }
 
@@ -618,14 +618,30 @@ pub fn read(
     words: &[OsString],
     environment: &Environment,
 ) -> Result<Result<(Options, Command), Help>, Failure> {
-    let command = Line::command().bin_name(program.to_owned());
+    let mut command = Line::command().bin_name(program.to_owned());
+    if is_etcdctl(program) {
+        // There flags of ours may stand anywhere, and those of the command behind `--`.
+        let anywhere = |lock: clap::Command| lock.mut_arg("command", |arg| arg.trailing_var_arg(false));
+        command = command.mut_subcommand("lock", anywhere);
+    }
     let argv = std::iter::once(OsString::from(program)).chain(words.iter().cloned());
     let line =
         command.try_get_matches_from(argv).and_then(|mut matches| Line::from_arg_matches_mut(&mut matches));
     match line {
+        Ok(Line { command: Command::Watch(watch), .. })
+            if watch.command.is_empty() && words.last().is_some_and(|word| word == "--") =>
+        {
+            let text = "bad number of arguments (found separator --, but no commands)";
+            Err(Failure::BadArguments(text.into()))
+        }
         Ok(Line { globals, command }) => Ok(Ok((globals.options(environment)?, command))),
         Err(error) => explain(program, error).map(Err),
     }
+}
+
+/// Whether what differs on purpose from etcdctl shall not differ.
+pub fn is_etcdctl(program: &str) -> bool {
+    program.starts_with("etcd")
 }
 
 /// clap's findings in etcdctl's terms: help is no error, and an error is one line.
@@ -652,7 +668,12 @@ fn explain(program: &str, error: clap::Error) -> Result<Help, Failure> {
         }
         ErrorKind::UnknownArgument => {
             let word = context(ContextKind::InvalidArg).unwrap_or_default();
-            format!("unknown flag: {word}{}", hint(ContextKind::SuggestedArg))
+            match word.strip_prefix('-').filter(|rest| !rest.starts_with('-')) {
+                Some(rest) => {
+                    format!("unknown shorthand flag: '{}' in {word}", rest.chars().next().unwrap_or('-'))
+                }
+                None => format!("unknown flag: {word}{}", hint(ContextKind::SuggestedArg)),
+            }
         }
         _ => {
             let text = error.to_string();
@@ -664,12 +685,20 @@ fn explain(program: &str, error: clap::Error) -> Result<Help, Failure> {
 
 impl Globals {
     fn options(self, environment: &Environment) -> Result<Options, Failure> {
-        self.missing.refuse()?;
         let variable = |name: &str| {
             ["PAWLCTL_", "ETCDCTL_"].iter().map(|prefix| format!("{prefix}{name}")).find_map(|name| {
                 environment.get(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
             })
         };
+        let said = |name: &str| variable(name).map(|(_, value)| value.as_str());
+        self.missing.refuse(said)?;
+        let in_the_clear = self.tolerated.insecure_transport.as_deref().or(said("INSECURE_TRANSPORT"));
+        not_yet(in_the_clear.is_some_and(|word| go::parse_bool(word) == Some(false)), false, false)?;
+        if said("API") == Some("2") {
+            return Err(Failure::Feature(
+                "the API of version 2, which ETCDCTL_API asks for, is not here".into(),
+            ));
+        }
         let time = |given: Option<Nanos>, name: &str, default: Nanos| match (given, variable(name)) {
             (Some(given), _) => Ok(given),
             (None, Some((name, text))) => {
@@ -699,21 +728,25 @@ impl Globals {
             format: format
                 .map_or(Ok(Format::Simple), |word| Format::parse(&word).map_err(Failure::Feature))?,
             hex,
-            watched: variable("WATCH_KEY").map_or(Vec::new(), |(_, key)| {
-                let end = variable("WATCH_RANGE_END").map(|(_, end)| end);
-                [Some(key), end].into_iter().flatten().map(OsString::from).collect()
-            }),
+            watched: match (said("WATCH_KEY"), said("WATCH_RANGE_END")) {
+                (None, None) => Vec::new(),
+                (key, end) => {
+                    std::iter::once(key.unwrap_or_default()).chain(end).map(OsString::from).collect()
+                }
+            },
         })
     }
 }
 
 impl Missing {
-    fn refuse(&self) -> Result<(), Failure> {
+    /// `said`: the value of a variable.
+    fn refuse<'a>(&self, said: impl Fn(&str) -> Option<&'a str>) -> Result<(), Failure> {
         let Missing { cacert, cert, key, user, password, discovery_srv, discovery_srv_name } = self;
+        let asked = |flag: &Option<String>, name: &str| flag.is_some() || said(name).is_some();
         not_yet(
-            cacert.is_some() || cert.is_some() || key.is_some(),
-            user.is_some() || password.is_some(),
-            discovery_srv.is_some() || discovery_srv_name.is_some(),
+            asked(cacert, "CACERT") || asked(cert, "CERT") || asked(key, "KEY"),
+            asked(user, "USER") || asked(password, "PASSWORD"),
+            asked(discovery_srv, "DISCOVERY_SRV") || asked(discovery_srv_name, "DISCOVERY_SRV_NAME"),
         )
     }
 }
@@ -824,6 +857,15 @@ mod tests {
             ("get a --user root:secret", "4 authentication is not available yet"),
         ] {
             assert_eq!(parse(words, &[]).unwrap_err(), line, "{words}");
+        }
+        for (name, value, line) in [
+            ("ETCDCTL_CACERT", "ca.pem", "4 TLS is not available yet"),
+            ("ETCDCTL_INSECURE_TRANSPORT", "false", "4 TLS is not available yet"),
+            ("PAWLCTL_USER", "root:secret", "4 authentication is not available yet"),
+            ("ETCDCTL_DISCOVERY_SRV", "a.example", "4 discovery by DNS is not available yet"),
+            ("ETCDCTL_API", "2", "4 the API of version 2, which ETCDCTL_API asks for, is not here"),
+        ] {
+            assert_eq!(parse("get a", &[(name, value)]).unwrap_err(), line, "{name}");
         }
         for words in ["", "help", "get --help", "member", "endpoint", "-h"] {
             assert!(parse(words, &[]).unwrap_err().contains("Usage: etcdctl"), "{words:?}");

@@ -14,7 +14,7 @@ use super::session::Question;
 use super::{Client, Failure, known, reply, words};
 use crate::base::time::{Nanos, SECOND};
 use crate::cli::progress::Progress;
-use crate::cli::{Console, interrupted, names};
+use crate::cli::{Console, go, interrupted, names};
 use crate::io::os::{OsClock, OsEntropy};
 use crate::io::{Clock, Entropy};
 use crate::measure::load::{self, Keys, Kind, Outcome, Plan, Work};
@@ -203,10 +203,9 @@ impl Client<'_> {
         if known(reply::range(&answer), "RANGE")?.count == 0 {
             return Ok(());
         }
-        let program = self.program;
-        Err(Failure::Usage(format!(
-            "prefix {prefix:?} has keys. Delete with \"{program} del --prefix {prefix}\" first."
-        )))
+        let (program, quoted) = (self.program, go::quote(prefix.as_bytes()));
+        let text = format!("prefix {quoted} has keys. Delete with '{program} del --prefix {prefix}' first");
+        Err(Failure::Input(text))
     }
 
     /// Takes the keys away, and what else was asked for.

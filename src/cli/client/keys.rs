@@ -121,6 +121,17 @@ pub fn del(del: &Del) -> Result<Words, Failure> {
     Ok(words)
 }
 
+/// Refuses an end without a key among the variables.
+pub fn check_watched(default: &[OsString]) -> Result<(), Failure> {
+    match default {
+        [key, end] if key.is_empty() => {
+            let end = go::quote(end.as_bytes());
+            bad(format!("ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={end}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The words of WATCH but for its id and revision. `default`: what to watch where nothing else is said.
 pub fn watch(watch: &Watch, default: &[OsString]) -> Result<Words, Failure> {
     if !watch.words.is_empty() && !default.is_empty() {

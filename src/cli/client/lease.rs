@@ -112,12 +112,7 @@ fn words_of(words: &[&str]) -> Vec<Vec<u8>> {
 }
 
 fn failed(what: &str, why: Failure) -> Failure {
-    match why {
-        Failure::Fault { code, text } => {
-            Failure::Fault { code, text: format!("failed to {what} lease ({text})") }
-        }
-        other => other,
-    }
+    Failure::Usage(format!("failed to {what} lease ({why})"))
 }
 
 fn ttl(words: &[OsString]) -> Result<i64, Failure> {

@@ -15,14 +15,13 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use super::args::{Elect, Lock};
-use super::session::{Patience, Question, ask, plain, wait};
+use super::session::{Patience, Question, ask, wait};
 use super::{Client, Failure, known, reply};
 use crate::api::Header;
 use crate::base::time::{MS, Mono, Nanos, SECOND};
 use crate::base::{LeaseId, Revision};
-use crate::cli::Console;
-use crate::cli::output;
 use crate::cli::resp::Value;
+use crate::cli::{Console, go, output};
 use crate::io::Clock;
 use crate::io::os::OsClock;
 
@@ -191,7 +190,7 @@ impl Session {
     /// Runs a command; its exit code becomes ours. That the lock is lost meanwhile is said, and is for the command to notice: what it
     /// writes to should compare the fencing revision.
     fn run(self, mut command: Command, console: &mut Console) -> Result<(), Failure> {
-        let program = command.get_program().to_string_lossy().into_owned();
+        let program = command.get_program().to_owned();
         self.tell(move || Some(Event::Ran(command.status())));
         let ran = loop {
             match self.next() {
@@ -203,10 +202,13 @@ impl Session {
         };
         let released = self.end();
         match ran {
-            Err(why) => Err(Failure::Usage(format!("{program:?} cannot be run: {}", plain(&why)))),
+            Err(why) => Err(Failure::Usage(go::not_run(&program, &why))),
             Ok(status) if status.success() => released,
-            // etcdctl's for those that a signal ended.
-            Ok(status) => Err(Failure::Command(status.code().map_or(u8::MAX, |code| code as u8))),
+            Ok(status) => Err(Failure::Command {
+                // etcdctl's for those that a signal ended.
+                code: status.code().map_or(u8::MAX, |code| code as u8),
+                text: go::ending(status),
+            }),
         }
     }
 

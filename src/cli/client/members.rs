@@ -109,9 +109,14 @@ impl Client<'_> {
             return Err(Failure::BadArguments("move-leader command needs 1 argument".into()));
         };
         let to = hex_id(word).map_err(Failure::BadArguments)?;
+        let mut last_failure = None;
         for endpoint in &self.options.endpoints {
-            let Ok((_, reply)) = self.ask_now(endpoint, &Question::read(super::words(&["STATUS"]))) else {
-                continue;
+            let reply = match self.ask_now(endpoint, &Question::read(super::words(&["STATUS"]))) {
+                Ok((_, reply)) => reply,
+                Err(failure) => {
+                    last_failure = Some(failure);
+                    continue;
+                }
             };
             let Status { member_id, leader, .. } = known(reply::status(&reply), "STATUS")?;
             if member_id != leader {
@@ -124,7 +129,8 @@ impl Client<'_> {
             return Ok(());
         }
         let endpoints = self.options.endpoints.join(" ");
-        Err(Failure::BadArguments(format!("no leader endpoint given at [{endpoints}]")))
+        let nobody = || Failure::BadArguments(format!("no leader endpoint given at [{endpoints}]"));
+        Err(last_failure.unwrap_or_else(nobody))
     }
 }
 

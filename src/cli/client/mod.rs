@@ -39,7 +39,7 @@ enum Failure {
     BadArguments(String),
     /// Something that exists in etcdctl, or in another combination, but not here.
     Feature(String),
-    /// What was read from standard input makes no sense.
+    /// What was read from standard input, or is there already, makes no sense here.
     Input(String),
     /// Nobody has seen the request.
     NotSent { endpoint: String, why: String },
@@ -55,8 +55,8 @@ enum Failure {
     WatchCanceled,
     /// What etcdctl takes for a bad connection.
     Connection(String),
-    /// A command that was run ended with this code.
-    Command(u8),
+    /// How a command ended that was run.
+    Command { code: u8, text: String },
     /// Everything has been said already.
     Told,
 }
@@ -91,7 +91,7 @@ impl Failure {
             Failure::Connection(_) => 2,
             Failure::WatchCanceled => watch::EXIT_CANCELED,
             Failure::Input(_) => watch::EXIT_INPUT,
-            Failure::Command(code) => *code,
+            Failure::Command { code, .. } => *code,
             _ => 1,
         }
     }
@@ -106,6 +106,7 @@ impl fmt::Display for Failure {
             | Failure::Connection(text)
             | Failure::Fault { text, .. }
             | Failure::Protocol(text)
+            | Failure::Command { text, .. }
             | Failure::Input(text) => f.write_str(text),
             Failure::NotSent { .. } | Failure::NoAnswer { .. } => {
                 write!(f, "{TOO_LATE}: {}", self.cause().unwrap_or_default())?;
@@ -118,7 +119,6 @@ impl fmt::Display for Failure {
             }
             Failure::Unhealthy => f.write_str("unhealthy cluster"),
             Failure::WatchCanceled => f.write_str("watch is canceled by the server"),
-            Failure::Command(code) => write!(f, "exit status {code}"),
             Failure::Told => f.write_str("failed"),
         }
     }
@@ -232,11 +232,13 @@ impl Client<'_> {
 
     /// Those that were named, or those of all members.
     fn endpoints(&self, cluster: Option<bool>) -> Result<Vec<String>, Failure> {
-        Ok(if cluster == Some(true) {
-            self.members()?.1.into_iter().flat_map(|member| member.client_urls).collect()
-        } else {
-            self.options.endpoints.clone()
-        })
+        if cluster != Some(true) {
+            return Ok(self.options.endpoints.clone());
+        }
+        let failed =
+            |why| Failure::Usage(format!("failed to fetch endpoints from etcd cluster member list: {why}"));
+        let (_, members) = self.members().map_err(failed)?;
+        Ok(members.into_iter().flat_map(|member| member.client_urls).collect())
     }
 
     fn endpoint(

@@ -230,14 +230,15 @@ pub fn connect(
     Err(not_sent(last))
 }
 
-/// `host:port`, with or without `http://`.
+/// `host:port`, with or without `http://`; a slash behind it is passed over, as etcdctl does.
 fn resolve(
     endpoint: &str,
     turn: Turn,
     not_sent: impl Fn(io::Error) -> Failure,
 ) -> Result<Vec<SocketAddr>, Failure> {
     let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
-    let url = Url::parse(&text).map_err(|why| Failure::Usage(format!("endpoint {why}")))?;
+    let url = Url::parse(text.strip_suffix('/').unwrap_or(&text));
+    let url = url.map_err(|why| Failure::Usage(format!("endpoint {why}")))?;
     let addresses = names::lookup(&url.host, turn.begun).map_err(not_sent)?;
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, url.port)).collect())
 }
@@ -317,6 +318,17 @@ mod tests {
         assert_eq!(begun(8 * SECOND, 2, 3), Some(Mono(10 * SECOND)), "another round must be possible");
         assert_eq!(begun(12 * SECOND, 0, 3), None);
         assert!(patience.turn(Mono(0), 2, 3).is_some_and(|turn| turn.deadline == patience.deadline));
+    }
+
+    #[test]
+    fn endpoints_may_look_like_urls() {
+        let turn = Turn::alone(SECOND, Mono::NEVER);
+        let not_sent = |why: io::Error| Failure::Usage(why.to_string());
+        for endpoint in ["127.0.0.1:7", "http://127.0.0.1:7", "http://127.0.0.1:7/"] {
+            assert_eq!(resolve(endpoint, turn, not_sent), Ok(vec!["127.0.0.1:7".parse().unwrap()]));
+        }
+        let refused = resolve("http://127.0.0.1:7/path", turn, not_sent).unwrap_err();
+        assert!(refused.to_string().contains("must not contain a path"), "{refused}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::io::{self, BufRead, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use super::args::{self, Watch};
@@ -147,6 +147,7 @@ struct Watching<'a, L> {
 
 impl Client<'_> {
     pub(super) fn watch(&self, watch: &Watch, console: &mut Console) -> Result<(), Failure> {
+        keys::check_watched(&self.options.watched)?;
         output::refuse_watch_format(self.options.format)?;
         let mut watching = Watching::new(self, Printer { client: self, console });
         if watch.interactive == Some(true) {
@@ -372,12 +373,12 @@ impl<'a, L: Listener> Watching<'a, L> {
                 Ok(self.listener.told(&self.watches[at], &header, &events)?)
             }
             Push::Progress { id, revision } => {
-                for watched in &mut self.watches {
-                    if id.is_none_or(|id| id == watched.id) {
-                        watched.next = watched.next.max(revision + 1);
-                    }
+                let live = self.watches.iter_mut().filter(|watched| !watched.ended);
+                for watched in live.filter(|watched| id.is_none_or(|id| id == watched.id)) {
+                    watched.next = watched.next.max(revision + 1);
+                    self.listener.progress(&Header { revision, ..self.header })?;
                 }
-                Ok(self.listener.progress(&Header { revision, ..self.header })?)
+                Ok(())
             }
             Push::Leader { id, revision, leader } => match position(id) {
                 Some(_) => Ok(self.listener.leads(&Header { revision, ..self.header }, leader)?),
@@ -435,7 +436,10 @@ impl<'a, L: Listener> Watching<'a, L> {
     fn obey(&mut self, line: &str, connection: &mut Connection) -> Result<(), Ended> {
         let words = split(line);
         let complaint = match words.first().map(String::as_str) {
-            None => "a blank line; watch and progress supported".to_owned(),
+            None => {
+                self.listener.complain(&format!("Invalid command: {line} (watch and progress supported)"));
+                return Ok(());
+            }
             Some("progress") => {
                 if self.watches.iter().any(|watched| !watched.ended) {
                     connection.set_deadline(OsClock.now() + PUSH);
@@ -443,13 +447,18 @@ impl<'a, L: Listener> Watching<'a, L> {
                 }
                 return Ok(());
             }
-            Some("watch") => match self.read_watch(&words) {
-                Ok(()) => {
+            Some("watch") if words.len() == 1 && self.client.options.watched.is_empty() => {
+                "command type or key is not provided".to_owned()
+            }
+            Some("watch") => match self.read_watch(&words).map(|watch| self.add(&watch)) {
+                Ok(Ok(())) => {
                     connection.set_deadline(OsClock.now() + PUSH);
                     return self.begin(self.watches.len() - 1, connection);
                 }
-                Err(Failure::WatchCanceled) => return Ok(()),
-                Err(failure) => failure.to_string(),
+                Ok(Err(Failure::WatchCanceled)) => return Ok(()),
+                // etcdctl ends with it; here the other watches go on.
+                Err(failure) if args::is_etcdctl(self.client.program) => return Err(failure.into()),
+                Ok(Err(failure)) | Err(failure) => failure.to_string(),
             },
             Some(_) => "only support watch".to_owned(),
         };
@@ -457,11 +466,20 @@ impl<'a, L: Listener> Watching<'a, L> {
         Ok(())
     }
 
-    fn read_watch(&mut self, words: &[String]) -> Result<(), Failure> {
+    /// A watch that says what it watches.
+    fn read_watch(&self, words: &[String]) -> Result<Watch, Failure> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        match args::read(self.client.program, &words, &Default::default())? {
-            Ok((_, args::Command::Watch(watch))) if watch.interactive != Some(true) => self.add(&watch),
-            _ => Err(Failure::Usage("a key, and options of watch".into())),
+        let bad = |text: String| Err(Failure::BadArguments(text));
+        let watch = match args::read(self.client.program, &words, &Default::default()) {
+            Ok(Ok((_, args::Command::Watch(watch)))) => watch,
+            Err(Failure::Usage(text)) => return bad(text),
+            Err(failure) => return Err(failure),
+            Ok(_) => return bad("help requested".into()),
+        };
+        match (watch.words.is_empty(), self.client.options.watched.is_empty()) {
+            (true, true) if watch.command.is_empty() => bad("bad number of arguments".into()),
+            (false, false) => bad("bad number of arguments (found conflicting environment key)".into()),
+            _ => Ok(watch),
         }
     }
 }
@@ -518,8 +536,8 @@ impl Printer<'_, '_, '_> {
             .status();
         let why = match status {
             Ok(status) if status.success() => return Ok(()),
-            Ok(status) => ending(status),
-            Err(error) => session::plain(&error),
+            Ok(status) => go::ending(status),
+            Err(error) => go::not_run(program, &error),
         };
         let shown: Vec<String> = command.iter().map(|word| go::quote(word.as_bytes())).collect();
         self.console.complain(&format!("command [{}] error ({why})", shown.join(" ")));
@@ -538,7 +556,8 @@ impl Listener for Observer<'_, '_, '_> {
         let seen = Some((leader.create_revision, leader.mod_revision));
         if std::mem::replace(&mut self.shown, seen) != seen {
             let super::Options { format, hex, .. } = self.printer.client.options;
-            let alone = RangeResult { revision: header.revision, count: 1, more: false, kvs: vec![leader] };
+            // etcdctl counts nothing here.
+            let alone = RangeResult { revision: header.revision, count: 0, more: false, kvs: vec![leader] };
             self.printer.console.print(&output::get(header, &alone, format, hex, false)?);
         }
         Ok(())
@@ -570,16 +589,6 @@ fn send(words: &[Vec<u8>], connection: &mut Connection) -> Result<(), Ended> {
     put_request(words, &mut bytes);
     connection.set_deadline(OsClock.now() + PATIENCE);
     connection.send(&bytes).map_err(lost)
-}
-
-/// As Go tells it.
-fn ending(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => status.to_string(),
-    }
 }
 
 /// Words parted by blanks; quotes of either kind hold one together.

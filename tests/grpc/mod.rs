@@ -273,19 +273,37 @@ fn a_watch_that_cannot_go_on_says_so() {
     let (tag, _) = wire.last_request();
     wire.tell(tag, 12, Body::Unwatched { fault: Fault::no_leader(), compacted: 0 }, false);
     assert_eq!(wire.status(watch), Some((14, "etcdserver: no leader")));
-    // Spans that hold nothing, and revisions before all.
+    // A span that holds nothing.
     let watch = wire.open(WATCH, &[]);
     let empty = WatchCreateRequest { key: "b".into(), range_end: "a".into(), ..Default::default() };
-    let before = WatchCreateRequest { key: "b".into(), start_revision: -2, ..Default::default() };
-    for (create, reason) in [
-        (empty, "mvcc: watcher range is empty"),
-        (before, "etcdserver: mvcc: required revision has been compacted"),
-    ] {
-        wire.send(watch, &WatchRequest { request: Some(WatchUnion::Create(create)) });
-        let told = wire.messages::<WatchResponse>(watch).remove(0);
-        assert_eq!((told.watch_id, told.created, told.canceled), (-1, true, true));
-        assert_eq!(told.cancel_reason, reason);
-    }
+    wire.send(watch, &WatchRequest { request: Some(WatchUnion::Create(empty)) });
+    let told = wire.messages::<WatchResponse>(watch).remove(0);
+    assert_eq!((told.watch_id, told.created, told.canceled), (-1, true, true));
+    assert_eq!(told.cancel_reason, "mvcc: watcher range is empty");
+}
+
+/// To etcd, -1 is where a history begins that was never compacted.
+#[test]
+fn a_watch_that_is_to_begin_below_zero() {
+    let mut wire = Wire::new();
+    let watch = wire.open(WATCH, &[]);
+    let early = |start_revision| {
+        let create = WatchCreateRequest { key: "a".into(), start_revision, ..Default::default() };
+        WatchRequest { request: Some(WatchUnion::Create(create)) }
+    };
+    let flags = |wire: &mut Wire| {
+        let told: Vec<WatchResponse> = wire.messages(watch);
+        let shown = |one: WatchResponse| (one.watch_id, one.created, one.canceled, one.compact_revision);
+        told.into_iter().map(shown).collect::<Vec<_>>()
+    };
+    wire.send(watch, &early(-2));
+    assert_eq!(flags(&mut wire), [(0, true, false, 0), (0, false, true, -1)]);
+    wire.send(watch, &early(-1));
+    assert_eq!(flags(&mut wire), [(1, true, false, 0)], "from now on");
+    let _: PutResponse = wire.unary(&kv("Put"), &put("a", "1")).unwrap();
+    assert_eq!(flags(&mut wire), [(1, false, false, 0)]);
+    wire.send(watch, &cancel(1));
+    assert_eq!(flags(&mut wire), [(1, false, true, 0)]);
 }
 
 fn event(key: String, value_bytes: usize, revision: u64) -> std::sync::Arc<Event> {

@@ -218,6 +218,22 @@ impl Fault {
         Fault::new(Code::Err, "etcdserver: root user does not exist")
     }
 
+    pub fn unknown_method() -> Fault {
+        Fault::new(Code::Err, "etcdserver: unknown method")
+    }
+
+    pub fn no_downgrade() -> Fault {
+        Fault::new(Code::Err, "etcdserver: no inflight downgrade job")
+    }
+
+    pub fn downgrade_target() -> Fault {
+        Fault::new(Code::Err, "etcdserver: invalid downgrade target version")
+    }
+
+    pub fn downgrade_format() -> Fault {
+        Fault::new(Code::Err, "etcdserver: wrong downgrade target version format")
+    }
+
     pub fn shutdown() -> Fault {
         Fault::new(Code::Shutdown, "etcdserver: server stopped")
     }

@@ -92,7 +92,7 @@ fn calls_that_make_no_sense_are_ended_and_harm_no_other() {
     };
     assert_eq!(status(&mut wire, "/etcdserverpb.KV/Nothing", &framed(b"")), Some(12));
     assert_eq!(status(&mut wire, "/", &framed(b"")), Some(12));
-    assert_eq!(status(&mut wire, "/etcdserverpb.Auth/UserAdd", &framed(b"")), Some(12));
+    assert_eq!(status(&mut wire, "/etcdserverpb.Auth/UserAdd", &framed(b"")), Some(9), "there are no users");
     assert_eq!(status(&mut wire, &kv("Put"), b""), Some(13), "no message");
     assert_eq!(status(&mut wire, &kv("Put"), b"\0\0\0\0\x09abc"), Some(13), "half a message");
     assert_eq!(status(&mut wire, &kv("Put"), &framed(b"\xff\xff\xff")), Some(13), "no protocol buffer");
@@ -825,6 +825,7 @@ fn what_maintenance_answers() {
         (1, "3.4", 3, "etcdserver: invalid downgrade target version"),
         (0, "three", 3, "etcdserver: wrong downgrade target version format"),
         (2, "", 9, "etcdserver: no inflight downgrade job"),
+        (3, "3.4.0", 2, "etcdserver: unknown method"),
     ] {
         let asked = DowngradeRequest { action, version: version.into() };
         let refused = wire.unary::<HeaderOnly>(&path("Downgrade"), &asked).unwrap_err();

@@ -101,14 +101,15 @@ impl Dialogue {
         (room, counts): (&Arc<Room>, &Arc<Counts>),
         (lane, desk): (Lane, &mut Desk),
     ) -> Dialogue {
-        let method = rpc.map_or(Method::Missing(""), |rpc| rpc.method);
+        let method = rpc.map(|rpc| rpc.method);
         let job = match method {
-            Method::Watch => Job::Watch(Watching::default()),
-            Method::LeaseKeepAlive => Job::KeepAlive(KeepAlive::default()),
-            method => Job::Expects(method),
+            Some(Method::Watch) => Job::Watch(Watching::default()),
+            Some(Method::LeaseKeepAlive) => Job::KeepAlive(KeepAlive::default()),
+            Some(method) => Job::Expects(method),
+            None => Job::Over,
         };
         let mut out = Outbox::new(room, rpc.map(|rpc| Tally::begin(counts, rpc)));
-        if method.takes_stream() {
+        if method.is_some_and(Method::takes_stream) {
             out.open();
         }
         let first_tag = desk.new_tag(lane);

@@ -126,7 +126,7 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
             let pb::HashKvRequest { revision } = parsed(message)?;
             (Request::HashKv { revision: revision.max(0).cast_unsigned() }, Answer::HashKv)
         }
-        Method::Downgrade => return Err(downgrade_refusal(&parsed(message)?)),
+        Method::Downgrade => return Err(refused(downgrade_refusal(&parsed(message)?))),
         Method::Lock | Method::Unlock | Method::Campaign => ask_lock(method, message)?,
         Method::Proclaim | Method::Leader | Method::Resign => ask_lock(method, message)?,
         Method::AuthStatus => (Request::Status, Answer::AuthStatus),
@@ -142,32 +142,22 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
         Method::UserNotFound => return Err(refused(Fault::no_user())),
         Method::RoleNotFound => return Err(refused(Fault::no_role())),
         Method::NoRootUser => return Err(refused(Fault::no_root_user())),
-        Method::Missing(why) => return Err(Status::new(RpcStatus::Unimplemented, why)),
         Method::Watch | Method::LeaseKeepAlive | Method::Observe | Method::Snapshot => {
             unreachable!("{method:?} is answered more than once")
         }
     })
 }
 
-fn refusal(text: &'static str) -> Status {
-    Status::new(RpcStatus::FailedPrecondition, text)
-}
-
 /// There is no earlier version to go back to, and so nothing that could be under way.
-fn downgrade_refusal(asked: &pb::DowngradeRequest) -> Status {
+fn downgrade_refusal(asked: &pb::DowngradeRequest) -> Fault {
     const CANCEL: i32 = 2;
     let parts: Vec<&str> = asked.version.split('.').collect();
     let is_version = (2..=3).contains(&parts.len()) && parts.iter().all(|part| part.parse::<u32>().is_ok());
     match asked.action {
-        CANCEL => refusal("etcdserver: no inflight downgrade job"),
-        0 | 1 if is_version => {
-            Status::new(RpcStatus::InvalidArgument, "etcdserver: invalid downgrade target version")
-        }
-        0 | 1 => Status::new(RpcStatus::InvalidArgument, "etcdserver: wrong downgrade target version format"),
-        _ => Status::new(
-            RpcStatus::InvalidArgument,
-            "a downgrade is asked for with VALIDATE, ENABLE or CANCEL",
-        ),
+        CANCEL => Fault::no_downgrade(),
+        0 | 1 if is_version => Fault::downgrade_target(),
+        0 | 1 => Fault::downgrade_format(),
+        _ => Fault::unknown_method(),
     }
 }
 

@@ -222,6 +222,7 @@ impl FakeNode {
             Request::MemberRemove { .. } | Request::MemberPromote { .. } => Err(Fault::no_member()),
             Request::MoveLeader { to } if to == MEMBER => Ok(Body::LeaderMoved),
             Request::MoveLeader { .. } => Err(Fault::no_leader()),
+            Request::WatchHealth => Ok(Body::Serves(true)),
             Request::Watch(_) | Request::WatchProgress => unreachable!("answered before"),
         }
     }

@@ -63,6 +63,8 @@ pub enum Body {
         revision: Revision,
     },
     Status(Box<Status>),
+    /// This member knows a leader and is in a state to answer.
+    Serves(bool),
     Metrics(Box<Metrics>),
     Members(Vec<Member>),
     /// Who was added, and everybody.
@@ -107,7 +109,7 @@ pub enum Body {
 impl Body {
     /// It answers a request under whose tag more will be told.
     pub fn begins_to_tell(&self) -> bool {
-        matches!(self, Body::Watching | Body::Observing { .. })
+        matches!(self, Body::Watching | Body::Observing { .. } | Body::Serves(_))
     }
 
     /// About how much memory it takes up.

@@ -72,6 +72,8 @@ pub enum Request {
     Watch(Watch),
     /// Once all watches of the connection were sent all that there is: up to which revision that goes.
     WatchProgress,
+    /// Whether this member serves, from now on: answered at once, and again each time it changes, until the asker leaves.
+    WatchHealth,
 }
 
 impl Request {
@@ -111,7 +113,7 @@ impl Request {
             Request::Exists { .. } => 7,
             Request::Lease(_) => 8,
             Request::Lock(_) => 9,
-            Request::Status => 10,
+            Request::Status | Request::WatchHealth => 10,
             Request::Metrics => 11,
             Request::MemberList { .. } => 12,
             Request::MemberAdd { .. }

@@ -65,7 +65,8 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         | Request::MemberRemove { .. }
         | Request::MemberPromote { .. }
         | Request::MoveLeader { .. }
-        | Request::WatchProgress => Ok(()),
+        | Request::WatchProgress
+        | Request::WatchHealth => Ok(()),
     }
 }
 

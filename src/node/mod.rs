@@ -15,6 +15,7 @@
 mod agreement;
 mod auto_compaction;
 mod compaction;
+mod health;
 mod lease_clock;
 #[cfg(test)]
 mod lease_tests;
@@ -63,6 +64,7 @@ use crate::wal::{Chore, ChoreDone, Log};
 use agreement::{Agreement, Trust};
 use auto_compaction::AutoCompaction;
 use compaction::Sweeper;
+use health::HealthWatch;
 use leases::Leases;
 use locks::Locks;
 use members::NotProposed;
@@ -233,6 +235,7 @@ pub struct Node<D: Disk> {
     reads: Reads,
     streams: Streams,
     watches: Watches,
+    health: HealthWatch,
     /// When this member last led, or heard from who leads.
     led_at: Mono,
     leases: Leases,
@@ -327,7 +330,9 @@ impl<D: Disk> Node<D> {
             Call::Leave { .. } => return self.on_disconnect(conn),
         };
         self.tally.counts.requests[request.number()] += 1;
-        if let Some(fault) = self.refusal(matches!(request, Request::Status | Request::Metrics)) {
+        if let Some(fault) =
+            self.refusal(matches!(request, Request::Status | Request::Metrics | Request::WatchHealth))
+        {
             return self.fail(conn, tag, fault);
         }
         let deadline = now + self.config.request_timeout();
@@ -407,6 +412,7 @@ impl<D: Disk> Node<D> {
                 Err(fault) => self.fail(conn, tag, fault),
             },
             Request::WatchProgress => self.watches.ask_progress(conn, tag),
+            Request::WatchHealth => self.watch_health(conn, tag),
         }
     }
 
@@ -485,6 +491,7 @@ impl<D: Disk> Node<D> {
         self.sweepers.retain(|sweeper| sweeper.conn != conn);
         self.room.forget(conn);
         self.watches.forget(conn);
+        self.health.forget(conn);
         self.forget_waiters(conn);
     }
 

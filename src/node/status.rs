@@ -31,7 +31,7 @@ impl<D: Disk> Node<D> {
             cluster_id: self.cluster,
             name: self.config.name.clone(),
             version: VERSION.into(),
-            leader: if self.is_silent() { 0 } else { standing.leader },
+            leader: self.known_leader(),
             term: standing.term,
             commit_index: standing.commit,
             applied_index: self.store.applied().index,

@@ -13,12 +13,12 @@ use pawl::proto::Adapter;
 use pawl::proto::etcd::messages::{
     AlarmResponse, AuthStatusResponse, CampaignRequest, CampaignResponse, CompactionRequest,
     DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, Empty, HashKvRequest, HashKvResponse,
-    HashResponse, HeaderOnly, HealthCheckResponse, LeaderKey, LeaderResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, LockRequest, LockResponse, MemberId, MembersResponse, Named, ProclaimRequest,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, RequestUnion,
-    SnapshotResponse, StatusResponse, TxnRequest, TxnResponse, WatchCancelRequest, WatchCreateRequest,
-    WatchRequest, WatchResponse, WatchUnion,
+    HashResponse, HeaderOnly, HealthCheckRequest, HealthCheckResponse, LeaderKey, LeaderResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, LockRequest, LockResponse, MemberId, MembersResponse,
+    Named, ProclaimRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
+    RequestOp, RequestUnion, SnapshotResponse, StatusResponse, TxnRequest, TxnResponse, WatchCancelRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse, WatchUnion,
 };
 use pawl::proto::grpc::{GrpcAdapter, Settings};
 use wire::{Wire, framed, info, limits};
@@ -304,6 +304,39 @@ fn a_watch_that_is_to_begin_below_zero() {
     assert_eq!(flags(&mut wire), [(1, false, false, 0)]);
     wire.send(watch, &cancel(1));
     assert_eq!(flags(&mut wire), [(1, false, true, 0)]);
+}
+
+#[test]
+fn the_health_is_watched() {
+    const SERVING: i32 = 1;
+    const NOT_SERVING: i32 = 2;
+    const SERVICE_UNKNOWN: i32 = 3;
+    let path = "/grpc.health.v1.Health/Watch";
+    let mut wire = Wire::new();
+    let known = wire.open(path, &[]);
+    wire.send(known, &HealthCheckRequest { service: String::new() });
+    wire.end(known);
+    let told = |wire: &mut Wire, call: usize| {
+        wire.messages::<HealthCheckResponse>(call).into_iter().map(|told| told.status).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut wire, known), [SERVING]);
+    let (tag, request) = wire.last_request();
+    assert_eq!(request, Request::WatchHealth);
+    wire.tell(tag, 1, Body::Serves(false), true);
+    assert_eq!(told(&mut wire, known), [NOT_SERVING]);
+    let unknown = wire.open(path, &[]);
+    wire.send(unknown, &HealthCheckRequest { service: "etcdserverpb.KV".into() });
+    assert_eq!(told(&mut wire, unknown), [SERVICE_UNKNOWN]);
+    assert_eq!((wire.status(known), wire.status(unknown)), (None, None), "they go on");
+    wire.reset(known);
+    assert!(matches!(wire.calls.last(), Some(Call::Leave { .. })));
+    let damaged = wire.open(path, &[]);
+    wire.is_silent = true;
+    wire.send(damaged, &HealthCheckRequest { service: String::new() });
+    wire.end(damaged);
+    let (tag, _) = wire.last_request();
+    wire.tell(tag, 1, Body::Fault(Fault::corrupt()), false);
+    assert_eq!(wire.status(damaged), Some((15, "etcdserver: corrupt cluster")));
 }
 
 fn event(key: String, value_bytes: usize, revision: u64) -> std::sync::Arc<Event> {

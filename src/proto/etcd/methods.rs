@@ -46,6 +46,7 @@ pub enum Method {
     NoRootUser,
     ListOfNothing,
     HealthCheck,
+    HealthWatch,
 }
 
 /// A method as the outside knows it.
@@ -361,6 +362,12 @@ pub static RPCS: &[Rpc] = &[
         (HEALTH, "Check"),
         Method::HealthCheck,
         Shape::Unary,
+        &[],
+    ),
+    rpc::<pb::HealthCheckRequest, pb::HealthCheckResponse>(
+        (HEALTH, "Watch"),
+        Method::HealthWatch,
+        Shape::Server,
         &[],
     ),
 ];

@@ -142,10 +142,15 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
         Method::UserNotFound => return Err(refused(Fault::no_user())),
         Method::RoleNotFound => return Err(refused(Fault::no_role())),
         Method::NoRootUser => return Err(refused(Fault::no_root_user())),
-        Method::Watch | Method::LeaseKeepAlive | Method::Observe | Method::Snapshot => {
+        Method::Watch | Method::LeaseKeepAlive | Method::Observe | Method::Snapshot | Method::HealthWatch => {
             unreachable!("{method:?} is answered more than once")
         }
     })
+}
+
+/// What `grpc.health.v1.Health` says of this member.
+pub fn health(serves: bool) -> Bytes {
+    framed(&pb::HealthCheckResponse { status: if serves { 1 } else { 2 } })
 }
 
 /// There is no earlier version to go back to, and so nothing that could be under way.
@@ -326,10 +331,7 @@ pub fn answer(answer: Answer, header: &Header, body: Body) -> Outcome {
         (Answer::AuthStatus, Body::Status(_)) => {
             framed(&pb::AuthStatusResponse { header: Some(head), enabled: false, auth_revision: 1 })
         }
-        (Answer::Health, Body::Status(status)) => {
-            let status = if status.leader != 0 { 1 } else { 2 };
-            framed(&pb::HealthCheckResponse { status })
-        }
+        (Answer::Health, Body::Status(status)) => health(status.leader != 0),
         (Answer::IfLed(next), Body::Status(status)) => {
             if status.leader == 0 {
                 return Outcome::End(Status::of(&Fault::no_leader()));

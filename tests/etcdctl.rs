@@ -13,7 +13,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::differential::etcd::Etcd;
+use crate::gateway::Connection;
 use crate::harness::{Cluster, PATIENCE, PAWLD, Setup, has, home, run, run_with, skip};
 use crate::resp::Reply;
 
@@ -273,6 +276,20 @@ fn leases_and_the_rest() {
             plain("member add x --peer-urls=abc"),
         ],
     );
+    // etcdctl cannot raise an alarm.
+    let raise = |member: &str, kind: &str| {
+        for side in &sides {
+            let alarm = json!({"action": "ACTIVATE", "alarm": kind, "memberID": member});
+            Connection::open(&side.endpoints).json("/v3/maintenance/alarm", &alarm);
+        }
+    };
+    let shown = ["alarm list", "alarm list -w json", "alarm list -w fields", "endpoint health"].map(plain);
+    for (member, kind) in [("0", "NOSPACE"), ("99", "CORRUPT")] {
+        raise(member, kind);
+        compare(&sides, &shown);
+        compare(&sides, &["put a b", "get a", "del a", "compaction 1", "lease grant 5"].map(plain));
+        compare(&sides, &["alarm disarm", "alarm disarm", "put a b"].map(plain));
+    }
     // A lease's life: its number is the server's choice.
     let told = sides.each_ref().map(|side| {
         let granted = run_with(&mut side.command(&["lease", "grant", "600"]), b"", PATIENCE);

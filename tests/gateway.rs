@@ -20,10 +20,10 @@ struct Answer {
     body: String,
 }
 
-struct Connection(BufReader<TcpStream>);
+pub struct Connection(BufReader<TcpStream>);
 
 impl Connection {
-    fn open(address: &str) -> Connection {
+    pub fn open(address: &str) -> Connection {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Connection(BufReader::new(stream))
@@ -96,7 +96,7 @@ impl Connection {
         self.answer()
     }
 
-    fn json(&mut self, path: &str, body: &Value) -> Value {
+    pub fn json(&mut self, path: &str, body: &Value) -> Value {
         serde_json::from_str(&self.ask(path, &body.to_string()).body).unwrap()
     }
 
@@ -216,6 +216,41 @@ const SAME: &[(&str, &str)] = &[
     ("/v3/cluster/member/promote", r#"{"ID":5}"#),
     ("/v3/maintenance/alarm", r#"{"action":"GET"}"#),
     ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE","alarm":"NOSPACE"}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"ACTIVATE"}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"ACTIVATE","alarm":"NOSPACE"}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"ACTIVATE","alarm":"NOSPACE"}"#),
+    ("/v3/maintenance/alarm", r#"{}"#),
+    ("/v3/maintenance/alarm", r#"{"memberID":9}"#),
+    ("/v3/maintenance/alarm", r#"{"alarm":"NOSPACE","memberID":9}"#),
+    ("/v3/maintenance/alarm", r#"{"alarm":"CORRUPT"}"#),
+    ("/v3/maintenance/alarm", r#"{"alarm":9}"#),
+    ("/v3/kv/put", r#"{"key":"YQ=="}"#),
+    ("/v3/lease/grant", r#"{"TTL":600}"#),
+    ("/v3/kv/deleterange", r#"{"key":"bm8="}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE"}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE","alarm":"NOSPACE","memberID":9}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE","alarm":"CORRUPT"}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE","alarm":9}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE","alarm":"NOSPACE"}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE","alarm":"NOSPACE"}"#),
+    ("/v3/lease/grant", r#"{"TTL":600,"ID":78}"#),
+    ("/v3/maintenance/alarm", r#"{"action":"ACTIVATE","alarm":"CORRUPT","memberID":9}"#),
+    ("/v3/kv/put", r#"{"key":"YQ=="}"#),
+    ("/v3/kv/range", r#"{"key":"YQ=="}"#),
+    ("/v3/kv/range", r#"{"key":"YQ==","serializable":true}"#),
+    ("/v3/kv/deleterange", r#"{"key":"bm8="}"#),
+    ("/v3/kv/txn", "{}"),
+    ("/v3/kv/txn", r#"{"success":[{"request_range":{"key":"YQ=="}}]}"#),
+    ("/v3/kv/txn", r#"{"success":[{"request_delete_range":{"key":"YQ=="}}]}"#),
+    ("/v3/kv/txn", r#"{"success":[{"request_put":{"key":"YQ=="}}]}"#),
+    ("/v3/kv/compaction", r#"{"revision":1000}"#),
+    ("/v3/lease/grant", r#"{"TTL":600}"#),
+    ("/v3/lease/revoke", r#"{"ID":78}"#),
+    ("/v3/lease/keepalive", r#"{"ID":78}"#),
+    ("/v3/lease/timetolive", r#"{"ID":78}"#),
+    ("/v3/maintenance/defragment", "{}"),
+    ("/v3/maintenance/alarm", r#"{"action":"DEACTIVATE","alarm":"CORRUPT","memberID":9}"#),
+    ("/v3/lease/revoke", r#"{"ID":78}"#),
     ("/v3/maintenance/downgrade", r#"{"action":7}"#),
     ("/v3/maintenance/downgrade", r#"{"action":"CANCEL"}"#),
     ("/v3/maintenance/downgrade", r#"{"version":"x"}"#),

@@ -36,7 +36,8 @@ pub enum Code {
     Unhealthy,
     /// Quota or disk full: reads and deletes go on.
     NoSpace,
-    /// This member found damage and stopped serving: ask another one, and an operator.
+    /// This member found damage and stopped serving: ask another one, and an operator. Or an alarm says so of the cluster: it
+    /// changes nothing more, and nothing happened.
     Corrupt,
     /// This member is stopping; nothing happened: another member.
     Shutdown,
@@ -188,6 +189,10 @@ impl Fault {
 
     pub fn no_space() -> Fault {
         Fault::new(Code::NoSpace, "etcdserver: mvcc: database space exceeded")
+    }
+
+    pub fn too_many_alarms() -> Fault {
+        Fault::new(Code::Busy, "etcdserver: too many alarms stand; end some of them first")
     }
 
     pub fn corrupt() -> Fault {

@@ -51,7 +51,8 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 
 use crate::api::{
-    Body, Call, Command, ConnId, Fault, Header, Member, Origin, PeerCall, Reply, Request, Tag, command,
+    AlarmKind, Body, Call, Command, ConnId, Fault, Header, Member, Origin, PeerCall, Reply, Request, Tag,
+    command,
 };
 use crate::base::planted;
 use crate::base::time::{MS, Nanos, SECOND};
@@ -359,10 +360,9 @@ impl<D: Disk> Node<D> {
             Request::Defrag => self.defragment(conn, tag),
             Request::AlarmList if self.may_read_now(conn, false, now) => self.answer_alarms(conn, tag),
             Request::AlarmList => self.wait_to_read(conn, tag, Question::Alarms, deadline),
-            Request::AlarmDisarm if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
-            Request::AlarmDisarm => {
-                let disarm = Command::Alarm { member: 0, raised: false };
-                self.write(Asker::Client { conn, tag }, &disarm, deadline);
+            Request::AlarmChange(_) if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
+            Request::AlarmChange(change) => {
+                self.write(Asker::Client { conn, tag }, &Command::ChangeAlarms(change), deadline);
             }
             Request::HashKv { revision } => {
                 self.ask_whole(conn, tag, Whole::HashKv(revision), (now, deadline))
@@ -689,7 +689,8 @@ impl<D: Disk> Node<D> {
 
     /// Puts are refused; deletes are not, for they make room.
     fn is_full(&self) -> bool {
-        self.disk_full || self.log_is_full() || !self.store.alarms().is_empty() || self.is_over_quota()
+        let is_alarmed = self.store.is_alarmed(AlarmKind::NoSpace);
+        self.disk_full || self.log_is_full() || is_alarmed || self.is_over_quota()
     }
 
     /// Begins to stop: leadership is handed over first. The shell asks [`Node::may_exit`] until it is true.

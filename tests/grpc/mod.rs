@@ -4,14 +4,14 @@ mod wire;
 
 use bytes::{Bytes, BytesMut};
 use pawl::api::{
-    Body, Call, Event, EventKind, Fault, KeyValue, LeaseAnswer, LeaseRequest, LockRequest as ApiLock,
-    RangeHead, RangePart, Request, Status,
+    Alarm, AlarmChange, AlarmKind, Body, Call, Event, EventKind, Fault, KeyValue, LeaseAnswer, LeaseRequest,
+    LockRequest as ApiLock, RangeHead, RangePart, Request, Status,
 };
 use pawl::base::time::{MS, SECOND};
 use pawl::base::{Mono, Rng};
 use pawl::proto::Adapter;
 use pawl::proto::etcd::messages::{
-    AlarmResponse, AuthStatusResponse, CampaignRequest, CampaignResponse, CompactionRequest,
+    AlarmRequest, AlarmResponse, AuthStatusResponse, CampaignRequest, CampaignResponse, CompactionRequest,
     DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, Empty, HashKvRequest, HashKvResponse,
     HashResponse, HeaderOnly, HealthCheckRequest, HealthCheckResponse, LeaderKey, LeaderResponse,
     LeaseGrantRequest, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseLeasesResponse,
@@ -22,6 +22,8 @@ use pawl::proto::etcd::messages::{
 };
 use pawl::proto::grpc::{GrpcAdapter, Settings};
 use wire::{Wire, framed, info, limits};
+
+use crate::fuzz_bodies::fake_node::MEMBER;
 
 const KV: &str = "/etcdserverpb.KV/";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -337,6 +339,29 @@ fn the_health_is_watched() {
     let (tag, _) = wire.last_request();
     wire.tell(tag, 1, Body::Fault(Fault::corrupt()), false);
     assert_eq!(wire.status(damaged), Some((15, "etcdserver: corrupt cluster")));
+}
+
+#[test]
+fn alarms_are_asked_for_as_of_etcd() {
+    const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
+    let mut wire = Wire::new();
+    let mut ask = |action, member_id, alarm| {
+        let told = wire.unary::<AlarmResponse>(ALARM, &AlarmRequest { action, member_id, alarm });
+        let told = told.map(|told| told.alarms.into_iter().map(|one| (one.member_id, one.alarm)).collect());
+        (told.map_err(|(code, _)| code), wire.last_request().1)
+    };
+    let corrupt = Alarm { member: 9, kind: AlarmKind::Corrupt };
+    let (raise, end) = (AlarmChange::Raise(corrupt), AlarmChange::End(corrupt));
+    let stands = vec![(MEMBER, 1)];
+    assert_eq!(ask(1, 9, 2), (Ok(stands.clone()), Request::AlarmChange(raise)));
+    assert_eq!(ask(2, 9, 2), (Ok(stands), Request::AlarmChange(end)));
+    // There is none of no kind.
+    for (action, kind) in [(1, 0), (2, 0), (2, 9), (0, 9)] {
+        assert_eq!(ask(action, 9, kind), (Ok(vec![]), Request::AlarmList));
+    }
+    for (action, kind) in [(1, 3), (1, -1), (3, 1), (-1, 0)] {
+        assert_eq!(ask(action, 0, kind).0, Err(3), "etcd ends here");
+    }
 }
 
 fn event(key: String, value_bytes: usize, revision: u64) -> std::sync::Arc<Event> {

@@ -110,7 +110,7 @@ pub enum Command {
     /// Grants, renews, ends and shows leases
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Lease(Lease),
-    /// Shows or ends alarms: while there is no room, puts are refused
+    /// Shows or ends alarms: while one stands, writes are refused
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Alarm(Alarm),
     /// Gives free room of each server's file back to its file system

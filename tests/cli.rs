@@ -255,6 +255,12 @@ fn alarms_are_printed_as_etcdctl_does() {
     }
     let (exit, out, _, _) = ask(&["alarm", "list"], alarms(&[]));
     assert_eq!((exit, out.as_str()), (0, ""));
+    // Of nobody, and of the other kind: as etcdctl 3.5.1 prints what a client of etcd raised.
+    let corrupt = || alarms(&["0"]).replace("NOSPACE", "CORRUPT");
+    let told = |format| ask(&["alarm", "list", "-w", format], corrupt()).1;
+    assert_eq!(told("simple"), "alarm:CORRUPT \n");
+    assert!(told("json").ends_with(",\"alarms\":[{\"alarm\":2}]}\n"), "{}", told("json"));
+    assert!(told("fields").ends_with("\"MemberID\" : 0\n\"AlarmType\" : CORRUPT\n\n"), "{}", told("fields"));
 }
 
 /// The inputs are those that etcdctl was given.

@@ -271,3 +271,26 @@ fn every_kind_of_watch_meets_every_result() {
     }
     panic!("never came: {:?}, of {:?}", missing(&total), total.watches);
 }
+
+/// Clients raise alarms and end them, and what these refuse: as many seeds as it takes.
+#[test]
+fn alarms_of_clients_refuse_what_they_should() {
+    let mut missing: Vec<String> = Vec::new();
+    let mut want = |names: &str| missing.extend(names.split(", ").map(str::to_string));
+    want("alarm raise some, alarm end some, alarm end none, alarm disarm some, alarm raise NOSPACE");
+    want("entry raises a client's alarm, entry ends a client's alarm, entry raises the alarm");
+    want("put NOSPACE, put unknown, delete unknown, grant unknown, revoke unknown, entry ends a lease");
+    let mut met = Tally::default();
+    for seed in 1..=60 {
+        let mut plan = generate(seed, Load::Dense);
+        (plan.options.alarms, plan.options.leases) = (20 + seed % 5 * 20, 4);
+        plan.options.quota = if seed % 2 == 0 { (30 + seed % 8 * 4) << 10 } else { 0 };
+        (plan.options.compact, plan.options.grpc) = (40, [0, 50][(seed % 2) as usize]);
+        met.add(&assert_sound(&format!("alarms, seed {seed}"), &plan).tally);
+        missing.retain(|name| !met.probes.contains_key(name));
+        if missing.is_empty() {
+            return;
+        }
+    }
+    panic!("nobody met {missing:?}; there were {:?}", met.probes);
+}

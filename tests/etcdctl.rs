@@ -13,8 +13,11 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::as_etcdctl::link;
 use crate::differential::etcd::Etcd;
+use crate::gateway::Connection;
 use crate::harness::{Cluster, PATIENCE, PAWLD, Setup, has, home, run, run_with, skip, until};
 use crate::resp::Reply;
 
@@ -304,6 +307,20 @@ fn leases_and_the_rest() {
             plain("member add x --peer-urls=abc"),
         ],
     );
+    // etcdctl cannot raise an alarm.
+    let raise = |member: &str, kind: &str| {
+        for side in &sides {
+            let alarm = json!({"action": "ACTIVATE", "alarm": kind, "memberID": member});
+            Connection::open(&side.endpoints).json("/v3/maintenance/alarm", &alarm);
+        }
+    };
+    let shown = ["alarm list", "alarm list -w json", "alarm list -w fields", "endpoint health"].map(plain);
+    for (member, kind) in [("0", "NOSPACE"), ("99", "CORRUPT")] {
+        raise(member, kind);
+        compare(&sides, &shown);
+        compare(&sides, &["put a b", "get a", "del a", "compaction 1", "lease grant 5"].map(plain));
+        compare(&sides, &["alarm disarm", "alarm disarm", "put a b"].map(plain));
+    }
     let told = sides.each_ref().map(life_of_a_lease);
     assert_eq!(told[0], told[1]);
 }

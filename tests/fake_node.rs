@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pawl::api::{
-    Acquire, Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Event, EventKind, Fault, Header,
-    KeyValue, LeaseAnswer, LeaseRequest, LeaseTime, LockRequest, Member, MemberChange, Metrics, Op, Order,
-    Put, Range, RangeResult, Reply, Request, Span, Status, Tag, Target, Txn, TxnResult, Watch, lock,
+    Acquire, Alarm, AlarmKind, Body, Call, Compact, Compare, CompareResult, ConnId, Delete, Event, EventKind,
+    Fault, Header, KeyValue, LeaseAnswer, LeaseRequest, LeaseTime, LockRequest, Member, MemberChange,
+    Metrics, Op, Order, Put, Range, RangeResult, Reply, Request, Span, Status, Tag, Target, Txn, TxnResult,
+    Watch, lock,
 };
 use pawl::base::Revision;
 
@@ -186,7 +187,9 @@ impl FakeNode {
             }
             Request::Snapshot => Ok(Body::SnapshotPart { bytes: vec![5; 32].into(), remaining_bytes: 0 }),
             Request::AlarmList => Ok(Body::Alarms(Vec::new())),
-            Request::AlarmDisarm => Ok(Body::Alarms(vec![MEMBER])),
+            Request::AlarmChange(_) => {
+                Ok(Body::Alarms(vec![Alarm { member: MEMBER, kind: AlarmKind::NoSpace }]))
+            }
             Request::Exists { keys } => {
                 Ok(Body::Exists(keys.iter().filter(|key| self.keys.contains_key(*key)).count() as u64))
             }
@@ -222,6 +225,7 @@ impl FakeNode {
             Request::MemberRemove { .. } | Request::MemberPromote { .. } => Err(Fault::no_member()),
             Request::MoveLeader { to } if to == MEMBER => Ok(Body::LeaderMoved),
             Request::MoveLeader { .. } => Err(Fault::no_leader()),
+            Request::WatchHealth => Ok(Body::Serves(true)),
             Request::Watch(_) | Request::WatchProgress => unreachable!("answered before"),
         }
     }

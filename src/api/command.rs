@@ -4,7 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Compact, Delete, LeaseRef, Put, Span, Txn, txn};
+use super::{AlarmChange, Compact, Delete, LeaseRef, Put, Span, Txn, alarm, txn};
 use crate::base::codec::{SharedReader, Short, Writer};
 use crate::base::planted;
 use crate::base::{LeaseId, MemberId, Term};
@@ -87,12 +87,13 @@ pub enum Command {
         /// Each with the seconds that it has left.
         leases: Vec<(LeaseRef, u64)>,
     },
-    /// The leader has no room for more, by its quota, and puts are refused; or (`raised` is false) it has again, or an
-    /// operator says so.
+    /// The leader has no room for more, by its quota, and puts are refused; or (`raised` is false) it has again.
     Alarm {
         member: MemberId,
         raised: bool,
     },
+    /// A client raises an alarm, or ends some.
+    ChangeAlarms(AlarmChange),
 }
 
 /// Why an entry could not be decoded.
@@ -118,6 +119,7 @@ const KIND_MEMBER_ALONE: u8 = 8;
 const KIND_TXN: u8 = 9;
 const KIND_COMPACT: u8 = 10;
 const KIND_ALARM: u8 = 11;
+const KIND_CHANGE_ALARMS: u8 = 12;
 const KIND_MEMBER_SEVERAL: u8 = 32;
 const KIND_LEASE_GRANT: u8 = 16;
 const KIND_LEASE_REVOKE: u8 = 17;
@@ -143,6 +145,7 @@ const SPAN_FROM: u8 = 3;
 /// txn:     as `api::txn` says
 /// compact: revision u64 | physical u8
 /// alarm:   member u64 | raised u8
+/// alarms:  as `api::alarm` says
 /// several: count u32 | (kind u8 | body)*
 /// lease grant:      lease i64 | ttl u64
 /// lease revoke:     term u64 | count u32 | (lease i64 | generation u64)*
@@ -213,6 +216,10 @@ pub fn encode(origin: Origin, command: &Command, out: &mut BytesMut) {
             put_head(out, KIND_ALARM);
             out.put_u64_le(*member);
             out.put_u8(u8::from(*raised));
+        }
+        Command::ChangeAlarms(change) => {
+            put_head(out, KIND_CHANGE_ALARMS);
+            alarm::encode(change, out);
         }
         Command::Members(change) => {
             put_head(out, kind_of(change));
@@ -315,6 +322,20 @@ impl Command {
             _ => false,
         }
     }
+
+    /// Whether it may change keys, the history or which leases there are: such are refused where the state is said to be
+    /// wrong. What only tells how much time a lease has left is not.
+    pub fn changes_content(&self) -> bool {
+        match self {
+            Command::Put(_) | Command::Delete(_) | Command::Txn(_) | Command::Compact(_) => true,
+            Command::LeaseGrant { .. } | Command::LeaseRevoke { .. } => true,
+            Command::LeaseCheckpoint { .. }
+            | Command::Publish { .. }
+            | Command::Members(_)
+            | Command::Alarm { .. }
+            | Command::ChangeAlarms(_) => false,
+        }
+    }
 }
 
 /// The same of an encoded one.
@@ -376,6 +397,7 @@ pub fn decode(payload: Bytes) -> Result<(Origin, Command), Undecodable> {
             Command::LeaseCheckpoint { term: reader.u64()?, leases: list(&mut reader, left)? }
         }
         KIND_ALARM => Command::Alarm { member: reader.u64()?, raised: reader.u8()? != 0 },
+        KIND_CHANGE_ALARMS => Command::ChangeAlarms(alarm::decode(&mut reader)?),
         other => {
             return Err(Undecodable(format!(
                 "command kind {other}; this program does not know it: upgrade it"
@@ -484,6 +506,7 @@ fn list<T>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Alarm, AlarmKind};
     use super::*;
 
     fn round_trip(command: Command) {
@@ -522,6 +545,12 @@ mod tests {
         });
         round_trip(Command::Compact(Compact { revision: 1 << 40, physical: true }));
         round_trip(Command::Alarm { member: 3, raised: true });
+        for kind in AlarmKind::ALL {
+            let alarm = Alarm { member: u64::MAX, kind };
+            round_trip(Command::ChangeAlarms(AlarmChange::Raise(alarm)));
+            round_trip(Command::ChangeAlarms(AlarmChange::End(alarm)));
+        }
+        round_trip(Command::ChangeAlarms(AlarmChange::EndAll));
         let leases = [(i64::MIN, 0), (7, 1 << 60)].map(|(id, generation)| LeaseRef { id, generation });
         round_trip(Command::LeaseGrant { id: -1, ttl_s: 60 });
         round_trip(Command::LeaseRevoke { term: 0, leases: leases[..1].to_vec() });
@@ -543,6 +572,20 @@ mod tests {
             let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
             let expected = format!("01 {kind} 0700000000000000 0900000000000000 {body}");
             assert_eq!(hex, expected.replace(' ', ""));
+        }
+    }
+
+    /// The bytes of `storage-format.md` §7. A change here is a change of the format.
+    #[test]
+    fn changes_of_alarms_are_these_and_no_others() {
+        let alarm = Alarm { member: 7, kind: AlarmKind::Corrupt };
+        let mut out = BytesMut::new();
+        encode(Origin::default(), &Command::ChangeAlarms(AlarmChange::End(alarm)), &mut out);
+        assert_eq!((out[1], &out[18..]), (12, &[2, 7, 0, 0, 0, 0, 0, 0, 0, 2][..]));
+        for (at, byte) in [(18, 0), (18, 3), (18, 4), (27, 0), (27, 3)] {
+            let mut bad = out.to_vec();
+            bad[at] = byte;
+            assert!(decode(bad.into()).is_err(), "byte {at} = {byte}");
         }
     }
 

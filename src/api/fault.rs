@@ -36,7 +36,8 @@ pub enum Code {
     Unhealthy,
     /// Quota or disk full: reads and deletes go on.
     NoSpace,
-    /// This member found damage and stopped serving: ask another one, and an operator.
+    /// This member found damage and stopped serving: ask another one, and an operator. Or an alarm says so of the cluster: it
+    /// changes nothing more, and nothing happened.
     Corrupt,
     /// This member is stopping; nothing happened: another member.
     Shutdown,
@@ -190,6 +191,10 @@ impl Fault {
         Fault::new(Code::NoSpace, "etcdserver: mvcc: database space exceeded")
     }
 
+    pub fn too_many_alarms() -> Fault {
+        Fault::new(Code::Busy, "etcdserver: too many alarms stand; end some of them first")
+    }
+
     pub fn corrupt() -> Fault {
         Fault::new(Code::Corrupt, "etcdserver: corrupt cluster")
     }
@@ -216,6 +221,22 @@ impl Fault {
 
     pub fn no_root_user() -> Fault {
         Fault::new(Code::Err, "etcdserver: root user does not exist")
+    }
+
+    pub fn unknown_method() -> Fault {
+        Fault::new(Code::Err, "etcdserver: unknown method")
+    }
+
+    pub fn no_downgrade() -> Fault {
+        Fault::new(Code::Err, "etcdserver: no inflight downgrade job")
+    }
+
+    pub fn downgrade_target() -> Fault {
+        Fault::new(Code::Err, "etcdserver: invalid downgrade target version")
+    }
+
+    pub fn downgrade_format() -> Fault {
+        Fault::new(Code::Err, "etcdserver: wrong downgrade target version format")
     }
 
     pub fn shutdown() -> Fault {

@@ -4,6 +4,7 @@
 //! A protocol that needs something which cannot be said here has found a missing word: add it here, so
 //! that `raft`, `wal`, `btree`, `store` and `node` stay closed to protocols.
 
+pub mod alarm;
 pub mod call;
 pub mod command;
 pub mod event;
@@ -29,6 +30,7 @@ pub fn etcd_version(version: &str) -> String {
     format!("{ETCD_VERSION}+pawl.{version}")
 }
 
+pub use alarm::{Alarm, AlarmChange, AlarmKind};
 pub use call::{Call, ConnId, Lane, Reply, Tag};
 pub use command::{Command, MemberChange, Origin};
 pub use event::{Event, EventKind};
@@ -37,7 +39,7 @@ pub use lease::{LeaseAnswer, LeaseRef, LeaseRequest, LeaseTime, LeaseWant};
 pub use lock::{Acquire, LockRequest};
 pub use metrics::Metrics;
 pub use peer::PeerCall;
-pub use reply::{AlarmKind, Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
+pub use reply::{Body, Header, KeyValue, Member, RangeHead, RangePart, RangeResult, Status};
 pub use request::{Compact, Delete, Order, Put, Range, Request, SortBy, Span, Watch, successor};
 pub use txn::{Compare, CompareResult, Op, Target, Txn, TxnResult};
 pub use validate::Limits;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Event, Fault, LeaseAnswer, Metrics, Reply, TxnResult};
+use super::{Alarm, Event, Fault, LeaseAnswer, Metrics, Reply, TxnResult};
 use crate::base::{ClusterId, Index, LeaseId, MemberId, Revision, Term};
 
 /// Who answered, and when in the store's and the cluster's life.
@@ -55,14 +55,16 @@ pub enum Body {
         bytes: Bytes,
         remaining_bytes: u64,
     },
-    /// Members whose alarm for want of room stands, or has just been ended.
-    Alarms(Vec<MemberId>),
+    /// Those that stand; or, of a change of them, those that were raised or ended.
+    Alarms(Vec<Alarm>),
     /// A lock, or leadership: under which key, and when that was created, the fencing revision.
     Acquired {
         key: Bytes,
         revision: Revision,
     },
     Status(Box<Status>),
+    /// This member knows a leader and is in a state to answer.
+    Serves(bool),
     Metrics(Box<Metrics>),
     Members(Vec<Member>),
     /// Who was added, and everybody.
@@ -107,7 +109,7 @@ pub enum Body {
 impl Body {
     /// It answers a request under whose tag more will be told.
     pub fn begins_to_tell(&self) -> bool {
-        matches!(self, Body::Watching | Body::Observing { .. })
+        matches!(self, Body::Watching | Body::Observing { .. } | Body::Serves(_))
     }
 
     /// About how much memory it takes up.
@@ -228,25 +230,7 @@ pub struct Status {
     pub db_size_in_use: u64,
     pub learner: bool,
     /// Every alarm that stands, and whose it is.
-    pub alarms: Vec<(MemberId, AlarmKind)>,
+    pub alarms: Vec<Alarm>,
     /// Lines for people: no leader, alarms, a repair.
     pub errors: Vec<String>,
-}
-
-/// Why an alarm was raised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AlarmKind {
-    NoSpace,
-    /// A member's state differs from the others'.
-    Corrupt,
-}
-
-impl AlarmKind {
-    /// As etcd spells it.
-    pub fn word(self) -> &'static str {
-        match self {
-            AlarmKind::NoSpace => "NOSPACE",
-            AlarmKind::Corrupt => "CORRUPT",
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{LeaseRequest, LockRequest, MemberChange, Txn};
+use super::{AlarmChange, LeaseRequest, LockRequest, MemberChange, Txn};
 use crate::base::{LeaseId, MemberId, Revision};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub enum Request {
     Defrag,
     /// Which alarms stand. Linearizable.
     AlarmList,
-    /// Ends them. Where there is still no room, one comes back at once.
-    AlarmDisarm,
+    /// Raises one, or ends some. Where there is still no room, the leader's comes back at once.
+    AlarmChange(AlarmChange),
     /// How many of these keys there are now, one that is named twice counted twice.
     Exists {
         keys: Vec<Bytes>,
@@ -72,6 +72,8 @@ pub enum Request {
     Watch(Watch),
     /// Once all watches of the connection were sent all that there is: up to which revision that goes.
     WatchProgress,
+    /// Whether this member serves, from now on: answered at once, and again each time it changes, until the asker leaves.
+    WatchHealth,
 }
 
 impl Request {
@@ -107,11 +109,11 @@ impl Request {
             Request::Txn(_) => 3,
             Request::Compact(_) => 4,
             Request::Defrag => 5,
-            Request::AlarmList | Request::AlarmDisarm => 6,
+            Request::AlarmList | Request::AlarmChange(_) => 6,
             Request::Exists { .. } => 7,
             Request::Lease(_) => 8,
             Request::Lock(_) => 9,
-            Request::Status => 10,
+            Request::Status | Request::WatchHealth => 10,
             Request::Metrics => 11,
             Request::MemberList { .. } => 12,
             Request::MemberAdd { .. }
@@ -285,7 +287,7 @@ mod tests {
         let name = |request: Request| Request::NAMES[request.number()];
         assert_eq!(name(Request::Put(Put::default())), "put");
         assert_eq!(name(Request::Exists { keys: Vec::new() }), "exists");
-        assert_eq!(name(Request::AlarmDisarm), "alarm");
+        assert_eq!(name(Request::AlarmChange(AlarmChange::EndAll)), "alarm");
         assert_eq!(name(Request::Metrics), "metrics");
         assert_eq!(name(Request::MemberRemove { id: 1 }), "member_change");
         assert_eq!(name(Request::WatchProgress), "watch_progress");

@@ -144,6 +144,10 @@ const TABLE: &[(&str, Code, RpcStatus)] = &[
     ("etcdserver: user name not found", Code::Err, RpcStatus::FailedPrecondition),
     ("etcdserver: role name not found", Code::Err, RpcStatus::FailedPrecondition),
     ("etcdserver: root user does not exist", Code::Err, RpcStatus::FailedPrecondition),
+    ("etcdserver: unknown method", Code::Err, RpcStatus::Unknown),
+    ("etcdserver: no inflight downgrade job", Code::Err, RpcStatus::FailedPrecondition),
+    ("etcdserver: invalid downgrade target version", Code::Err, RpcStatus::InvalidArgument),
+    ("etcdserver: wrong downgrade target version format", Code::Err, RpcStatus::InvalidArgument),
     ("mvcc: watcher range is empty", Code::Err, RpcStatus::InvalidArgument),
     ("mutex: Locked by another session", Code::Busy, RpcStatus::Unknown),
     ("election: not leader", Code::Busy, RpcStatus::Unknown),
@@ -229,6 +233,10 @@ mod tests {
             Fault::no_user(),
             Fault::no_role(),
             Fault::no_root_user(),
+            Fault::unknown_method(),
+            Fault::no_downgrade(),
+            Fault::downgrade_target(),
+            Fault::downgrade_format(),
             Fault::shutdown(),
         ] {
             assert!(TABLE.iter().any(|row| row.0 == fault.etcd_text() && row.1 == fault.code), "{fault}");

@@ -55,7 +55,7 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         Request::Compact(_)
         | Request::Defrag
         | Request::AlarmList
-        | Request::AlarmDisarm
+        | Request::AlarmChange(_)
         | Request::Status
         | Request::Metrics
         | Request::HashKv { .. }
@@ -65,7 +65,8 @@ pub fn check(request: &Request, limits: &Limits) -> Result<(), Fault> {
         | Request::MemberRemove { .. }
         | Request::MemberPromote { .. }
         | Request::MoveLeader { .. }
-        | Request::WatchProgress => Ok(()),
+        | Request::WatchProgress
+        | Request::WatchHealth => Ok(()),
     }
 }
 

@@ -4,8 +4,7 @@
 use std::fmt::Write;
 
 use super::go;
-use crate::api::{Event, EventKind, Header, KeyValue, Member, RangeResult, Status};
-use crate::base::MemberId;
+use crate::api::{Alarm, Event, EventKind, Header, KeyValue, Member, RangeResult, Status};
 use crate::base::codec::{base64, json_string};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -347,21 +346,24 @@ pub fn members(
     }
 }
 
-/// Members whose alarm for want of room stands, or has just been ended: then etcdctl prints no header as JSON.
+/// Alarms that stand, or have just been ended: then etcdctl prints no header as JSON.
 pub fn alarms(
     header: &Header,
-    members: &[MemberId],
+    alarms: &[Alarm],
     ended: bool,
     format: Format,
 ) -> Result<Vec<u8>, Unsupported> {
     match format {
         Format::Simple => {
-            let lines = members.iter().map(|member| format!("memberID:{member} alarm:NOSPACE \n"));
+            let lines = alarms.iter().map(|alarm| format!("{alarm} \n"));
             Ok(lines.collect::<String>().into_bytes())
         }
         Format::Json => {
-            let alarms: Vec<String> =
-                members.iter().map(|member| format!("{{\"memberID\":{member},\"alarm\":1}}")).collect();
+            let json = |alarm: &Alarm| match (alarm.member, alarm.kind.number()) {
+                (0, kind) => format!("{{\"alarm\":{kind}}}"),
+                (member, kind) => format!("{{\"memberID\":{member},\"alarm\":{kind}}}"),
+            };
+            let alarms: Vec<String> = alarms.iter().map(json).collect();
             let header = (!ended).then(|| json_header(header));
             let alarms = (!alarms.is_empty()).then(|| format!("\"alarms\":[{}]", alarms.join(",")));
             let fields: Vec<String> = header.into_iter().chain(alarms).collect();
@@ -369,8 +371,8 @@ pub fn alarms(
         }
         Format::Fields => {
             let mut out = fields_header(header);
-            for member in members {
-                let _ = writeln!(out, "\"MemberID\" : {member}\n\"AlarmType\" : NOSPACE\n");
+            for Alarm { member, kind } in alarms {
+                let _ = writeln!(out, "\"MemberID\" : {member}\n\"AlarmType\" : {}\n", kind.word());
             }
             Ok(out.into_bytes())
         }

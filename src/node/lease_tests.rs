@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::*;
-use crate::api::{Code, LeaseAnswer, LeaseRequest, LeaseTime, Put, Range, Span};
+use crate::api::{
+    Alarm, AlarmChange, AlarmKind, Code, LeaseAnswer, LeaseRequest, LeaseTime, Put, Range, Span,
+};
 use crate::base::LeaseId;
 use crate::io::sim::SimDisk;
 
@@ -253,6 +255,33 @@ fn requests_on_one_connection_find_the_lease_that_was_granted_before_them() {
         LeaseAnswer::List(vec![7]),
     ];
     assert_eq!(answers, expected.map(Body::Lease));
+}
+
+/// As in etcd: while the state is said to be wrong nothing changes, leases included; what is over goes as soon as the alarm ends.
+#[test]
+fn no_lease_ends_while_the_state_is_said_to_be_wrong() {
+    let mut rig = Rig::new();
+    let corrupt = Alarm { member: 0, kind: AlarmKind::Corrupt };
+    let raise = || Request::AlarmChange(AlarmChange::Raise(corrupt));
+    let end = || Request::AlarmChange(AlarmChange::End(corrupt));
+    rig.grant(7, 10);
+    rig.grant(8, 100);
+    rig.put("k", 7);
+    assert_eq!(rig.ask(raise()), Body::Alarms(vec![corrupt]));
+    assert_eq!(rig.ask(Request::Lease(LeaseRequest::Revoke { id: 7 })), Body::Fault(Fault::corrupt()));
+    rig.wait(30 * SECOND);
+    assert_eq!((rig.remaining_s(7), rig.count()), (Some(0), 1));
+    assert_eq!(rig.keep(8), 100, "time is another matter");
+    assert_eq!(rig.ask(end()), Body::Alarms(vec![corrupt]));
+    assert_eq!((rig.remaining_s(7), rig.count()), (None, 0));
+    // The end of the other one stands in the log behind the alarm.
+    rig.wait(101_999 * MS);
+    rig.now = rig.now + MS;
+    rig.send(raise());
+    rig.settle();
+    assert_eq!(rig.remaining_s(8), Some(0), "it was refused");
+    rig.ask(end());
+    assert_eq!(rig.remaining_s(8), None, "and decided anew");
 }
 
 /// Exactly one outcome, decided in the log.

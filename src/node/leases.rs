@@ -41,8 +41,8 @@ use super::reads::{LeaseQuestion, Question};
 use super::writes::Asker;
 use super::{Config, Node, Outbound, RETRY};
 use crate::api::{
-    Body, Command, ConnId, Fault, LeaseAnswer, LeaseRef, LeaseRequest, LeaseTime, LeaseWant, Origin,
-    PeerCall, Tag, command,
+    AlarmKind, Body, Command, ConnId, Fault, LeaseAnswer, LeaseRef, LeaseRequest, LeaseTime, LeaseWant,
+    Origin, PeerCall, Tag, command,
 };
 use crate::base::planted;
 use crate::base::time::{MS, Nanos, SECOND};
@@ -395,12 +395,19 @@ impl<D: Disk> Node<D> {
             (Command::LeaseRevoke { term, leases }, _) => {
                 let is_own = *term == reign.term;
                 reign.ends_in_flight -= usize::from(is_own);
-                for LeaseRef { id, .. } in leases {
+                for LeaseRef { id, generation } in leases {
                     if is_own {
                         reign.ending.remove(id);
                     }
-                    if store.lease(*id)?.is_none() {
-                        reign.clock.remove(*id);
+                    match store.lease(*id)? {
+                        None => reign.clock.remove(*id),
+                        // An alarm refused it: it is due as it was.
+                        Some(lease) if is_own && lease.generation == *generation => {
+                            if !planted::on("node-refused-end-is-forgotten") {
+                                reign.clock.set(*id, *now);
+                            }
+                        }
+                        Some(_) => {}
                     }
                 }
             }
@@ -506,13 +513,15 @@ impl<D: Disk> Node<D> {
         }
     }
 
-    /// Whether a leader may end leases: it knows that it still leads (or does not rely on clocks for that), and goes on to.
+    /// Whether a leader may end leases: it knows that it still leads (or does not rely on clocks for that), and goes on to; and
+    /// no alarm would refuse it.
     fn may_end_leases(&self) -> bool {
         let standing = self.raft.standing();
         let is_sure = standing.lease_until == Mono(0)
             || self.now < standing.lease_until
             || self.raft.membership().is_only_voter(self.id);
-        is_sure && !self.raft.transferring() && !self.log_is_full()
+        let is_refused = self.store.is_alarmed(AlarmKind::Corrupt);
+        is_sure && !self.raft.transferring() && !self.log_is_full() && !is_refused
     }
 
     fn end_leases(&mut self) -> Result<()> {

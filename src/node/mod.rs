@@ -15,6 +15,7 @@
 mod agreement;
 mod auto_compaction;
 mod compaction;
+mod health;
 mod lease_clock;
 #[cfg(test)]
 mod lease_tests;
@@ -50,7 +51,8 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 
 use crate::api::{
-    Body, Call, Command, ConnId, Fault, Header, Member, Origin, PeerCall, Reply, Request, Tag, command,
+    AlarmKind, Body, Call, Command, ConnId, Fault, Header, Member, Origin, PeerCall, Reply, Request, Tag,
+    command,
 };
 use crate::base::planted;
 use crate::base::time::{MS, Nanos, SECOND};
@@ -63,6 +65,7 @@ use crate::wal::{Chore, ChoreDone, Log};
 use agreement::{Agreement, Trust};
 use auto_compaction::AutoCompaction;
 use compaction::Sweeper;
+use health::HealthWatch;
 use leases::Leases;
 use locks::Locks;
 use members::NotProposed;
@@ -233,6 +236,7 @@ pub struct Node<D: Disk> {
     reads: Reads,
     streams: Streams,
     watches: Watches,
+    health: HealthWatch,
     /// When this member last led, or heard from who leads.
     led_at: Mono,
     leases: Leases,
@@ -327,7 +331,9 @@ impl<D: Disk> Node<D> {
             Call::Leave { .. } => return self.on_disconnect(conn),
         };
         self.tally.counts.requests[request.number()] += 1;
-        if let Some(fault) = self.refusal(matches!(request, Request::Status | Request::Metrics)) {
+        if let Some(fault) =
+            self.refusal(matches!(request, Request::Status | Request::Metrics | Request::WatchHealth))
+        {
             return self.fail(conn, tag, fault);
         }
         let deadline = now + self.config.request_timeout();
@@ -354,10 +360,9 @@ impl<D: Disk> Node<D> {
             Request::Defrag => self.defragment(conn, tag),
             Request::AlarmList if self.may_read_now(conn, false, now) => self.answer_alarms(conn, tag),
             Request::AlarmList => self.wait_to_read(conn, tag, Question::Alarms, deadline),
-            Request::AlarmDisarm if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
-            Request::AlarmDisarm => {
-                let disarm = Command::Alarm { member: 0, raised: false };
-                self.write(Asker::Client { conn, tag }, &disarm, deadline);
+            Request::AlarmChange(_) if self.log_is_full() => self.fail(conn, tag, Fault::no_space()),
+            Request::AlarmChange(change) => {
+                self.write(Asker::Client { conn, tag }, &Command::ChangeAlarms(change), deadline);
             }
             Request::HashKv { revision } => {
                 self.ask_whole(conn, tag, Whole::HashKv(revision), (now, deadline))
@@ -407,6 +412,7 @@ impl<D: Disk> Node<D> {
                 Err(fault) => self.fail(conn, tag, fault),
             },
             Request::WatchProgress => self.watches.ask_progress(conn, tag),
+            Request::WatchHealth => self.watch_health(conn, tag),
         }
     }
 
@@ -485,6 +491,7 @@ impl<D: Disk> Node<D> {
         self.sweepers.retain(|sweeper| sweeper.conn != conn);
         self.room.forget(conn);
         self.watches.forget(conn);
+        self.health.forget(conn);
         self.forget_waiters(conn);
     }
 
@@ -682,7 +689,8 @@ impl<D: Disk> Node<D> {
 
     /// Puts are refused; deletes are not, for they make room.
     fn is_full(&self) -> bool {
-        self.disk_full || self.log_is_full() || !self.store.alarms().is_empty() || self.is_over_quota()
+        let is_alarmed = self.store.is_alarmed(AlarmKind::NoSpace);
+        self.disk_full || self.log_is_full() || is_alarmed || self.is_over_quota()
     }
 
     /// Begins to stop: leadership is handed over first. The shell asks [`Node::may_exit`] until it is true.

@@ -7,7 +7,7 @@
 //!
 //! The alarm ends by itself when less than nine tenths of the quota are in use. What brings that about is always
 //! admitted: deletes, compactions, and what members of the cluster need. An operator may end it, too; if
-//! the quota is still reached, it comes back at once.
+//! the quota is still reached, it comes back at once. Alarms that clients raised are no concern of this.
 //!
 //! Between the put that reaches the quota and the entry that says so, the leader takes no puts either, or as many could
 //! get through as wait.
@@ -40,7 +40,7 @@ impl<D: Disk> Node<D> {
         if under_way || !self.leads() || self.raft.transferring() || self.log_is_full() {
             return;
         }
-        let stands = !self.store.alarms().is_empty();
+        let stands = self.store.full_member() != 0;
         let enough = |quota: u64| if stands { quota - quota / 10 } else { quota };
         let quota = self.config.quota_bytes;
         let raised = quota.is_some_and(|quota| self.store.bytes_in_use() >= enough(quota));

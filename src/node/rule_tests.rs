@@ -254,3 +254,29 @@ fn puts_go_on_as_the_checkpoint_before_them_gets_on() {
     }
     assert_eq!(answered(&mut cluster), 200 * VALUE_BYTES);
 }
+
+#[test]
+fn who_watches_the_health_is_told_each_change_and_nothing_else() {
+    let mut cluster = Cluster::new(3);
+    let follower = cluster.follower();
+    let tag = cluster.send_to(follower, 1, Request::WatchHealth);
+    let gone = cluster.send_to(follower, 2, Request::WatchHealth);
+    assert_eq!(cluster.bodies(tag), [Body::Serves(true)]);
+    assert_eq!(cluster.bodies(gone), [Body::Serves(true)]);
+    cluster.node(follower).on_disconnect(2);
+    cluster.ask(put("v"));
+    cluster.wait(20 * SECOND);
+    assert_eq!(cluster.bodies(tag), [], "nothing has changed");
+    cluster.cut_off(follower);
+    cluster.wait(20 * SECOND);
+    assert_eq!(cluster.bodies(tag), [Body::Serves(false)]);
+    let late = cluster.send_to(follower, 3, Request::WatchHealth);
+    assert_eq!(cluster.bodies(late), [Body::Serves(false)], "at once");
+    cluster.heal();
+    cluster.wait(10 * SECOND);
+    assert_eq!(cluster.bodies(tag), [Body::Serves(true)]);
+    assert_eq!(cluster.bodies(late), [Body::Serves(true)]);
+    cluster.node(follower).left = true;
+    assert_eq!(cluster.bodies(tag), [Body::Serves(false)], "it was removed");
+    assert_eq!(cluster.bodies(gone), [], "it has left");
+}

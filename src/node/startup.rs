@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use bytes::BytesMut;
 
 use super::auto_compaction::AutoCompaction;
+use super::health::HealthWatch;
 use super::leases::Leases;
 use super::locks::Locks;
 use super::reads::Reads;
@@ -163,6 +164,7 @@ impl<D: Disk> Node<D> {
             room: Room::new(),
             auto_compaction: config.retention.map(|retention| AutoCompaction::new(retention, now)),
             alarm_write: None,
+            health: HealthWatch::default(),
             expected: Vec::new(),
             agreement,
             tally: Default::default(),

@@ -1,7 +1,7 @@
 //! What a member says of itself.
 
 use super::{Node, Trust};
-use crate::api::{AlarmKind, Fault, Member, Range, RangeResult, Status, VERSION};
+use crate::api::{Alarm, AlarmKind, Fault, Member, Range, RangeResult, Status, VERSION};
 use crate::base::{EntryId, Index, MemberId, Result, Revision};
 use crate::io::Disk;
 use crate::raft::Standing;
@@ -14,24 +14,23 @@ impl<D: Disk> Node<D> {
         if standing.leader == 0 {
             errors.push("etcdserver: no leader".into());
         }
-        let mut full = self.store.alarms();
-        if (self.disk_full || self.log_is_full()) && !full.contains(&self.id) {
-            full.push(self.id);
+        let mut alarms = self.store.alarms();
+        if self.disk_full || self.log_is_full() {
+            alarms.push(Alarm { member: self.id, kind: AlarmKind::NoSpace });
         }
-        let suspects = self.agreement.suspects(self.id);
-        let told = |kind: AlarmKind| move |id: &MemberId| format!("memberID:{id} alarm:{}", kind.word());
-        errors.extend(full.iter().map(told(AlarmKind::NoSpace)));
+        let suspects = self.agreement.suspects(self.id).into_iter();
+        alarms.extend(suspects.map(|member| Alarm { member, kind: AlarmKind::Corrupt }));
+        alarms.sort_unstable_by_key(|alarm| (alarm.kind, alarm.member));
+        alarms.dedup();
         errors.extend(self.repair_standing());
-        errors.extend(suspects.iter().map(told(AlarmKind::Corrupt)));
-        let full = full.into_iter().map(|id| (id, AlarmKind::NoSpace));
-        let alarms = full.chain(suspects.into_iter().map(|id| (id, AlarmKind::Corrupt))).collect();
+        errors.extend(alarms.iter().map(Alarm::to_string));
         let (db_size, db_size_in_use) = self.store.size_bytes();
         Status {
             member_id: self.id,
             cluster_id: self.cluster,
             name: self.config.name.clone(),
             version: VERSION.into(),
-            leader: if self.is_silent() { 0 } else { standing.leader },
+            leader: self.known_leader(),
             term: standing.term,
             commit_index: standing.commit,
             applied_index: self.store.applied().index,
@@ -85,9 +84,9 @@ impl<D: Disk> Node<D> {
         self.store.compact_revision()
     }
 
-    /// Whose alarm stands here; 0: nobody's.
-    pub fn alarms(&self) -> MemberId {
-        self.store.alarms().first().copied().unwrap_or(0)
+    /// The leader that had no room by its quota, 0: there is room; and the alarms of clients.
+    pub fn alarms(&self) -> (MemberId, &[Alarm]) {
+        (self.store.full_member(), self.store.raised_alarms())
     }
 
     /// Not all that compactions left is swept yet.

@@ -130,6 +130,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn take_output(&mut self) -> Output<D> {
+        self.tell_health();
         let stalled = self.damage.is_some() || self.snapshots.installing() || self.waits_for_checkpoint();
         let serves = self.damage.is_none() && !self.snapshots.installing();
         let asked = self.reads.has_ready() || self.streams.has_turns(self.now);

@@ -16,8 +16,8 @@ use super::txns;
 use super::wire::Wires;
 use super::world::{Event, World};
 use crate::api::{
-    Body, Call, Code, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer, LockRequest, Order, Put, Range,
-    Reply, Request, SortBy, Span, Tag, lock, validate,
+    Alarm, AlarmChange, AlarmKind, Body, Call, Code, Compact, ConnId, Delete, Header, KeyValue, LeaseAnswer,
+    LockRequest, Order, Put, Range, Reply, Request, SortBy, Span, Tag, lock, validate,
 };
 use crate::base::time::MS;
 use crate::base::{Mono, Revision, Rng};
@@ -64,6 +64,10 @@ pub struct Clients {
     compact: u64,
     /// Who is told that there is none makes room, now and then.
     makes_room: bool,
+    /// One operation in so many raises an alarm; none, if it is 0.
+    pub alarms: u64,
+    /// Alarms that clients raised, as all may know.
+    pub standing: Vec<Alarm>,
     /// What came of requests that tell nothing of the store.
     pub maintained: Probes,
     leases: Pool,
@@ -117,6 +121,8 @@ impl Clients {
             value_max: options.value_max,
             compact: options.compact,
             makes_room: options.quota > 0,
+            alarms: options.alarms,
+            standing: Vec::new(),
             maintained: Probes::new(),
             leases: Pool::new(options.leases, options.ttl_max),
             locks: lock_load::Pool::new(options.locks),
@@ -230,6 +236,16 @@ impl Clients {
                 _ => Request::Delete(Delete { span: Span::Prefix(Bytes::from_static(b"k")), prev_kv: false }),
             };
         }
+        if !self.standing.is_empty() && rng.one_in(3) {
+            return Request::AlarmChange(match rng.below(3) {
+                0 => AlarmChange::EndAll,
+                _ => AlarmChange::End(self.standing[rng.below(self.standing.len() as u64) as usize]),
+            });
+        }
+        if self.alarms > 0 && rng.one_in(self.alarms) {
+            let kind = if rng.one_in(2) { AlarmKind::NoSpace } else { AlarmKind::Corrupt };
+            return Request::AlarmChange(AlarmChange::Raise(Alarm { member: rng.below(4), kind }));
+        }
         if self.compact > 0 && rng.one_in(self.compact) {
             return maintain(rng, *known, number);
         }
@@ -306,7 +322,7 @@ fn maintain(rng: &mut Rng, known: Revision, number: usize) -> Request {
     match number % 17 {
         3 => Request::Defrag,
         4 => Request::AlarmList,
-        5 => Request::AlarmDisarm,
+        5 => Request::AlarmChange(AlarmChange::EndAll),
         7 if number.is_multiple_of(2) => Request::Hash,
         7 => Request::Snapshot,
         8 => Request::HashKv { revision: 0 },

@@ -90,6 +90,8 @@ fn options(seed: u64, sparse: bool, dice: &mut Rng) -> Options {
         compact: if compactions.one_in(2) { 0 } else { log_uniform(&mut compactions, 6, 400) },
         sweep: log_uniform(&mut compactions, 1, 24),
         quota: if compactions.one_in(4) { log_uniform(&mut compactions, 28, 256) << 10 } else { 0 },
+        // Of the seed itself, too.
+        alarms: if seed % 10 == 7 { 20 + seed % 7 * 30 } else { 0 },
         retention: if compactions.one_in(6) { log_uniform(&mut compactions, 100, 5_000) * MS } else { 0 },
         retention_revisions: if compactions.one_in(6) { log_uniform(&mut compactions, 1, 1_000) } else { 0 },
         forks: log_uniform(dice, 60, 1_000),

@@ -141,6 +141,7 @@ impl Answer {
             | Body::Hash(_)
             | Body::SnapshotPart { .. }
             | Body::Status(_)
+            | Body::Serves(_)
             | Body::Metrics(_)
             | Body::Members(_)
             | Body::MemberAdded { .. }

@@ -13,11 +13,12 @@
 
 use std::collections::BTreeMap;
 
+use super::alarms::Alarms;
 use super::check::txn::attaching;
 use super::plan::Action;
 use super::world::{START, World};
 use crate::api::{
-    Body, Code, Command, LeaseAnswer, LeaseRef, LeaseRequest, LockRequest, Reply, Request, command,
+    AlarmKind, Body, Code, Command, LeaseAnswer, LeaseRef, LeaseRequest, LockRequest, Reply, Request, command,
 };
 use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{EntryId, Index, LeaseId, Mono};
@@ -44,8 +45,10 @@ struct Life {
 pub struct LeaseWatch {
     /// Up to which entry the log was read.
     read: Index,
-    /// Nothing is granted: an alarm stands.
-    no_room: bool,
+    /// Those that refuse grants, or whatever a lease does.
+    alarms: Alarms,
+    /// When the last one ended that kept leases from ending.
+    kept_until: Mono,
     /// By id, one after the other: all but the last have ended.
     lives: BTreeMap<LeaseId, Vec<Life>>,
     /// When somebody last asked to renew it.
@@ -69,7 +72,8 @@ impl LeaseWatch {
             drifts.fold((0, 0), |(fast, slow), ppm| (ppm.max(fast), ppm.min(slow)));
         LeaseWatch {
             read: 0,
-            no_room: false,
+            alarms: Alarms::default(),
+            kept_until: START,
             lives: BTreeMap::new(),
             asked: BTreeMap::new(),
             fastest_ppm,
@@ -109,9 +113,14 @@ impl LeaseWatch {
 
     /// One more entry is applied somewhere. What is broken by it, if anything is.
     fn read_entry(&mut self, entry: EntryId, command: &Command, now: Mono) -> Option<String> {
+        if self.alarms.refuse(command) {
+            return None;
+        }
+        if self.alarms.stands(AlarmKind::Corrupt) {
+            self.kept_until = now;
+        }
+        self.alarms.read(command);
         match command {
-            Command::Alarm { raised, .. } => self.no_room = *raised,
-            Command::LeaseGrant { .. } if self.no_room => {}
             Command::LeaseGrant { id, ttl_s } if self.there(*id).is_none() && *id != 0 => {
                 let (generation, ttl_s) = (entry.index, (*ttl_s).max(1));
                 let lease = Lease { generation, ttl_s, remaining_s: ttl_s };
@@ -328,6 +337,9 @@ impl World {
 
     /// L10, at the end of the calm.
     pub(super) fn check_leases_gone(&mut self) {
+        if self.leases.alarms.stands(AlarmKind::Corrupt) {
+            return;
+        }
         let settled = 6 * SECOND + 2 * self.options.election;
         let grace = 2 * SECOND + self.options.election;
         for member in self.enrolled() {
@@ -338,7 +350,7 @@ impl World {
                 let healed_at = self.leases.healed_at;
                 let granted = self.leases.there(id).map_or(healed_at, |life| life.from);
                 let begun = (asked + settled).max(granted).max(self.leases.last_election);
-                let due = begun + self.leases.longest(lease.ttl_s) + grace;
+                let due = (begun + self.leases.longest(lease.ttl_s)).max(self.leases.kept_until) + grace;
                 if self.now > due {
                     let late = self.now.since(due) / MS;
                     let what = format!("member {member} still has lease {id} ({lease:?}), {late} ms late");

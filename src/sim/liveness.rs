@@ -52,6 +52,7 @@ impl World {
     /// Faults end here. What was unreliable is reliable, or gone.
     fn heal(&mut self) {
         self.calm = true;
+        self.clients.alarms = 0;
         self.leases.healed_at = self.now;
         self.dismiss_operator();
         self.net.calm();
@@ -235,7 +236,8 @@ impl World {
             let waiting = self.clients.outstanding();
             return self.fail("L2", format!("{waiting} operations are neither answered nor given up"));
         }
-        if !self.new_operations_are_answered(may_change, stream) {
+        self.end_alarms();
+        if !self.sound() || !self.new_operations_are_answered(may_change, stream) {
             return;
         }
         self.change_something();

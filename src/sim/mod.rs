@@ -73,6 +73,7 @@ pub mod check;
 pub mod explore;
 pub mod history;
 
+mod alarms;
 mod clients;
 mod clock;
 mod faults;

@@ -72,6 +72,8 @@ pub struct Options {
     pub sweep: u64,
     /// Bytes in use at which puts are refused; 0: no quota.
     pub quota: u64,
+    /// One operation in so many raises an alarm, which clients soon end; 0: none.
+    pub alarms: u64,
     /// How much history is kept, by time or by revisions; 0: all of it.
     pub retention: Nanos,
     pub retention_revisions: u64,
@@ -123,6 +125,7 @@ impl Default for Options {
             compact: 0,
             sweep: 4,
             quota: 0,
+            alarms: 0,
             retention: 0,
             retention_revisions: 0,
             forks: 200,
@@ -152,7 +155,7 @@ impl Options {
         self.members + self.spares
     }
 
-    fn fields(&mut self) -> [(&'static str, Field<'_>); 42] {
+    fn fields(&mut self) -> [(&'static str, Field<'_>); 43] {
         [
             ("seed", Field::Number(&mut self.seed)),
             ("members", Field::Number(&mut self.members)),
@@ -190,6 +193,7 @@ impl Options {
             ("compact", Field::Number(&mut self.compact)),
             ("sweep", Field::Number(&mut self.sweep)),
             ("quota", Field::Number(&mut self.quota)),
+            ("alarms", Field::Number(&mut self.alarms)),
             ("retention", Field::Span(&mut self.retention)),
             ("retention-revisions", Field::Number(&mut self.retention_revisions)),
             ("forks", Field::Number(&mut self.forks)),

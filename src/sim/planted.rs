@@ -36,6 +36,7 @@ const fn bug(name: &'static str, what: &'static str, finders: &'static [&'static
 const CLUSTER: &str = "cluster_sim::";
 const PLANS: &str = "cluster_sim::plans_that_failed_once_pass";
 const ROOM: &str = "cluster_sim::every_kind_of_answer_about_room";
+const ALARMS: &str = "cluster_sim::alarms_of_clients";
 const RETENTION: &str = "cluster_sim::history_is_compacted_by_itself";
 const SHUFFLE: &str = "raft_shuffle::";
 const GOLDEN: &str = "raft_golden::";
@@ -206,6 +207,18 @@ pub const BUGS: &[Bug] = &[
         "snapshot-forgets-the-alarm",
         "who takes a snapshot admits puts though there is no room",
         &[STORE, CLUSTER],
+    ),
+    // Alarms of clients.
+    bug(
+        "store-write-to-a-corrupt-cluster",
+        "writes go on though a client said that the state is wrong",
+        &[STORE, ALARMS],
+    ),
+    bug("store-restart-forgets-alarms", "after a restart no alarm of a client stands", &[STORE, ALARMS]),
+    bug(
+        "node-refused-end-is-forgotten",
+        "a lease whose end an alarm refused does not end any more",
+        &[NODE_UNIT, ALARMS],
     ),
     // Compactions that nobody asks for.
     bug(

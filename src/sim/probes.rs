@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use super::check::txn::{Asked, answered};
 use super::history::{Answer, History, Outcome};
 use crate::api::{
-    Acquire, Body, CompareResult, Delete, LeaseAnswer, LeaseRequest, LockRequest, Op, Order, Put, Range,
-    Request, SortBy, Span, Target, Txn,
+    Acquire, AlarmChange, Body, CompareResult, Delete, LeaseAnswer, LeaseRequest, LockRequest, Op, Order,
+    Put, Range, Request, SortBy, Span, Target, Txn,
 };
 
 /// Counts by name: `put ok`, `txn NOKEY`, `then: delete`, `version < fails`, `range by mod desc`, `revoke with keys`. What
@@ -19,7 +19,7 @@ pub fn probes(history: &History) -> Probes {
     for op in &history.ops {
         let name = match &op.request {
             // Answers to these are counted as they come.
-            Request::Defrag | Request::AlarmList | Request::AlarmDisarm | Request::Hash => continue,
+            Request::Defrag | Request::AlarmList | Request::AlarmChange(_) | Request::Hash => continue,
             Request::Snapshot => continue,
             Request::HashKv { .. } => "hashkv",
             Request::Put(_) => "put",
@@ -74,7 +74,9 @@ pub fn maintained(request: &Request, body: &Body) -> Option<String> {
     let name = match request {
         Request::Defrag => "defrag",
         Request::AlarmList => "alarm list",
-        Request::AlarmDisarm => "alarm disarm",
+        Request::AlarmChange(AlarmChange::Raise(_)) => "alarm raise",
+        Request::AlarmChange(AlarmChange::End(_)) => "alarm end",
+        Request::AlarmChange(AlarmChange::EndAll) => "alarm disarm",
         Request::Hash => "hash",
         Request::Snapshot => "snapshot",
         _ => return None,

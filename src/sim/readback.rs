@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::alarms::Alarms;
 use super::check::txn::{Asked, Course};
 use super::history::Change;
 use super::room_watch::values;
@@ -15,7 +16,7 @@ use super::world::World;
 use crate::api::{
     Code, Command, Compact, Delete, KeyValue, LeaseRef, Put, Range, RangeResult, Span, Txn, command,
 };
-use crate::base::{Index, LeaseId, MemberId, Revision};
+use crate::base::{Index, LeaseId, Revision};
 
 /// Why something could not be read.
 enum Unreadable {
@@ -69,15 +70,16 @@ impl World {
             if committed.payload.is_empty() {
                 continue;
             }
-            if let Ok((_, Command::Compact(Compact { revision, .. }))) =
+            let alarms = self.room.alarms_before(index);
+            if let Ok((_, ref command @ Command::Compact(Compact { revision, .. }))) =
                 command::decode(committed.payload.clone())
+                && !alarms.is_some_and(|alarms| alarms.refuse(command))
                 && (compacted + 1..=done).contains(&revision)
             {
                 compacted = revision;
             }
-            let alarm = self.room.alarm_before(index);
             let (lease, ended) = (|id| self.leases.was_there(id, index), |id| self.leases.ended(id, index));
-            let when = When { compacted, last, alarm, lease: &lease, ended: &ended };
+            let when = When { compacted, last, alarms, lease: &lease, ended: &ended };
             match happened(&committed.payload, done + 1, &when, &ask) {
                 Ok(revisions) => {
                     for changes in revisions {
@@ -90,7 +92,7 @@ impl World {
                     break;
                 }
                 Err(Unreadable::Refused) => {
-                    let what = format!("member {member} carries out entry {index}, though there is no room");
+                    let what = format!("member {member} carries out entry {index}, though an alarm stands");
                     return self.fail("V41", what);
                 }
                 Err(Unreadable::Wrong(why)) => {
@@ -155,8 +157,14 @@ impl World {
             let committed = self.watch.committed[*index as usize - 1].as_ref().expect("it was read back");
             let ask = |span: &Span, revision| self.read_at(member, span, revision);
             // It made a revision, so neither a compaction nor the want of a lease or of room stopped it.
-            let when =
-                When { compacted: 0, last, alarm: Some(0), lease: &|_| Some(true), ended: &|_| Some(true) };
+            let none = Alarms::default();
+            let when = When {
+                compacted: 0,
+                last,
+                alarms: Some(&none),
+                lease: &|_| Some(true),
+                ended: &|_| Some(true),
+            };
             match happened(&committed.payload, *revision, &when, &ask) {
                 Ok(now) => *changes = now.into_iter().next().unwrap_or_default(),
                 Err(Unreadable::Hidden | Unreadable::Refused) => {
@@ -197,8 +205,8 @@ struct When<'a> {
     compacted: Revision,
     /// The store's afterwards.
     last: Revision,
-    /// Whose alarm stood, if that is known.
-    alarm: Option<MemberId>,
+    /// What alarms stood, if that is known.
+    alarms: Option<&'a Alarms>,
     /// Whether this lease was there, if that is known.
     lease: &'a dyn Fn(LeaseId) -> Option<bool>,
     /// Whether it ended this lease.
@@ -221,12 +229,14 @@ fn happened(
     ask: &Ask,
 ) -> Result<Vec<Vec<Change>>, Unreadable> {
     let (_, decoded) = command::decode(payload.clone()).map_err(|why| Unreadable::Wrong(why.0))?;
-    let refused = decoded.takes_room() && when.alarm.ok_or(Unreadable::Hidden)? != 0;
+    let refused = when.alarms.ok_or(Unreadable::Hidden)?.refuse(&decoded);
     let changes = match &decoded {
         Command::Put(put) => match put.lease == 0 || when.lease_was_there(put.lease)? {
             true => was_put(put, revision, ask)?,
             false => Vec::new(), // What is there may be of a transaction that put this key and others.
         },
+        // What is gone is another entry's.
+        Command::Delete(_) if refused => Vec::new(),
         Command::Delete(delete) => was_deleted(delete, revision, ask)?,
         Command::Txn(txn) => was_done(txn, revision, when, ask)?,
         Command::LeaseRevoke { leases, .. } => return ends(leases, revision, when, ask),
@@ -235,7 +245,8 @@ fn happened(
         | Command::Compact(_)
         | Command::LeaseGrant { .. }
         | Command::LeaseCheckpoint { .. }
-        | Command::Alarm { .. } => Vec::new(),
+        | Command::Alarm { .. }
+        | Command::ChangeAlarms(_) => Vec::new(),
     };
     if refused {
         // What is there is another entry's, unless it has this one's values.

@@ -1,23 +1,25 @@
 //! What must hold of room, seen from outside. The log says when an alarm was raised and when it ended.
 //!
-//! - V40: behind the same entry every member has the alarm that the entries up to there say.
-//! - V41: a put behind an entry that raises the alarm is not carried out, until another entry ends it.
+//! - V40: behind the same entry every member has the alarms that the entries up to there say.
+//! - V41: what an alarm refuses is not carried out behind the entry that raises it, until another entry ends it.
 //! - V42: what is compacted because nobody wants it any more is older than the retention, or so many revisions behind.
 //! - L16: in the end no more history is left than is to be kept, and a little.
-//! - L15: in the end the alarm stands if the leader uses as much as it may, and does not if it is far from that.
+//! - L15: in the end the quota's alarm stands if the leader uses as much as it may, and does not if it is far from that; and
+//!   those that clients raised can be ended.
 
+use super::alarms::Alarms;
 use super::world::World;
 use crate::api::{Command, Op, Txn, command};
 use crate::base::time::{MS, Nanos, SECOND};
-use crate::base::{Index, MemberId, Mono, Revision};
+use crate::base::{Index, Mono, Revision};
 use crate::node::Retention;
 
 /// Alarms by the log.
 pub struct RoomWatch {
     /// Up to which entry it was read.
     read: Index,
-    /// Whose alarm stands behind these entries; 0: nobody's.
-    alarms: Vec<(Index, MemberId)>,
+    /// What stands behind these entries.
+    alarms: Vec<(Index, Alarms)>,
     /// When the first member had come to these revisions.
     reached: Vec<(Mono, Revision)>,
     /// Compactions that nobody asked for.
@@ -26,13 +28,17 @@ pub struct RoomWatch {
 
 impl RoomWatch {
     pub fn new() -> RoomWatch {
-        RoomWatch { read: 0, alarms: vec![(0, 0)], reached: Vec::new(), compactions: 0 }
+        RoomWatch { read: 0, alarms: vec![(0, Alarms::default())], reached: Vec::new(), compactions: 0 }
     }
 
-    /// Whose alarm stood before an entry, as far as the log was read.
-    pub fn alarm_before(&self, entry: Index) -> Option<MemberId> {
+    /// What stood before an entry, as far as the log was read.
+    pub fn alarms_before(&self, entry: Index) -> Option<&Alarms> {
         let last = self.alarms.iter().rev().find(|(index, _)| *index < entry);
-        (self.read + 1 >= entry).then(|| last.map_or(0, |(_, member)| *member))
+        last.map(|(_, alarms)| alarms).filter(|_| self.read + 1 >= entry)
+    }
+
+    fn newest(&self) -> &Alarms {
+        &self.alarms.last().expect("there is always one").1
     }
 
     fn reached_at(&self, revision: Revision) -> Option<Mono> {
@@ -41,10 +47,16 @@ impl RoomWatch {
 
     /// How often one was raised and ended.
     pub fn cells(&self) -> impl Iterator<Item = (String, u64)> {
-        let raised = self.alarms.iter().filter(|(_, member)| *member != 0).count() as u64;
-        let ended = self.alarms.len() as u64 - 1 - raised;
-        let compacts = ("entry compacts by itself", self.compactions);
-        let cells = [("entry raises the alarm", raised), ("entry ends the alarm", ended), compacts];
+        let count = |what: fn(&Alarms, &Alarms) -> bool| {
+            self.alarms.windows(2).filter(|pair| what(&pair[0].1, &pair[1].1)).count() as u64
+        };
+        let cells = [
+            ("entry raises the alarm", count(|before, now| now.full != 0 && before.full == 0)),
+            ("entry ends the alarm", count(|before, now| now.full == 0 && before.full != 0)),
+            ("entry raises a client's alarm", count(|before, now| now.raised.len() > before.raised.len())),
+            ("entry ends a client's alarm", count(|before, now| now.raised.len() < before.raised.len())),
+            ("entry compacts by itself", self.compactions),
+        ];
         cells.into_iter().filter(|(_, count)| *count > 0).map(|(cell, count)| (cell.to_string(), count))
     }
 }
@@ -60,35 +72,36 @@ impl World {
         }
         while let Some(Some(committed)) = self.watch.committed.get(self.room.read as usize) {
             self.room.read += 1;
-            let stands = self.room.alarms.last().map_or(0, |(_, member)| *member);
-            match command::decode(committed.payload.clone()) {
-                Ok((_, Command::Alarm { member, raised })) if raised != (stands != 0) => {
-                    self.room.alarms.push((self.room.read, if raised { member } else { 0 }));
+            let Ok((_, command)) = command::decode(committed.payload.clone()) else { continue };
+            let mut alarms = self.room.newest().clone();
+            alarms.read(&command);
+            if alarms != *self.room.newest() {
+                self.room.alarms.push((self.room.read, alarms));
+            }
+            if let Command::Compact(compact) = &command
+                && !self.clients.compact()
+            {
+                self.room.compactions += 1;
+                if let Some(what) = self.too_young(compact.revision) {
+                    return self.fail("V42", what);
                 }
-                Ok((_, Command::Compact(compact))) if !self.clients.compact() => {
-                    self.room.compactions += 1;
-                    if let Some(what) = self.too_young(compact.revision) {
-                        return self.fail("V42", what);
-                    }
-                }
-                _ => {}
             }
         }
         let Some(process) = self.machines[member].process.as_ref().filter(|_| !self.machines[member].tainted)
         else {
             return;
         };
-        let found = process.node.alarms();
+        let found = Alarms::of(process.node.alarms());
         if self.room.read < applied {
             // Entries that nobody knows, but by a snapshot: what it says is believed.
             self.room.read = applied;
-            self.room.alarms.push((applied, found));
+            self.room.alarms.push((applied, found.clone()));
         }
-        if let Some(known) = self.room.alarm_before(applied + 1)
-            && found != known
+        self.clients.standing = self.room.newest().raised.iter().copied().collect();
+        if let Some(known) = self.room.alarms_before(applied + 1)
+            && found != *known
         {
-            let what =
-                format!("behind entry {applied} member {member} has the alarm of {found}, not of {known}");
+            let what = format!("behind entry {applied} member {member} has {found:?}, not {known:?}");
             self.fail("V40", what);
         }
     }
@@ -147,14 +160,28 @@ impl World {
         let machine = &self.machines[self.watch.roster.machine(leader)];
         let node = &machine.process.as_ref()?.node;
         let (quota, used) = (self.options.quota, node.status().db_size_in_use);
-        match node.alarms() {
+        match node.alarms().0 {
             0 if quota > 0 && used >= quota => Some("puts are admitted, though there is no room"),
             1.. if quota == 0 || used < quota * 8 / 10 => Some("puts are refused, though there is room"),
             _ => None,
         }
     }
 
+    /// Nobody raises any more; what stands is ended by whoever hears of it.
+    pub(super) fn end_alarms(&mut self) {
+        let ended = |world: &World| world.room.newest().raised.is_empty();
+        for _ in 0..20 {
+            if !self.sound() || ended(self) {
+                return;
+            }
+            self.wake_clients(self.options.clients);
+            self.run_until(self.now + SECOND + 10 * self.options.election, ended);
+        }
+        self.fail("L15", format!("{:?} stand, though clients end them", self.room.newest().raised));
+    }
+
     pub(super) fn check_alarm(&mut self) {
+        self.end_alarms();
         self.run_until(self.now + 10 * SECOND, |world| world.wrong_alarm().is_none());
         if self.sound()
             && let Some(what) = self.wrong_alarm()

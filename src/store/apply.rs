@@ -47,7 +47,7 @@ impl<D: Disk> Store<D> {
         let mut next = Rev::new(self.state.revision + 1, 0);
         let body = match command {
             None => Body::Members(Vec::new()),
-            Some(command) if self.refuses(command) => Body::Fault(Fault::no_space()),
+            Some(command) if let Some(fault) = self.refusal(command) => Body::Fault(fault),
             Some(Command::Put(put)) => self.put(put, &mut next)?,
             Some(Command::Delete(delete)) => {
                 match self.previous_fits(&delete.span, delete.prev_kv, &mut ANSWER_BYTES_MAX.clone())? {
@@ -65,6 +65,7 @@ impl<D: Disk> Store<D> {
             Some(Command::LeaseRevoke { term, leases }) => self.revoke_leases(id, *term, leases)?,
             Some(Command::LeaseCheckpoint { term, leases }) => self.checkpoint_leases(id, *term, leases)?,
             Some(Command::Alarm { member, raised }) => self.sound(*member, *raised),
+            Some(Command::ChangeAlarms(change)) => self.change_alarms(*change)?,
         };
         self.state.applied = id;
         self.state.hash = chain::entry(self.state.hash, id.term, self.state.revision);
@@ -160,25 +161,6 @@ impl<D: Disk> Store<D> {
             batch.push(walk.key_value(with_values)?);
         }
         Ok(batch)
-    }
-
-    /// While an alarm stands, whatever may take up room is refused, on every member alike; what makes room is not.
-    fn refuses(&self, command: &Command) -> bool {
-        self.state.alarm != 0 && command.takes_room() && !planted::on("store-put-despite-the-alarm")
-    }
-
-    /// Raises an alarm, or ends it: answers with those that stand then, or with those that did.
-    fn sound(&mut self, member: MemberId, raised: bool) -> Body {
-        let before = self.state.alarm;
-        if raised != (before != 0) {
-            self.state.alarm = if raised { member } else { 0 };
-            self.state.hash = chain::alarm(self.state.hash, self.state.alarm);
-        }
-        Body::Alarms(if raised {
-            self.alarms()
-        } else {
-            (before != 0).then_some(before).into_iter().collect()
-        })
     }
 
     fn publish(&mut self, id: MemberId, name: &str, client_urls: &[String]) -> Result<Body> {

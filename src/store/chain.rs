@@ -21,6 +21,7 @@
 
 use super::LEASES;
 use super::digest::Digest;
+use crate::api::Alarm;
 use crate::base::crc::crc32;
 use crate::base::{MemberId, Revision, Term};
 
@@ -53,11 +54,21 @@ pub fn compaction(hash: u64, revision: Revision) -> u64 {
     digest.value()
 }
 
-/// Mixes in whose alarm stands from now on.
-pub fn alarm(hash: u64, member: MemberId) -> u64 {
+/// Mixes in who has no room, from now on.
+pub fn no_room(hash: u64, member: MemberId) -> u64 {
     let mut digest = Digest::resume(hash);
     digest.string(b"alarm");
     digest.number(member);
+    digest.value()
+}
+
+/// Mixes in that an alarm of a client stands from now on, or does not any more.
+pub fn alarm(hash: u64, alarm: Alarm, stands: bool) -> u64 {
+    let mut digest = Digest::resume(hash);
+    digest.string(b"alarms");
+    for number in [alarm.member, u64::from(alarm.kind.number()), u64::from(stands)] {
+        digest.number(number);
+    }
     digest.value()
 }
 
@@ -80,6 +91,7 @@ pub fn entry(hash: u64, term: Term, revision: Revision) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::AlarmKind;
     use crate::store::revision::Rev;
 
     /// The example of `storage-format.md` §6.5. A change here is a change of the format.
@@ -89,12 +101,15 @@ mod tests {
         assert_eq!((START, written), (0xbb67_ae85_84ca_a73b, 0x40a1_19b9_bef1_31b4));
         assert_eq!(entry(written, 3, 2), 0xf6a6_68a8_ad68_3382);
         assert_eq!(member(START, b"key", b"record"), 0x45eb_8fbc_dc69_138f);
-        assert_eq!(alarm(START, 3), 0x71a3_8a13_677c_7c12);
+        assert_eq!(no_room(START, 3), 0x71a3_8a13_677c_7c12);
+        let corrupt = Alarm { member: 3, kind: AlarmKind::Corrupt };
+        assert_eq!(alarm(START, corrupt, true), 0xcac1_378d_bb0b_3880);
         assert_eq!(compaction(START, 2), 0x9a6d_086c_5593_d2a9);
     }
 
     #[test]
     fn whatever_differs_changes_the_hash() {
+        let full = Alarm { member: 0, kind: AlarmKind::NoSpace };
         let base = change(START, b"rev", b"head", b"key", b"value");
         for other in [
             change(base, b"rev", b"head", b"key", b"value"),
@@ -108,8 +123,12 @@ mod tests {
             member(START, b"key", b"value"),
             compaction(START, 1),
             lease(START, b"key", b"value"),
-            alarm(START, 1),
-            alarm(START, 0),
+            no_room(START, 1),
+            no_room(START, 0),
+            alarm(START, full, true),
+            alarm(START, full, false),
+            alarm(START, Alarm { member: 1, ..full }, true),
+            alarm(START, Alarm { kind: AlarmKind::Corrupt, ..full }, true),
             entry(base, 1, 1),
         ] {
             assert_ne!(base, other);

@@ -7,7 +7,7 @@ use super::line::{Line, Links};
 use super::record::{self, CHANGE_HEAD_BYTES_MAX, Change, Header};
 use super::revision::Rev;
 use super::state::{Phase, State};
-use super::{CHANGES, KEYS, LEASE_KEYS, LEASES, MEMBERS, damaged, lease, member_record};
+use super::{ALARMS, CHANGES, KEYS, LEASE_KEYS, LEASES, MEMBERS, alarms, damaged, lease, member_record};
 use crate::base::{LeaseId, Result, Revision};
 use crate::btree::{self, Tree, View};
 use crate::io::Disk;
@@ -49,6 +49,7 @@ pub fn check<D: Disk>(disk: &D, path: &Path) -> Result<Report> {
     check.members()?;
     check.leases()?;
     check.attached_keys()?;
+    check.alarms()?;
     Ok(check.report)
 }
 
@@ -250,6 +251,18 @@ impl<D: Disk> Check<'_, D> {
                 }
                 Ok(_) => {}
                 Err(bad) => self.find(format!("a lease: {}", bad.0)),
+            }
+            there = cursor.next()?;
+        }
+        Ok(())
+    }
+
+    fn alarms(&mut self) -> Result<()> {
+        let mut cursor = self.tree.cursor(View::Now, ALARMS);
+        let mut there = cursor.first()?;
+        while there {
+            if let Err(bad) = alarms::decode(&cursor.key()?, cursor.value().len()) {
+                self.find(format!("an alarm: {}", bad.0));
             }
             there = cursor.next()?;
         }

@@ -3,12 +3,11 @@
 //!
 //! It is the CRC-32C of the word `key` and then, for each change up to a revision R, in their order: the revision as etcd
 //! writes it, and the key with its fields as a message of protocol buffers (`storage-format.md` §6.8). Of changes at the
-//! compact revision C or before only those count that R sees: what else is there of them differs from member to member.
+//! compact revision C or before only those count that R sees: what else is there of them differs from member to member. (Where R
+//! sees no key at all, those that C sees: so etcd 3.5 does it.)
 //!
 //! The store may be large, so this goes on in parts, and nothing is pinned meanwhile: a change that counts stays as it is until a
 //! compaction. After one, a hashing begins anew.
-//!
-//! Left out: where no key is there at R, etcd 3.5 counts all that it has at C or before. Here, these never count.
 
 use std::ops::ControlFlow;
 
@@ -34,6 +33,9 @@ pub struct HashingKv {
     compact_revision: Revision,
     next: Rev,
     crc: u32,
+    /// The same where changes at C or before count that C sees; not kept up any more once R is known to see a key.
+    crc_as_of_c: u32,
+    is_key_seen: bool,
 }
 
 /// What came of it.
@@ -56,7 +58,16 @@ impl<D: Disk> Store<D> {
         }
         let revision = if asked == 0 { self.revision() } else { asked };
         let crc = crc32c_from(0, b"key");
-        Ok(HashingKv { asked, revision, compact_revision, next: Rev::default(), crc })
+        Ok(HashingKv {
+            asked,
+            revision,
+            compact_revision,
+            next: Rev::default(),
+            crc,
+            crc_as_of_c: crc,
+            // Without a compaction it makes no difference.
+            is_key_seen: compact_revision == 0,
+        })
     }
 
     /// Goes on within a budget; the outcome, if it has come to the end.
@@ -81,14 +92,25 @@ impl<D: Disk> Store<D> {
             }
             budget.keys -= 1;
             hashing.next = changed.rev.next();
-            if changed.rev.main > compact_revision || self.is_seen(changed, revision)? {
+            let is_late = changed.rev.main > compact_revision;
+            let is_seen = (!is_late || !hashing.is_key_seen) && self.is_seen(changed, revision)?;
+            hashing.is_key_seen |= is_seen;
+            let counts_as_of_c =
+                !hashing.is_key_seen && (is_late || self.is_seen(changed, compact_revision)?);
+            if is_late || is_seen || counts_as_of_c {
                 encode(changed, &mut encoded)?;
                 budget.bytes = budget.bytes.saturating_sub(encoded.len());
+            }
+            if is_late || is_seen {
                 hashing.crc = crc32c_from(hashing.crc, &encoded);
+            }
+            if counts_as_of_c {
+                hashing.crc_as_of_c = crc32c_from(hashing.crc_as_of_c, &encoded);
             }
             Ok(ControlFlow::Continue(()))
         })?;
-        let outcome = HashKv { hash: hashing.crc, revision, compact_revision };
+        let hash = if hashing.is_key_seen { hashing.crc } else { hashing.crc_as_of_c };
+        let outcome = HashKv { hash, revision, compact_revision };
         Ok(Ok((is_last || is_over).then_some(outcome)))
     }
 

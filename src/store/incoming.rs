@@ -25,7 +25,7 @@ use super::snapshot::{
     CHUNK_HEAD_BYTES, Cell, HEAD_BYTES, Head, Item, bad_stream, digest_cell, digest_of_head,
 };
 use super::state::{Identity, Phase, State};
-use super::{CHANGES, KEYS, LEASE_KEYS, LEASES, MEMBERS, REPLICATED, Store, lease};
+use super::{ALARMS, CHANGES, KEYS, LEASE_KEYS, LEASES, MEMBERS, REPLICATED, Store, alarms, lease};
 use crate::api::Member;
 use crate::base::crc::crc32_from;
 use crate::base::planted;
@@ -362,6 +362,7 @@ impl<D: Disk> Incoming<D> {
                     return Err(Malformed(format!("{} bytes at an attached key", cell.value.len())));
                 }
             }
+            ALARMS => drop(alarms::decode(cell.key, cell.value.len())?),
             other => unreachable!("root {other} is not among {REPLICATED:?}"),
         }
         Ok(())

@@ -33,13 +33,14 @@
 //!
 //! Quotas are not measured here. They are settings of a member and may differ, as do the bytes that it uses; a decision in
 //! apply that rests on one would split the cluster. Who leads measures ([`Store::bytes_in_use`]), and says so by an entry:
-//! while an *alarm* stands, apply refuses puts, on every member alike.
+//! while an *alarm* stands, apply refuses puts, on every member alike. Clients may raise alarms, too ([`alarms`]).
 //!
 //! Leases are two more roots: which there are, and which keys are attached to each ([`lease`](mod@lease)).
 //!
 //! Left out, so far: a delete or compare of a span, a delete of what is attached to a lease, and a content hash
 //! are done in one go: what they take is bounded by the span, not by a budget. A value is copied once on its way out.
 
+mod alarms;
 mod apply;
 mod chain;
 mod changes;
@@ -64,7 +65,7 @@ mod walk;
 
 use std::path::{Path, PathBuf};
 
-use crate::api::{Fault, Member};
+use crate::api::{Alarm, Fault, Member};
 use crate::base::planted;
 use crate::base::{EntryId, Error, Index, MemberId, Result, Revision};
 use crate::btree::{ROOTS, Stats, Tree, View};
@@ -93,8 +94,9 @@ const CHANGES: usize = 1;
 const MEMBERS: usize = 2;
 const LEASES: usize = 3;
 const LEASE_KEYS: usize = 4;
+const ALARMS: usize = 5;
 /// Those that are part of the replicated content: all in use.
-const REPLICATED: [usize; 5] = [KEYS, CHANGES, MEMBERS, LEASES, LEASE_KEYS];
+const REPLICATED: [usize; 6] = [KEYS, CHANGES, MEMBERS, LEASES, LEASE_KEYS, ALARMS];
 
 /// One member's copy of the replicated state.
 pub struct Store<D: Disk> {
@@ -106,6 +108,8 @@ pub struct Store<D: Disk> {
     members: Vec<Member>,
     removed: Vec<MemberId>,
     joint: Joint,
+    /// Alarms of clients, in order: what the tree holds of them.
+    raised: Vec<Alarm>,
     /// An apply has failed half-way.
     broken: bool,
     /// Where records are put together.
@@ -153,11 +157,13 @@ impl<D: Disk> Store<D> {
             members: Vec::new(),
             removed: Vec::new(),
             joint: Joint::default(),
+            raised: Vec::new(),
             broken: false,
             scratch: Vec::new(),
         };
         store.refuse_unknown_roots()?;
         store.read_members()?;
+        store.read_alarms()?;
         Ok(store)
     }
 
@@ -211,11 +217,6 @@ impl<D: Disk> Store<D> {
     /// The first revision that can still be read; 0 = all can.
     pub fn compact_revision(&self) -> Revision {
         self.state.compact_revision
-    }
-
-    /// Members whose alarm stands: there is no room, and puts are refused. One at most, in this version.
-    pub fn alarms(&self) -> Vec<MemberId> {
-        (self.state.alarm != 0).then_some(self.state.alarm).into_iter().collect()
     }
 
     /// All members of the cluster, by id.

@@ -36,7 +36,7 @@ pub struct State {
     /// How far this member has swept: what the compact revision made superfluous and that a change before this one tells
     /// of is gone ([`super::compact`]).
     pub swept: Rev,
-    /// The member that had no room for more: puts are refused. 0: there is room.
+    /// The member that had no room for more, by its quota: puts are refused. 0: there is room.
     pub alarm: MemberId,
     /// The chain over what every entry up to `applied` did ([`super::chain`]).
     pub hash: u64,

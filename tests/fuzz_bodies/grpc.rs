@@ -50,7 +50,7 @@ pub fn grpc_frames(data: &[u8]) {
 }
 
 /// Every method that takes a message that is worth a look.
-const PATHS: [&str; 24] = [
+const PATHS: [&str; 25] = [
     "/etcdserverpb.KV/Range",
     "/etcdserverpb.KV/RangeStream",
     "/etcdserverpb.KV/Put",
@@ -75,6 +75,7 @@ const PATHS: [&str; 24] = [
     "/v3electionpb.Election/Leader",
     "/v3electionpb.Election/Observe",
     "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
 ];
 
 /// One call, whose method the first byte names: what follows the second byte is the client's side of its stream, in frames of

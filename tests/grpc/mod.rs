@@ -4,24 +4,26 @@ mod wire;
 
 use bytes::{Bytes, BytesMut};
 use pawl::api::{
-    Body, Call, Event, EventKind, Fault, KeyValue, LeaseAnswer, LeaseRequest, LockRequest as ApiLock,
-    RangeHead, RangePart, Request, Status,
+    Alarm, AlarmChange, AlarmKind, Body, Call, Event, EventKind, Fault, KeyValue, LeaseAnswer, LeaseRequest,
+    LockRequest as ApiLock, RangeHead, RangePart, Request, Status,
 };
 use pawl::base::time::{MS, SECOND};
 use pawl::base::{Mono, Rng};
 use pawl::proto::Adapter;
 use pawl::proto::etcd::messages::{
-    AlarmResponse, AuthStatusResponse, CampaignRequest, CampaignResponse, CompactionRequest,
+    AlarmRequest, AlarmResponse, AuthStatusResponse, CampaignRequest, CampaignResponse, CompactionRequest,
     DeleteRangeRequest, DeleteRangeResponse, DowngradeRequest, Empty, HashKvRequest, HashKvResponse,
-    HashResponse, HeaderOnly, HealthCheckResponse, LeaderKey, LeaderResponse, LeaseGrantRequest,
-    LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseTimeToLiveRequest,
-    LeaseTimeToLiveResponse, LockRequest, LockResponse, MemberId, MembersResponse, Named, ProclaimRequest,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, RequestUnion,
-    SnapshotResponse, StatusResponse, TxnRequest, TxnResponse, WatchCancelRequest, WatchCreateRequest,
-    WatchRequest, WatchResponse, WatchUnion,
+    HashResponse, HeaderOnly, HealthCheckRequest, HealthCheckResponse, LeaderKey, LeaderResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseId, LeaseKeepAliveResponse, LeaseLeasesResponse,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, LockRequest, LockResponse, MemberId, MembersResponse,
+    Named, ProclaimRequest, PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
+    RequestOp, RequestUnion, SnapshotResponse, StatusResponse, TxnRequest, TxnResponse, WatchCancelRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse, WatchUnion,
 };
 use pawl::proto::grpc::{GrpcAdapter, Settings};
 use wire::{Wire, framed, info, limits};
+
+use crate::fuzz_bodies::fake_node::MEMBER;
 
 const KV: &str = "/etcdserverpb.KV/";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -92,7 +94,7 @@ fn calls_that_make_no_sense_are_ended_and_harm_no_other() {
     };
     assert_eq!(status(&mut wire, "/etcdserverpb.KV/Nothing", &framed(b"")), Some(12));
     assert_eq!(status(&mut wire, "/", &framed(b"")), Some(12));
-    assert_eq!(status(&mut wire, "/etcdserverpb.Auth/UserAdd", &framed(b"")), Some(12));
+    assert_eq!(status(&mut wire, "/etcdserverpb.Auth/UserAdd", &framed(b"")), Some(9), "there are no users");
     assert_eq!(status(&mut wire, &kv("Put"), b""), Some(13), "no message");
     assert_eq!(status(&mut wire, &kv("Put"), b"\0\0\0\0\x09abc"), Some(13), "half a message");
     assert_eq!(status(&mut wire, &kv("Put"), &framed(b"\xff\xff\xff")), Some(13), "no protocol buffer");
@@ -273,18 +275,92 @@ fn a_watch_that_cannot_go_on_says_so() {
     let (tag, _) = wire.last_request();
     wire.tell(tag, 12, Body::Unwatched { fault: Fault::no_leader(), compacted: 0 }, false);
     assert_eq!(wire.status(watch), Some((14, "etcdserver: no leader")));
-    // Spans that hold nothing, and revisions before all.
+    // A span that holds nothing.
     let watch = wire.open(WATCH, &[]);
     let empty = WatchCreateRequest { key: "b".into(), range_end: "a".into(), ..Default::default() };
-    let before = WatchCreateRequest { key: "b".into(), start_revision: -2, ..Default::default() };
-    for (create, reason) in [
-        (empty, "mvcc: watcher range is empty"),
-        (before, "etcdserver: mvcc: required revision has been compacted"),
-    ] {
-        wire.send(watch, &WatchRequest { request: Some(WatchUnion::Create(create)) });
-        let told = wire.messages::<WatchResponse>(watch).remove(0);
-        assert_eq!((told.watch_id, told.created, told.canceled), (-1, true, true));
-        assert_eq!(told.cancel_reason, reason);
+    wire.send(watch, &WatchRequest { request: Some(WatchUnion::Create(empty)) });
+    let told = wire.messages::<WatchResponse>(watch).remove(0);
+    assert_eq!((told.watch_id, told.created, told.canceled), (-1, true, true));
+    assert_eq!(told.cancel_reason, "mvcc: watcher range is empty");
+}
+
+/// To etcd, -1 is where a history begins that was never compacted.
+#[test]
+fn a_watch_that_is_to_begin_below_zero() {
+    let mut wire = Wire::new();
+    let watch = wire.open(WATCH, &[]);
+    let early = |start_revision| {
+        let create = WatchCreateRequest { key: "a".into(), start_revision, ..Default::default() };
+        WatchRequest { request: Some(WatchUnion::Create(create)) }
+    };
+    let flags = |wire: &mut Wire| {
+        let told: Vec<WatchResponse> = wire.messages(watch);
+        let shown = |one: WatchResponse| (one.watch_id, one.created, one.canceled, one.compact_revision);
+        told.into_iter().map(shown).collect::<Vec<_>>()
+    };
+    wire.send(watch, &early(-2));
+    assert_eq!(flags(&mut wire), [(0, true, false, 0), (0, false, true, -1)]);
+    wire.send(watch, &early(-1));
+    assert_eq!(flags(&mut wire), [(1, true, false, 0)], "from now on");
+    let _: PutResponse = wire.unary(&kv("Put"), &put("a", "1")).unwrap();
+    assert_eq!(flags(&mut wire), [(1, false, false, 0)]);
+    wire.send(watch, &cancel(1));
+    assert_eq!(flags(&mut wire), [(1, false, true, 0)]);
+}
+
+#[test]
+fn the_health_is_watched() {
+    const SERVING: i32 = 1;
+    const NOT_SERVING: i32 = 2;
+    const SERVICE_UNKNOWN: i32 = 3;
+    let path = "/grpc.health.v1.Health/Watch";
+    let mut wire = Wire::new();
+    let known = wire.open(path, &[]);
+    wire.send(known, &HealthCheckRequest { service: String::new() });
+    wire.end(known);
+    let told = |wire: &mut Wire, call: usize| {
+        wire.messages::<HealthCheckResponse>(call).into_iter().map(|told| told.status).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut wire, known), [SERVING]);
+    let (tag, request) = wire.last_request();
+    assert_eq!(request, Request::WatchHealth);
+    wire.tell(tag, 1, Body::Serves(false), true);
+    assert_eq!(told(&mut wire, known), [NOT_SERVING]);
+    let unknown = wire.open(path, &[]);
+    wire.send(unknown, &HealthCheckRequest { service: "etcdserverpb.KV".into() });
+    assert_eq!(told(&mut wire, unknown), [SERVICE_UNKNOWN]);
+    assert_eq!((wire.status(known), wire.status(unknown)), (None, None), "they go on");
+    wire.reset(known);
+    assert!(matches!(wire.calls.last(), Some(Call::Leave { .. })));
+    let damaged = wire.open(path, &[]);
+    wire.is_silent = true;
+    wire.send(damaged, &HealthCheckRequest { service: String::new() });
+    wire.end(damaged);
+    let (tag, _) = wire.last_request();
+    wire.tell(tag, 1, Body::Fault(Fault::corrupt()), false);
+    assert_eq!(wire.status(damaged), Some((15, "etcdserver: corrupt cluster")));
+}
+
+#[test]
+fn alarms_are_asked_for_as_of_etcd() {
+    const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
+    let mut wire = Wire::new();
+    let mut ask = |action, member_id, alarm| {
+        let told = wire.unary::<AlarmResponse>(ALARM, &AlarmRequest { action, member_id, alarm });
+        let told = told.map(|told| told.alarms.into_iter().map(|one| (one.member_id, one.alarm)).collect());
+        (told.map_err(|(code, _)| code), wire.last_request().1)
+    };
+    let corrupt = Alarm { member: 9, kind: AlarmKind::Corrupt };
+    let (raise, end) = (AlarmChange::Raise(corrupt), AlarmChange::End(corrupt));
+    let stands = vec![(MEMBER, 1)];
+    assert_eq!(ask(1, 9, 2), (Ok(stands.clone()), Request::AlarmChange(raise)));
+    assert_eq!(ask(2, 9, 2), (Ok(stands), Request::AlarmChange(end)));
+    // There is none of no kind.
+    for (action, kind) in [(1, 0), (2, 0), (2, 9), (0, 9)] {
+        assert_eq!(ask(action, 9, kind), (Ok(vec![]), Request::AlarmList));
+    }
+    for (action, kind) in [(1, 3), (1, -1), (3, 1), (-1, 0)] {
+        assert_eq!(ask(action, 0, kind).0, Err(3), "etcd ends here");
     }
 }
 
@@ -807,6 +883,7 @@ fn what_maintenance_answers() {
         (1, "3.4", 3, "etcdserver: invalid downgrade target version"),
         (0, "three", 3, "etcdserver: wrong downgrade target version format"),
         (2, "", 9, "etcdserver: no inflight downgrade job"),
+        (3, "3.4.0", 2, "etcdserver: unknown method"),
     ] {
         let asked = DowngradeRequest { action, version: version.into() };
         let refused = wire.unary::<HeaderOnly>(&path("Downgrade"), &asked).unwrap_err();

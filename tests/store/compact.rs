@@ -3,7 +3,8 @@
 use super::model::Model;
 use super::snapshot::{install, send};
 use super::*;
-use pawl::api::{Code, Fault, Range};
+use pawl::api::alarm::ALARMS_MAX;
+use pawl::api::{Alarm, AlarmChange, AlarmKind, Code, Fault, Range};
 use pawl::base::Rng;
 
 pub fn compact(revision: u64) -> Command {
@@ -219,6 +220,60 @@ fn a_sweep_goes_on_after_a_restart_and_at_a_member_that_takes_a_snapshot() {
     assert_eq!(changes(&target, &mut received), 20 + 51);
 }
 
+/// Those of clients are a set, which only clients change; the leader's word about room is beside them.
+#[test]
+fn alarms_of_clients_stand_until_clients_end_them() {
+    let disk = disk();
+    let mut store = new_store(&disk, 4096);
+    let full = |member| Alarm { member, kind: AlarmKind::NoSpace };
+    let corrupt = Alarm { member: 0, kind: AlarmKind::Corrupt };
+    let leader = |member, raised| Command::Alarm { member, raised };
+    let raise = |alarm| Command::ChangeAlarms(AlarmChange::Raise(alarm));
+    let end = |alarm| Command::ChangeAlarms(AlarmChange::End(alarm));
+    let told = |alarms: &[Alarm]| Body::Alarms(alarms.to_vec());
+    apply(&mut store, &put("k", "v2"));
+    let content_before = content(&store).0;
+    assert_eq!(apply(&mut store, &end(corrupt)), told(&[]), "none stands");
+    for _ in 0..2 {
+        assert_eq!(apply(&mut store, &raise(corrupt)), told(&[corrupt]), "it may stand already");
+    }
+    for command in [put("k", "v"), delete(Span::Key("k".into())), compact(2)] {
+        assert_eq!(apply(&mut store, &command), Body::Fault(Fault::corrupt()));
+    }
+    assert_eq!(apply(&mut store, &raise(full(9))), told(&[full(9)]));
+    assert_eq!(apply(&mut store, &leader(9, true)), told(&[corrupt, full(9)]));
+    assert_eq!(apply(&mut store, &leader(0, false)), told(&[corrupt, full(9)]), "a client's still stands");
+    assert_eq!(apply(&mut store, &put("k", "v")), Body::Fault(Fault::no_space()));
+    checkpoint(&mut store);
+    let identity = Identity { member: 2, ..IDENTITY };
+    let mut received = install(&super::disk(), identity, options(512), &send(&mut store, 700));
+    let mut reopened = Store::open(&disk.point().kill_image(), path()).unwrap();
+    for store in [&mut received, &mut reopened] {
+        assert_eq!(store.alarms(), [corrupt, full(9)]);
+        apply(store, &leader(9, true));
+        assert_eq!(apply(store, &end(full(9))), told(&[full(9)]), "whoever raised it");
+        assert_eq!(apply(store, &put("k", "v")), Body::Fault(Fault::corrupt()));
+        apply(store, &leader(9, true));
+        assert_eq!(apply(store, &Command::ChangeAlarms(AlarmChange::EndAll)), told(&[corrupt, full(9)]));
+        assert_eq!(content(store).0, content_before);
+        assert_eq!(apply(store, &put("k", "v3")), Body::Put { revision: 3, previous: None });
+    }
+    assert_eq!(received.hash(), reopened.hash());
+}
+
+#[test]
+fn so_many_alarms_stand_and_no_more() {
+    let mut store = new_store(&disk(), 4096);
+    let raise =
+        |member| Command::ChangeAlarms(AlarmChange::Raise(Alarm { member, kind: AlarmKind::NoSpace }));
+    for member in 1..=ALARMS_MAX as u64 {
+        apply(&mut store, &raise(member));
+    }
+    assert_eq!(apply(&mut store, &raise(0)), Body::Fault(Fault::too_many_alarms()));
+    assert_eq!(apply(&mut store, &raise(1)), Body::Alarms(store.alarms()[..1].to_vec()));
+    assert_eq!(store.alarms().len(), ALARMS_MAX);
+}
+
 /// Whoever leads measures and says so by an entry; apply looks at nothing but that.
 #[test]
 fn while_an_alarm_stands_puts_are_refused_and_deletes_are_not() {
@@ -227,8 +282,9 @@ fn while_an_alarm_stands_puts_are_refused_and_deletes_are_not() {
     let alarm = |member, raised| Command::Alarm { member, raised };
     apply(&mut store, &put("k", "v2"));
     let hash = content(&store);
-    assert_eq!(apply(&mut store, &alarm(7, true)), Body::Alarms(vec![7]));
-    assert_eq!(apply(&mut store, &alarm(8, true)), Body::Alarms(vec![7]), "it stands already");
+    let full = Alarm { member: 7, kind: AlarmKind::NoSpace };
+    assert_eq!(apply(&mut store, &alarm(7, true)), Body::Alarms(vec![full]));
+    assert_eq!(apply(&mut store, &alarm(8, true)), Body::Alarms(vec![full]), "it stands already");
     assert_ne!(content(&store).0, hash.0);
     for key in ["k", "new"] {
         let fault = Fault::no_space();
@@ -243,8 +299,9 @@ fn while_an_alarm_stands_puts_are_refused_and_deletes_are_not() {
     let identity = Identity { member: 2, ..IDENTITY };
     let received = install(&target, identity, options(512), &send(&mut store, 700));
     let mut store = Store::open(&disk.point().kill_image(), path()).unwrap();
-    assert_eq!((store.alarms(), received.alarms()), (vec![7], vec![7]));
-    assert_eq!(apply(&mut store, &alarm(0, false)), Body::Alarms(vec![7]));
-    assert_eq!(apply(&mut store, &alarm(0, false)), Body::Alarms(vec![]));
+    assert_eq!((store.alarms(), received.alarms()), (vec![full], vec![full]));
+    for _ in 0..2 {
+        assert_eq!(apply(&mut store, &alarm(0, false)), Body::Alarms(vec![]));
+    }
     assert_eq!(apply(&mut store, &put("k", "v4")), Body::Put { revision: 4, previous: None });
 }

@@ -41,6 +41,31 @@ fn it_is_etcds() {
     }
 }
 
+/// There what a compaction left counts, though it is not seen any more.
+#[test]
+fn it_is_etcds_where_no_key_is_left() {
+    let mut store = new_store(&disk(), 256);
+    let of = |store: &Store<SimDisk>, revision| {
+        let whole = hash(store, revision, usize::MAX).unwrap();
+        assert_eq!(Ok(whole), hash(store, revision, 1), "in parts");
+        whole.hash
+    };
+    for command in [put("k", "v"), put("a", "1"), put("k", "w"), compact(3)] {
+        apply(&mut store, &command);
+    }
+    for key in ["k", "a"] {
+        apply(&mut store, &delete(Span::Key(key.into())));
+    }
+    // Swept or not.
+    for _ in 0..2 {
+        assert_eq!((of(&store, 4), of(&store, 5)), (1_320_250_260, 1_131_659_399));
+        assert_eq!(of(&store, 6), 2_895_543_738);
+        sweep_all(&mut store);
+    }
+    apply(&mut store, &put("z", "2"));
+    assert_eq!((of(&store, 6), of(&store, 7)), (2_895_543_738, 585_717_999));
+}
+
 #[test]
 fn a_compaction_in_the_middle_begins_it_anew() {
     let mut store = new_store(&disk(), 256);

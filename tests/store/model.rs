@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use pawl::api::{
-    Body, Code, Command, Compare, CompareResult, Delete, Fault, KeyValue, LeaseAnswer, LeaseRef, Member,
-    MemberChange, Op, Order, Put, Range, RangeResult, SortBy, Span, Target, Txn, TxnResult,
+    Alarm, AlarmChange, AlarmKind, Body, Code, Command, Compare, CompareResult, Delete, Fault, KeyValue,
+    LeaseAnswer, LeaseRef, Member, MemberChange, Op, Order, Put, Range, RangeResult, SortBy, Span, Target,
+    Txn, TxnResult,
 };
 use pawl::base::EntryId;
 
@@ -30,7 +31,9 @@ pub struct Lease {
 pub struct Model {
     pub revision: u64,
     pub compacted: u64,
-    alarm: Option<u64>,
+    /// The leader without room, 0: there is room; and the alarms of clients.
+    full: u64,
+    raised: BTreeSet<Alarm>,
     /// Oldest version first.
     keys: BTreeMap<Bytes, Vec<Version>>,
     pub members: BTreeMap<u64, Member>,
@@ -56,13 +59,26 @@ fn wants_room(command: &Command) -> bool {
     }
 }
 
+fn is_of_keys_or_leases(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Put(_)
+            | Command::Delete(_)
+            | Command::Txn(_)
+            | Command::Compact(_)
+            | Command::LeaseGrant { .. }
+            | Command::LeaseRevoke { .. }
+    )
+}
+
 impl Model {
     pub fn new(members: &[Member]) -> Model {
         let members = members.iter().map(|member| (member.id, member.clone())).collect();
         Model {
             revision: 1,
             compacted: 0,
-            alarm: None,
+            full: 0,
+            raised: BTreeSet::new(),
             keys: BTreeMap::new(),
             members,
             removed: BTreeSet::new(),
@@ -73,8 +89,13 @@ impl Model {
     }
 
     pub fn apply(&mut self, entry: EntryId, command: &Command) -> Body {
-        if self.alarm.is_some() && wants_room(command) {
+        let alarms = self.alarms();
+        let stands = |kind| alarms.iter().any(|alarm| alarm.kind == kind);
+        if wants_room(command) && stands(AlarmKind::NoSpace) {
             return Body::Fault(Fault::no_space());
+        }
+        if is_of_keys_or_leases(command) && stands(AlarmKind::Corrupt) {
+            return Body::Fault(Fault::new(Code::Corrupt, "etcdserver: corrupt cluster"));
         }
         match command {
             Command::LeaseGrant { id, ttl_s } => self.grant(entry, *id, *ttl_s),
@@ -103,12 +124,37 @@ impl Model {
             },
             Command::Members(change) => self.change_members(change),
             Command::Compact(compact) => self.compact(compact.revision),
-            Command::Alarm { member, raised } => {
-                let before = self.alarm;
-                self.alarm = if *raised { before.or(Some(*member)) } else { None };
-                Body::Alarms((if *raised { self.alarm } else { before }).into_iter().collect())
+            Command::Alarm { raised: false, .. } => {
+                self.full = 0;
+                Body::Alarms(self.alarms())
+            }
+            Command::Alarm { member, .. } => {
+                self.full = if self.full == 0 { *member } else { self.full };
+                Body::Alarms(self.alarms())
+            }
+            Command::ChangeAlarms(AlarmChange::Raise(alarm)) => {
+                self.raised.insert(*alarm);
+                Body::Alarms(vec![*alarm])
+            }
+            Command::ChangeAlarms(AlarmChange::End(alarm)) => {
+                let is_leaders = *alarm == (Alarm { member: self.full, kind: AlarmKind::NoSpace });
+                self.raised.remove(alarm);
+                self.full = if is_leaders { 0 } else { self.full };
+                Body::Alarms(alarms.into_iter().filter(|stood| stood == alarm).collect())
+            }
+            Command::ChangeAlarms(AlarmChange::EndAll) => {
+                (self.full, self.raised) = (0, BTreeSet::new());
+                Body::Alarms(alarms)
             }
         }
+    }
+
+    pub fn alarms(&self) -> Vec<Alarm> {
+        let mut all = self.raised.clone();
+        if self.full != 0 {
+            all.insert(Alarm { member: self.full, kind: AlarmKind::NoSpace });
+        }
+        all.into_iter().collect()
     }
 
     fn all_members(&self) -> Body {

@@ -5,7 +5,9 @@ use super::model::Model;
 use super::snapshot::{install, send};
 use super::txn::random_txn;
 use super::*;
-use pawl::api::{Fault, KeyValue, LeaseRef, MemberChange, Order, Range, RangeResult, SortBy};
+use pawl::api::{
+    Alarm, AlarmChange, AlarmKind, Fault, KeyValue, LeaseRef, MemberChange, Order, Range, RangeResult, SortBy,
+};
 use pawl::base::Rng;
 use pawl::btree::Checkpoint;
 use pawl::io::sim::Damage;
@@ -286,6 +288,7 @@ impl Rig {
             let everything = Range { revision, ..Range::new(Span::Prefix(Bytes::new())) };
             assert_eq!(self.store.range(&everything).unwrap(), self.model.range(&everything));
         }
+        assert_eq!(self.store.alarms(), self.model.alarms());
         assert_eq!(self.store.members(), self.model.members.values().cloned().collect::<Vec<_>>());
         assert!(self.store.removed_members().iter().eq(&self.model.removed));
         assert!(self.store.joint().coming.iter().eq(&self.model.coming));
@@ -366,11 +369,21 @@ pub fn random_put(rng: &mut Rng) -> Put {
     }
 }
 
+fn random_alarm(rng: &mut Rng) -> Alarm {
+    let kind = if rng.one_in(2) { AlarmKind::NoSpace } else { AlarmKind::Corrupt };
+    Alarm { member: rng.below(3), kind }
+}
+
 fn random_command(rng: &mut Rng, revision: u64) -> Command {
     match rng.below(104) {
         // Rare, and soon over: otherwise nothing would grow.
-        100 => Command::Alarm { member: rng.between(1, 3), raised: true },
-        101.. => Command::Alarm { member: 0, raised: false },
+        100 => match rng.below(3) {
+            0 => Command::Alarm { member: rng.between(1, 3), raised: true },
+            _ => Command::ChangeAlarms(AlarmChange::Raise(random_alarm(rng))),
+        },
+        101 => Command::Alarm { member: 0, raised: false },
+        102 => Command::ChangeAlarms(AlarmChange::End(random_alarm(rng))),
+        103.. => Command::ChangeAlarms(AlarmChange::EndAll),
         drawn => random_change_of_keys(rng, revision, drawn % 26),
     }
 }

@@ -111,7 +111,7 @@ pub enum Command {
     /// Grants, renews, ends and shows leases
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Lease(Lease),
-    /// Shows or ends alarms: while there is no room, puts are refused
+    /// Shows or ends alarms: while one stands, writes are refused
     #[command(subcommand, infer_subcommands = true, arg_required_else_help = true)]
     Alarm(Alarm),
     /// Loads the cluster, and judges how it carries that

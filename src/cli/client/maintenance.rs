@@ -75,8 +75,11 @@ impl Client<'_> {
     pub(super) fn active_alarms(&self, endpoint: &String) -> String {
         let asked = self.ask_now(endpoint, &Question::read(words(&["ALARM", "LIST"])));
         match asked.and_then(|(_, reply)| known(reply::alarms(&reply), "ALARM")) {
-            Ok(members) if members.is_empty() => String::new(),
-            Ok(members) => format!("Active Alarm(s): {}", "NOSPACE ".repeat(members.len())),
+            Ok(alarms) if alarms.is_empty() => String::new(),
+            Ok(alarms) => {
+                let words: String = alarms.iter().map(|alarm| format!("{} ", alarm.kind.word())).collect();
+                format!("Active Alarm(s): {words}")
+            }
             Err(_) => "Unable to fetch the alarm list".into(),
         }
     }
@@ -92,8 +95,8 @@ impl Client<'_> {
         }
         // Ending what has ended changes nothing.
         let (header, reply) = self.ask(&Question::read(words(&["ALARM", verb])))?;
-        let members = known(reply::alarms(&reply), "ALARM")?;
-        console.print(&output::alarms(&header, &members, ended, self.options.format)?);
+        let alarms = known(reply::alarms(&reply), "ALARM")?;
+        console.print(&output::alarms(&header, &alarms, ended, self.options.format)?);
         Ok(())
     }
 }

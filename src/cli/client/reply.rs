@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::api::event::Encodings;
-use crate::api::{Event, EventKind, KeyValue, LeaseTime, Member, RangeResult, Status};
-use crate::base::{LeaseId, MemberId, Revision};
+use crate::api::{Alarm, AlarmKind, Event, EventKind, KeyValue, LeaseTime, Member, RangeResult, Status};
+use crate::base::{LeaseId, Revision};
 use crate::cli::output::Done;
 use crate::cli::resp::Value;
 
@@ -258,12 +258,17 @@ pub fn leases(reply: &Value) -> Option<Vec<LeaseId>> {
     }
 }
 
-/// Members whose alarm for want of room stands. Others are passed over: this client does not know them.
-pub fn alarms(reply: &Value) -> Option<Vec<MemberId>> {
+/// Alarms. Those of other kinds are passed over: this client does not know them.
+pub fn alarms(reply: &Value) -> Option<Vec<Alarm>> {
     let Value::Array(items) = reply else { return None };
-    let maps: Vec<Map> = items.iter().map(Map::new).collect::<Option<_>>()?;
-    let full = maps.iter().filter(|map| map.text("alarm").as_deref() == Some("NOSPACE"));
-    full.map(|map| map.number("member_id")).collect()
+    let mut alarms = Vec::with_capacity(items.len());
+    for item in items {
+        let map = Map::new(item)?;
+        let (word, member) = (map.text("alarm")?, map.number("member_id")?);
+        let kind = AlarmKind::ALL.into_iter().find(|kind| kind.word() == word);
+        alarms.extend(kind.map(|kind| Alarm { member, kind }));
+    }
+    Some(alarms)
 }
 
 /// `[key, revision]`

@@ -33,18 +33,20 @@ pub fn signed(number: u64) -> i64 {
 }
 
 pub fn range(asked: pb::RangeRequest) -> Result<Range, Fault> {
-    let order = match asked.sort_order {
-        0 | 1 => Order::Ascending,
-        2 => Order::Descending,
-        _ => return Err(invalid_sort()),
-    };
-    let sort_by = match asked.sort_target {
-        0 => SortBy::Key,
-        1 => SortBy::Version,
-        2 => SortBy::Create,
-        3 => SortBy::Mod,
-        4 => SortBy::Value,
-        _ => return Err(invalid_sort()),
+    let (sort_by, order) = match (asked.sort_target, asked.sort_order) {
+        // In an order that there is not etcd 3.5 does not sort at all.
+        (_, ..0 | 3..) => (SortBy::Key, Order::Ascending),
+        (target, order) => {
+            let sort_by = match target {
+                0 => SortBy::Key,
+                1 => SortBy::Version,
+                2 => SortBy::Create,
+                3 => SortBy::Mod,
+                4 => SortBy::Value,
+                _ => return Err(Fault::new(Code::Err, "etcdserver: invalid sort option")),
+            };
+            (sort_by, if order == 2 { Order::Descending } else { Order::Ascending })
+        }
     };
     Ok(Range {
         span: span(asked.key, asked.range_end),
@@ -60,10 +62,6 @@ pub fn range(asked: pb::RangeRequest) -> Result<Range, Fault> {
         min_create: natural(asked.min_create_revision),
         max_create: natural(asked.max_create_revision),
     })
-}
-
-fn invalid_sort() -> Fault {
-    Fault::new(Code::Err, "etcdserver: invalid sort option")
 }
 
 pub fn put(asked: pb::PutRequest) -> Put {
@@ -260,12 +258,17 @@ mod tests {
         let asked = pb::RangeRequest { key: "k".into(), limit: -1, revision: -7, ..Default::default() };
         let range = range(asked).unwrap();
         assert_eq!((range.limit, range.revision), (0, 0));
-        for wrong in [
-            pb::RangeRequest { sort_order: 3, ..Default::default() },
-            pb::RangeRequest { sort_target: 5, ..Default::default() },
-        ] {
-            assert_eq!(super::range(wrong).unwrap_err().text, "etcdserver: invalid sort option");
+        let sorted = |sort_target, sort_order| {
+            super::range(pb::RangeRequest { sort_target, sort_order, ..Default::default() })
+                .map(|range| (range.sort_by, range.order))
+                .map_err(|fault| fault.text)
+        };
+        assert_eq!(sorted(1, 0), Ok((SortBy::Version, Order::Ascending)));
+        assert_eq!(sorted(1, 2), Ok((SortBy::Version, Order::Descending)));
+        for no_order in [-1, 3] {
+            assert_eq!(sorted(1, no_order), Ok((SortBy::Key, Order::Ascending)), "etcd does not sort");
         }
+        assert_eq!(sorted(5, 2), Err("etcdserver: invalid sort option".into()));
     }
 
     #[test]

@@ -40,6 +40,9 @@ const UNTAKEN_BYTES_MAX: usize = 64 << 20;
 const RENEWED_AT_ONCE_MAX: usize = 1_024;
 const RENEWALS_OWED_MAX: usize = 64 << 10;
 
+/// Of `grpc.health.v1.HealthCheckResponse`.
+const SERVICE_UNKNOWN: i32 = 3;
+
 /// What the call is about.
 enum Job {
     /// The request has not come yet.
@@ -64,6 +67,10 @@ enum Job {
     Watch(Watching),
     Observe {
         tag: Tag,
+    },
+    /// Whether this member serves. None: a service was named that nobody knows, and it goes on to be unknown.
+    Health {
+        tag: Option<Tag>,
     },
     /// There is a status.
     Over,
@@ -101,14 +108,15 @@ impl Dialogue {
         (room, counts): (&Arc<Room>, &Arc<Counts>),
         (lane, desk): (Lane, &mut Desk),
     ) -> Dialogue {
-        let method = rpc.map_or(Method::Missing(""), |rpc| rpc.method);
+        let method = rpc.map(|rpc| rpc.method);
         let job = match method {
-            Method::Watch => Job::Watch(Watching::default()),
-            Method::LeaseKeepAlive => Job::KeepAlive(KeepAlive::default()),
-            method => Job::Expects(method),
+            Some(Method::Watch) => Job::Watch(Watching::default()),
+            Some(Method::LeaseKeepAlive) => Job::KeepAlive(KeepAlive::default()),
+            Some(method) => Job::Expects(method),
+            None => Job::Over,
         };
         let mut out = Outbox::new(room, rpc.map(|rpc| Tally::begin(counts, rpc)));
-        if method.takes_stream() {
+        if method.is_some_and(Method::takes_stream) {
             out.open();
         }
         let first_tag = desk.new_tag(lane);
@@ -162,6 +170,7 @@ impl Dialogue {
             | Job::RangeStream { .. }
             | Job::Snapshot { .. }
             | Job::Observe { .. }
+            | Job::Health { .. }
             | Job::Over => {
                 self.has_message = false;
                 Err(Status::new(RpcStatus::Internal, "the method takes one message"))
@@ -184,6 +193,17 @@ impl Dialogue {
             let tag = desk.ask(self.lane, Request::Snapshot).map_err(refused)?;
             desk.owed += 1;
             self.job = Job::Snapshot { tag };
+            return Ok(());
+        }
+        if method == Method::HealthWatch {
+            let pb::HealthCheckRequest { service } = parsed(message)?;
+            let tag = if service.is_empty() {
+                Some(desk.ask(self.lane, Request::WatchHealth).map_err(refused)?)
+            } else {
+                self.out.push(framed(&pb::HealthCheckResponse { status: SERVICE_UNKNOWN }))?;
+                None
+            };
+            self.job = Job::Health { tag };
             return Ok(());
         }
         let (mut request, mut answer) = unary::ask(method, message)?;
@@ -248,6 +268,7 @@ impl Dialogue {
             | Job::RangeStream { .. }
             | Job::Snapshot { .. }
             | Job::Observe { .. }
+            | Job::Health { .. }
             | Job::Over => {}
         }
     }
@@ -263,6 +284,7 @@ impl Dialogue {
             Job::RangeStream { tag: asked, .. } if *asked == tag => self.on_part(header, body, desk),
             Job::Snapshot { tag: asked } if *asked == tag => self.on_piece(body, more, desk),
             Job::Observe { tag: asked } if *asked == tag => self.on_leader(header, body, desk),
+            Job::Health { tag: asked } if *asked == Some(tag) => self.on_health(body),
             Job::KeepAlive(_) => self.on_renewed(tag, header, body, desk),
             Job::Watch(watching) => watching.on_reply(tag, header, body, desk, &mut self.out),
             _ => Ok(()),
@@ -398,6 +420,14 @@ impl Dialogue {
         self.out.push(framed(&pb::LeaderResponse { header, kv: Some(convert::key_value(&leader)) }))
     }
 
+    fn on_health(&mut self, body: Body) -> Result<(), Status> {
+        match body {
+            Body::Serves(serves) => self.out.push(unary::health(serves)),
+            Body::Fault(fault) => Err(Status::of(&fault)),
+            body => panic!("who watches the health is told {body:?}"),
+        }
+    }
+
     fn on_renewed(&mut self, tag: Tag, header: Header, body: Body, desk: &mut Desk) -> Result<(), Status> {
         let Job::KeepAlive(renewals) = &mut self.job else { unreachable!("it was just seen") };
         let Some(at) = renewals.asked.iter().position(|(asked, _)| *asked == tag) else { return Ok(()) };
@@ -467,7 +497,9 @@ impl Dialogue {
 
     /// The member stops: a call that goes on can go on elsewhere, and one that is answered once is answered.
     pub fn part(&mut self, status: Status, desk: &mut Desk) {
-        if matches!(self.job, Job::Watch(_) | Job::KeepAlive(_) | Job::Observe { .. }) {
+        let goes_on =
+            matches!(self.job, Job::Watch(_) | Job::KeepAlive(_) | Job::Observe { .. } | Job::Health { .. });
+        if goes_on {
             self.fail(status, desk);
         }
     }
@@ -479,7 +511,7 @@ impl Dialogue {
             Job::Expects(_) | Job::Over if !was_held => return,
             Job::Expects(_) | Job::Over => 0,
             Job::Asked { waits: false, .. } | Job::RangeStream { .. } | Job::Snapshot { .. } => 1,
-            Job::Asked { waits: true, .. } | Job::Watch(_) | Job::Observe { .. } => 0,
+            Job::Asked { waits: true, .. } | Job::Watch(_) | Job::Observe { .. } | Job::Health { .. } => 0,
             Job::KeepAlive(renewals) => renewals.asked.len(),
         };
         desk.owed -= owed;

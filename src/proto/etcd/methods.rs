@@ -39,18 +39,15 @@ pub enum Method {
     Observe,
     Resign,
     AuthStatus,
-    /// There are no users and no roles, and what asks for one of them, or for all, is told so.
+    /// There are no users and no roles, nor can they be made: what asks for one of them, or for all, is told so.
     AuthOff,
     UserNotFound,
     RoleNotFound,
     NoRootUser,
     ListOfNothing,
     HealthCheck,
-    /// etcd has it and this member has not: why.
-    Missing(&'static str),
+    HealthWatch,
 }
-
-const NO_USERS: &str = "users and roles cannot be made here yet";
 
 /// A method as the outside knows it.
 #[derive(Debug)]
@@ -248,7 +245,7 @@ pub static RPCS: &[Rpc] = &[
     ),
     rpc::<pb::Empty, pb::HeaderOnly>(
         (AUTH, "UserAdd"),
-        Method::Missing(NO_USERS),
+        Method::AuthOff,
         Shape::Unary,
         &["/v3/auth/user/add"],
     ),
@@ -290,7 +287,7 @@ pub static RPCS: &[Rpc] = &[
     ),
     rpc::<pb::Empty, pb::HeaderOnly>(
         (AUTH, "RoleAdd"),
-        Method::Missing(NO_USERS),
+        Method::AuthOff,
         Shape::Unary,
         &["/v3/auth/role/add"],
     ),
@@ -367,6 +364,12 @@ pub static RPCS: &[Rpc] = &[
         Shape::Unary,
         &[],
     ),
+    rpc::<pb::HealthCheckRequest, pb::HealthCheckResponse>(
+        (HEALTH, "Watch"),
+        Method::HealthWatch,
+        Shape::Server,
+        &[],
+    ),
 ];
 
 /// `path`: as it stands in the request of gRPC.
@@ -405,7 +408,7 @@ mod tests {
         assert_eq!(method("/etcdserverpb.Watch/Watch"), Some(Method::Watch));
         assert_eq!(method("/etcdserverpb.Auth/Authenticate"), Some(Method::AuthOff));
         assert_eq!(method("/etcdserverpb.Maintenance/Snapshot"), Some(Method::Snapshot));
-        assert!(matches!(method("/etcdserverpb.Auth/UserAdd"), Some(Method::Missing(_))));
+        assert_eq!(method("/etcdserverpb.Auth/UserAdd"), Some(Method::AuthOff));
         for none in [
             "",
             "/",

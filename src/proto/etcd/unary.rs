@@ -10,8 +10,8 @@ use super::methods::Method;
 use super::status::Status;
 use crate::api::status::RpcStatus;
 use crate::api::{
-    Acquire, Body, Compare, CompareResult, Delete, Fault, Header, LeaseAnswer, LeaseRequest, LockRequest, Op,
-    Put, Request, Span, Target, Txn, etcd_version,
+    Acquire, Alarm, AlarmChange, AlarmKind, Body, Compare, CompareResult, Delete, Fault, Header, LeaseAnswer,
+    LeaseRequest, LockRequest, Op, Put, Request, Span, Target, Txn, etcd_version,
 };
 
 /// How a reply is told.
@@ -28,8 +28,8 @@ pub enum Answer {
     Members,
     MemberAdded,
     Status,
-    /// The kind that was asked for.
-    Alarms(i32),
+    /// The one kind that was asked for, if any; the inner None is one that does not exist.
+    Alarms(Option<Option<AlarmKind>>),
     Hash,
     HashKv,
     /// A header and nothing else.
@@ -80,8 +80,6 @@ pub enum Outcome {
 /// The TTL of the lease that etcd makes for a lock that names none.
 const SESSION_TTL_S: i64 = 60;
 
-const NOSPACE: i32 = 1;
-
 /// Reads one message, as gRPC libraries name the failure.
 pub fn parsed<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message)
@@ -126,7 +124,7 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
             let pb::HashKvRequest { revision } = parsed(message)?;
             (Request::HashKv { revision: revision.max(0).cast_unsigned() }, Answer::HashKv)
         }
-        Method::Downgrade => return Err(downgrade_refusal(&parsed(message)?)),
+        Method::Downgrade => return Err(refused(downgrade_refusal(&parsed(message)?))),
         Method::Lock | Method::Unlock | Method::Campaign => ask_lock(method, message)?,
         Method::Proclaim | Method::Leader | Method::Resign => ask_lock(method, message)?,
         Method::AuthStatus => (Request::Status, Answer::AuthStatus),
@@ -142,32 +140,27 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
         Method::UserNotFound => return Err(refused(Fault::no_user())),
         Method::RoleNotFound => return Err(refused(Fault::no_role())),
         Method::NoRootUser => return Err(refused(Fault::no_root_user())),
-        Method::Missing(why) => return Err(Status::new(RpcStatus::Unimplemented, why)),
-        Method::Watch | Method::LeaseKeepAlive | Method::Observe | Method::Snapshot => {
+        Method::Watch | Method::LeaseKeepAlive | Method::Observe | Method::Snapshot | Method::HealthWatch => {
             unreachable!("{method:?} is answered more than once")
         }
     })
 }
 
-fn refusal(text: &'static str) -> Status {
-    Status::new(RpcStatus::FailedPrecondition, text)
+/// What `grpc.health.v1.Health` says of this member.
+pub fn health(serves: bool) -> Bytes {
+    framed(&pb::HealthCheckResponse { status: if serves { 1 } else { 2 } })
 }
 
 /// There is no earlier version to go back to, and so nothing that could be under way.
-fn downgrade_refusal(asked: &pb::DowngradeRequest) -> Status {
+fn downgrade_refusal(asked: &pb::DowngradeRequest) -> Fault {
     const CANCEL: i32 = 2;
     let parts: Vec<&str> = asked.version.split('.').collect();
     let is_version = (2..=3).contains(&parts.len()) && parts.iter().all(|part| part.parse::<u32>().is_ok());
     match asked.action {
-        CANCEL => refusal("etcdserver: no inflight downgrade job"),
-        0 | 1 if is_version => {
-            Status::new(RpcStatus::InvalidArgument, "etcdserver: invalid downgrade target version")
-        }
-        0 | 1 => Status::new(RpcStatus::InvalidArgument, "etcdserver: wrong downgrade target version format"),
-        _ => Status::new(
-            RpcStatus::InvalidArgument,
-            "a downgrade is asked for with VALIDATE, ENABLE or CANCEL",
-        ),
+        CANCEL => Fault::no_downgrade(),
+        0 | 1 if is_version => Fault::downgrade_target(),
+        0 | 1 => Fault::downgrade_format(),
+        _ => Fault::unknown_method(),
     }
 }
 
@@ -198,13 +191,26 @@ fn ask_cluster(method: Method, message: Bytes) -> Result<(Request, Answer), Stat
 }
 
 fn ask_alarm(asked: pb::AlarmRequest) -> Result<(Request, Answer), Status> {
-    let answer = Answer::Alarms(asked.alarm);
-    match (asked.action, asked.alarm) {
-        (0, _) => Ok((Request::AlarmList, answer)),
-        // The others never stand: there is none to end.
-        (2, alarm) if alarm != NOSPACE => Ok((Request::AlarmList, Answer::Alarms(alarm.max(NOSPACE + 1)))),
-        (2, _) => Ok((Request::AlarmDisarm, answer)),
-        (1, _) => Err(Status::new(RpcStatus::Unimplemented, "alarms are raised by members alone")),
+    const GET: i32 = 0;
+    const ACTIVATE: i32 = 1;
+    const DEACTIVATE: i32 = 2;
+    let kind = u8::try_from(asked.alarm).ok().and_then(AlarmKind::of_number);
+    let named = kind.map(|kind| Alarm { member: asked.member_id, kind });
+    // Every kind, one, or one that does not exist and so never stands.
+    let is_of = |wanted: i32| Answer::Alarms((wanted != 0).then_some(kind));
+    match (asked.action, named) {
+        (GET, _) => Ok((Request::AlarmList, is_of(asked.alarm))),
+        (ACTIVATE, Some(alarm)) => {
+            Ok((Request::AlarmChange(AlarmChange::Raise(alarm)), Answer::Alarms(None)))
+        }
+        (DEACTIVATE, Some(alarm)) => {
+            Ok((Request::AlarmChange(AlarmChange::End(alarm)), Answer::Alarms(None)))
+        }
+        // There is none to end.
+        (DEACTIVATE, None) => Ok((Request::AlarmList, Answer::Alarms(Some(None)))),
+        // As in etcd, of which any other number is the end.
+        (ACTIVATE, None) if asked.alarm == 0 => Ok((Request::AlarmList, Answer::Alarms(Some(None)))),
+        (ACTIVATE, None) => Err(Status::new(RpcStatus::InvalidArgument, "an alarm is NOSPACE or CORRUPT")),
         _ => Err(Status::new(
             RpcStatus::InvalidArgument,
             "an alarm is asked for with GET, ACTIVATE or DEACTIVATE",
@@ -327,19 +333,19 @@ pub fn answer(answer: Answer, header: &Header, body: Body) -> Outcome {
             db_size_in_use: convert::signed(status.db_size_in_use),
             is_learner: status.learner,
         }),
-        (Answer::Alarms(kind), Body::Alarms(members)) => {
-            let wanted = kind <= NOSPACE;
-            let alarm = |&member_id: &u64| pb::AlarmMember { member_id, alarm: NOSPACE };
-            let alarms = members.iter().filter(|_| wanted).map(alarm).collect();
+        (Answer::Alarms(wanted), Body::Alarms(alarms)) => {
+            let is_wanted = |alarm: &&Alarm| wanted.is_none_or(|kind| kind == Some(alarm.kind));
+            let told = |alarm: &Alarm| pb::AlarmMember {
+                member_id: alarm.member,
+                alarm: alarm.kind.number().into(),
+            };
+            let alarms = alarms.iter().filter(is_wanted).map(told).collect();
             framed(&pb::AlarmResponse { header: Some(head), alarms })
         }
         (Answer::AuthStatus, Body::Status(_)) => {
             framed(&pb::AuthStatusResponse { header: Some(head), enabled: false, auth_revision: 1 })
         }
-        (Answer::Health, Body::Status(status)) => {
-            let status = if status.leader != 0 { 1 } else { 2 };
-            framed(&pb::HealthCheckResponse { status })
-        }
+        (Answer::Health, Body::Status(status)) => health(status.leader != 0),
         (Answer::IfLed(next), Body::Status(status)) => {
             if status.leader == 0 {
                 return Outcome::End(Status::of(&Fault::no_leader()));

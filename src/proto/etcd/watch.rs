@@ -13,7 +13,7 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::convert;
-use super::desk::Desk;
+use super::desk::{Desk, lane_of};
 use super::frame::{begun, finished, framed};
 use super::messages as pb;
 use super::outbox::Outbox;
@@ -36,6 +36,8 @@ struct Watcher {
     has_begun: bool,
     /// The client wants it to end, before it was told so.
     is_cancelled: bool,
+    /// It is to begin at a revision below zero: what was asked for, while it is looked up where the history begins.
+    early: Option<pb::WatchCreateRequest>,
 }
 
 /// The watches of one stream.
@@ -80,10 +82,6 @@ impl Watching {
         (lane, desk): (Lane, &mut Desk),
         out: &mut Outbox,
     ) -> Result<(), Status> {
-        if asked.start_revision < 0 {
-            let reason = Fault::compacted(0);
-            return refuse(reason.etcd_text(), &desk.header, out);
-        }
         let id = match asked.watch_id {
             0 => self.any_id(),
             id if self.by_id.contains_key(&id) => {
@@ -92,10 +90,12 @@ impl Watching {
             }
             id => id,
         };
-        match desk.ask(lane, Request::Watch(convert::watch(asked))) {
+        let early = (asked.start_revision < 0).then(|| asked.clone());
+        let request = if early.is_some() { Request::Status } else { Request::Watch(convert::watch(asked)) };
+        match desk.ask(lane, request) {
             Ok(tag) => {
                 let watcher =
-                    Watcher { id, fragments: asked.fragment, has_begun: false, is_cancelled: false };
+                    Watcher { id, fragments: asked.fragment, has_begun: false, is_cancelled: false, early };
                 self.by_id.insert(id, tag);
                 self.by_tag.insert(tag, watcher);
                 Ok(())
@@ -130,7 +130,7 @@ impl Watching {
         tag: Tag,
         header: Header,
         body: Body,
-        desk: &Desk,
+        desk: &mut Desk,
         out: &mut Outbox,
     ) -> Result<(), Status> {
         if self.progress == Some(tag) {
@@ -145,6 +145,7 @@ impl Watching {
         let Some(watcher) = self.by_tag.get_mut(&tag) else { return Ok(()) };
         let id = watcher.id;
         match body {
+            Body::Status(status) => self.begin_early(tag, &header, status.compact_revision, desk, out),
             Body::Watching => {
                 let begun = pb::WatchResponse { created: true, ..told_of(id, &header) };
                 out.push(framed(&begun))?;
@@ -183,6 +184,47 @@ impl Watching {
             }
             body => panic!("the node tells of a watch with {body:?}"),
         }
+    }
+
+    /// To etcd a history that was never compacted begins at -1: there a watch begins with what comes, and one that is to begin
+    /// before is told, as any that comes too late, that it is over.
+    fn begin_early(
+        &mut self,
+        tag: Tag,
+        header: &Header,
+        compact_revision: Revision,
+        desk: &mut Desk,
+        out: &mut Outbox,
+    ) -> Result<(), Status> {
+        let Watcher { id, is_cancelled, early, .. } = self.by_tag.get_mut(&tag).expect("it was just seen");
+        let (id, is_cancelled) = (*id, *is_cancelled);
+        let early = early.take().expect("nobody else asks for the status");
+        let compact_revision = if compact_revision == 0 { -1 } else { convert::signed(compact_revision) };
+        if early.start_revision >= compact_revision && !is_cancelled {
+            let from_now = pb::WatchCreateRequest { start_revision: 0, ..early };
+            let watch = desk.ask(lane_of(tag), Request::Watch(convert::watch(&from_now)));
+            let watcher = self.by_tag.remove(&tag).expect("it was just seen");
+            return match watch {
+                Ok(watch) => {
+                    self.by_id.insert(id, watch);
+                    self.by_tag.insert(watch, watcher);
+                    Ok(())
+                }
+                Err(fault) => {
+                    self.by_id.remove(&id);
+                    refuse(fault.etcd_text(), header, out)
+                }
+            };
+        }
+        self.forget(tag);
+        out.push(framed(&pb::WatchResponse { created: true, ..told_of(id, header) }))?;
+        if is_cancelled {
+            return say_cancelled(id, header, out);
+        }
+        // Nor does etcd name a revision here.
+        let header = Header { revision: 0, ..*header };
+        let over = pb::WatchResponse { canceled: true, compact_revision, ..told_of(id, &header) };
+        out.push(framed(&over))
     }
 
     fn forget(&mut self, tag: Tag) {

@@ -106,7 +106,7 @@ fn excluded(target: &Target) -> Vec<String> {
 
 /// The first alarm that counts.
 fn standing_alarm(status: &Status, excluded: &[String]) -> Option<AlarmKind> {
-    let mut kinds = status.alarms.iter().map(|(_, kind)| *kind);
+    let mut kinds = status.alarms.iter().map(|alarm| alarm.kind);
     kinds.find(|kind| !excluded.iter().any(|name| name == kind.word()))
 }
 
@@ -142,7 +142,7 @@ impl Check {
     fn judge(self, answer: &Result<Body, Fault>) -> Result<(), String> {
         let body = answer.as_ref().map_err(|fault| fault.text.clone())?;
         let Body::Status(status) = body else { return Ok(()) };
-        let is_corrupt = status.alarms.iter().any(|(_, kind)| *kind == AlarmKind::Corrupt);
+        let is_corrupt = status.alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt);
         match self {
             Check::DataCorruption if is_corrupt => Err("alarm activated: CORRUPT".into()),
             Check::NonLearner if status.learner => Err("not supported for learner".into()),

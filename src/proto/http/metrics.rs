@@ -9,7 +9,7 @@ use super::page::Page;
 use super::site::Counters;
 use crate::api::metrics::{Clients, Metrics, Peer, Process, Shell};
 use crate::api::status::RpcStatus;
-use crate::api::{AlarmKind, Code, ETCD_VERSION, Request, VERSION};
+use crate::api::{Alarm, AlarmKind, Code, ETCD_VERSION, Request, VERSION};
 use crate::base::MemberId;
 use crate::proto::etcd::methods::{Rpc, Shape};
 use crate::proto::etcd::{Counted, Counts};
@@ -109,7 +109,7 @@ fn server(page: &mut Page, metrics: &Metrics) {
         gauges.quota_bytes,
     );
     let mut alarms = page.gauges("etcd_debugging_server_alarms", "1 for each alarm that stands.");
-    for (member, kind) in &status.alarms {
+    for Alarm { member, kind } in &status.alarms {
         alarms.sample(&[("server_id", &hex(*member)), ("alarm_type", kind.word())], 1);
     }
 }
@@ -253,8 +253,8 @@ fn own(page: &mut Page, metrics: &Metrics) {
     page.gauges("pawl_build_info", "What runs here.").sample(&labels, 1);
     page.gauge("pawl_term", "Raft's term.", status.term);
     let mut alarms = page.gauges("pawl_alarm", "Whether an alarm of this kind stands.");
-    for kind in [AlarmKind::NoSpace, AlarmKind::Corrupt] {
-        let stands = status.alarms.iter().any(|(_, other)| *other == kind);
+    for kind in AlarmKind::ALL {
+        let stands = status.alarms.iter().any(|alarm| alarm.kind == kind);
         alarms.sample(&[("type", kind.word())], u8::from(stands));
     }
     page.gauge(

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::metrics::{Counts, Peer};
-use crate::api::{AlarmKind, Body, Header, Metrics, RangeResult, Request, Status};
+use crate::api::{Alarm, AlarmKind, Body, Header, Metrics, RangeResult, Request, Status};
 use crate::base::Histogram;
 
 /// What the node says.
@@ -150,13 +150,13 @@ fn without_a_leader_nobody_waits_for_a_read() {
 #[test]
 fn alarms_can_be_left_out() {
     let mut conn = Conn::open();
-    conn.answers.status.alarms = vec![(7, AlarmKind::NoSpace)];
+    conn.answers.status.alarms = vec![Alarm { member: 7, kind: AlarmKind::NoSpace }];
     let reason = |conn: &mut Conn, target: &str| body_of(&conn.ask(get(target))).to_string();
     let healthy = body_of(HEALTHY);
     assert_eq!(reason(&mut conn, "/health"), "{\"health\":\"false\",\"reason\":\"ALARM NOSPACE\"}\n");
     assert_eq!(reason(&mut conn, "/health?exclude=NOSPACE"), healthy);
     assert_eq!(reason(&mut conn, "/health?exclude=&exclude=CORRUPT&exclude=NOSPACE"), healthy);
-    conn.answers.status.alarms.push((8, AlarmKind::Corrupt));
+    conn.answers.status.alarms.push(Alarm { member: 8, kind: AlarmKind::Corrupt });
     assert_eq!(
         reason(&mut conn, "/health?exclude=NOSPACE"),
         "{\"health\":\"false\",\"reason\":\"ALARM CORRUPT\"}\n"
@@ -176,7 +176,8 @@ fn live_is_who_can_read_and_ready_who_can_be_asked() {
 
     conn.answers.read = Err(Fault::no_leader());
     conn.answers.status.learner = true;
-    conn.answers.status.alarms = vec![(7, AlarmKind::Corrupt), (7, AlarmKind::NoSpace)];
+    conn.answers.status.alarms =
+        vec![Alarm { member: 7, kind: AlarmKind::Corrupt }, Alarm { member: 7, kind: AlarmKind::NoSpace }];
     assert_eq!(status_of(&conn.ask(get("/livez"))), "200 OK");
     let readyz = conn.ask(get("/readyz"));
     assert_eq!(status_of(&readyz), "503 Service Unavailable");
@@ -503,7 +504,7 @@ fn some_metrics() -> Metrics {
         compact_revision: 5,
         db_size: 81_920,
         db_size_in_use: 40_960,
-        alarms: vec![(0xb2, AlarmKind::NoSpace)],
+        alarms: vec![Alarm { member: 0xb2, kind: AlarmKind::NoSpace }],
         ..Status::default()
     };
     let mut metrics = Metrics { status, round_trips: vec![(0xb2, times)], ..Metrics::default() };

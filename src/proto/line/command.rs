@@ -8,7 +8,8 @@ use super::reply::Shape;
 use super::table::{Argument, OPTIONS, Opt, Run, Spec};
 use super::txn;
 use crate::api::{
-    Code, Compact, Delete, Fault, MemberChange, Op, Order, Put, Range, Request, SortBy, Span, Watch,
+    AlarmChange, Code, Compact, Delete, Fault, MemberChange, Op, Order, Put, Range, Request, SortBy, Span,
+    Watch,
 };
 use crate::base::MemberId;
 
@@ -94,7 +95,7 @@ pub fn request(call: Call<'_>) -> Result<Option<(Request, Shape)>, Fault> {
             (Request::Compact(Compact { revision, physical }), Shape::Ok)
         }
         Run::AlarmList => (Request::AlarmList, Shape::Alarms),
-        Run::AlarmDisarm => (Request::AlarmDisarm, Shape::Alarms),
+        Run::AlarmDisarm => (Request::AlarmChange(AlarmChange::EndAll), Shape::Alarms),
         Run::Defrag => (Request::Defrag, Shape::Ok),
         Run::HashKv => {
             let revision = last_options(call, first)?.value(Opt::Rev);

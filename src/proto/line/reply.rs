@@ -6,10 +6,9 @@ use super::resp::Resp;
 use super::txn::TxnShape;
 use super::{ServerInfo, info::Sections};
 use crate::api::{
-    Body, Event, EventKind, Header, KeyValue, LeaseAnswer, Member, RangeHead, RangePart, RangeResult, Status,
-    TxnResult,
+    Alarm, Body, Event, EventKind, Header, KeyValue, LeaseAnswer, Member, RangeHead, RangePart, RangeResult,
+    Status, TxnResult,
 };
-use crate::base::MemberId;
 
 /// What the asker expects to see of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,14 +272,14 @@ fn members(members: &[Member], resp: &mut Resp<'_>) {
     }
 }
 
-fn alarms(members: &[MemberId], resp: &mut Resp<'_>) {
-    resp.array(members.len());
-    for &member in members {
+fn alarms(alarms: &[Alarm], resp: &mut Resp<'_>) {
+    resp.array(alarms.len());
+    for alarm in alarms {
         resp.map(2);
         resp.text("member_id");
-        resp.id(member);
+        resp.id(alarm.member);
         resp.text("alarm");
-        resp.text("NOSPACE");
+        resp.text(alarm.kind.word());
     }
 }
 

@@ -242,7 +242,7 @@ pub static COMMANDS: &[Spec] = &[
         "ALARM",
         Run::Container,
         Cluster,
-        "Alarms: while there is no room, puts are refused.",
+        "Alarms: while one stands, writes are refused.",
         &[
             other("DISARM", Run::AlarmDisarm, Cluster, &[], "Ends all alarms, and answers which there were."),
             other("LIST", Run::AlarmList, Cluster, &[], "The alarms that stand."),

@@ -11,9 +11,9 @@ use prost::Message;
 
 use crate::api::request::prefix_end;
 use crate::api::{
-    Acquire, Body, Code, Compare, CompareResult, Delete, Event, EventKind, KeyValue, LeaseAnswer,
-    LeaseRequest, LeaseTime, LockRequest, Op, Order, Put, Range, RangeResult, Request, SortBy, Span, Target,
-    Txn, TxnResult, Watch,
+    Acquire, Alarm, AlarmChange, AlarmKind, Body, Code, Compare, CompareResult, Delete, Event, EventKind,
+    KeyValue, LeaseAnswer, LeaseRequest, LeaseTime, LockRequest, Op, Order, Put, Range, RangeResult, Request,
+    SortBy, Span, Target, Txn, TxnResult, Watch,
 };
 use crate::base::Revision;
 use crate::proto::etcd::messages as pb;
@@ -45,9 +45,12 @@ pub fn ask(request: &Request) -> Option<Said> {
             ("/etcdserverpb.Maintenance/HashKV", asked.encode_to_vec())
         }
         Request::AlarmList => ("/etcdserverpb.Maintenance/Alarm", Vec::new()),
-        Request::AlarmDisarm => {
-            let asked = pb::AlarmRequest { action: 2, member_id: 0, alarm: 1 };
-            ("/etcdserverpb.Maintenance/Alarm", asked.encode_to_vec())
+        Request::AlarmChange(AlarmChange::EndAll) => return None,
+        Request::AlarmChange(AlarmChange::Raise(alarm)) => {
+            ("/etcdserverpb.Maintenance/Alarm", change_of_alarm(1, alarm))
+        }
+        Request::AlarmChange(AlarmChange::End(alarm)) => {
+            ("/etcdserverpb.Maintenance/Alarm", change_of_alarm(2, alarm))
         }
         Request::Lease(asked) => of_leases(asked)?,
         Request::Lock(asked) => of_locks(asked)?,
@@ -55,6 +58,11 @@ pub fn ask(request: &Request) -> Option<Said> {
     };
     let is_stream = path.ends_with("/LeaseKeepAlive");
     Some(Said { path, message: message.into(), is_stream })
+}
+
+fn change_of_alarm(action: i32, alarm: &Alarm) -> Vec<u8> {
+    let kind = if alarm.kind == AlarmKind::NoSpace { 1 } else { 2 };
+    pb::AlarmRequest { action, member_id: alarm.member, alarm: kind }.encode_to_vec()
 }
 
 fn of_leases(asked: &LeaseRequest) -> Option<(&'static str, Vec<u8>)> {
@@ -302,10 +310,15 @@ pub fn understood(request: &Request, message: &Bytes, said: &Body) -> Result<(Re
             let (hash, read, compact_revision) = told;
             (revision(answer.header.as_ref())?, Body::HashKv { hash, revision: read, compact_revision })
         }
-        Request::AlarmList | Request::AlarmDisarm => {
+        Request::AlarmList | Request::AlarmChange(_) => {
             let answer: pb::AlarmResponse = parsed(message)?;
             let revision = revision(answer.header.as_ref())?;
-            (revision, Body::Alarms(answer.alarms.iter().map(|alarm| alarm.member_id).collect()))
+            let alarm = |told: &pb::AlarmMember| match told.alarm {
+                1 => Ok(Alarm { member: told.member_id, kind: AlarmKind::NoSpace }),
+                2 => Ok(Alarm { member: told.member_id, kind: AlarmKind::Corrupt }),
+                other => Err(format!("an alarm of kind {other}")),
+            };
+            (revision, Body::Alarms(answer.alarms.iter().map(alarm).collect::<Result<_, _>>()?))
         }
         Request::Lease(asked) => lease_answer(asked, message)?,
         Request::Lock(asked) => lock_answer(asked, message, said)?,

@@ -237,7 +237,7 @@ described! {
     /// `grpc.health.v1.HealthCheckResponse`
     #[derive(Clone, Copy, PartialEq, Eq, Message)]
     pub struct HealthCheckResponse {
-        #[names("UNKNOWN", "SERVING", "NOT_SERVING")]
+        #[names("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")]
         #[prost(int32, tag = "1")]
         pub status: i32,
     }

@@ -333,8 +333,9 @@ impl Watches {
         self.settle(conn);
     }
 
+    /// Nobody is owed anything, and nothing is left of what somebody was who has gone.
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.ready.is_empty()
+        self.slots.is_empty() && self.ready.is_empty() && self.gathering.is_none()
     }
 
     pub(super) fn standing(&self) -> Standing {

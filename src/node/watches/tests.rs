@@ -138,6 +138,7 @@ impl World {
     pub(super) fn settle(&mut self) {
         let mut turns = 0;
         while turns == 0 || self.watches.has_work(self.store.revision()) {
+            assert!(turns == 0 || !self.watches.is_empty(), "there is work, and no turn would do it");
             self.turn();
             turns += 1;
             assert!(turns < 20_000, "it never ends");
@@ -356,6 +357,24 @@ fn a_revision_of_many_changes_comes_in_one_piece_over_many_turns() {
     assert_eq!(world.sent(1, 2).len(), 1);
     assert_eq!(world.sent(1, 3), all[1..]);
     assert_eq!(world.sent(1, 4), all);
+}
+
+/// The last watcher goes in the middle of a revision: what is left of that must not ask for turns that nobody would get.
+#[test]
+fn who_goes_in_the_middle_of_a_revision_leaves_no_work() {
+    let mut world = World::new();
+    world.watches.turn = Budget { work: 100, bytes: 1 << 20 };
+    for number in 0..1_000 {
+        world.put(&format!("k{number:04}"), "v");
+    }
+    world.watch(1, 1, &prefix("k"));
+    world.delete(Span::Prefix("k".into()));
+    world.turn();
+    assert!(world.watches.gathering.is_some(), "it takes more than one turn");
+    world.watches.forget(1);
+    assert!(!world.watches.is_empty() || !world.watches.has_work(world.store.revision()));
+    world.settle();
+    assert!(world.watches.is_empty() && world.sent(1, 1).is_empty());
 }
 
 /// It comes to the head with the last revision there is, whose changes are more than are looked at in one go.

@@ -58,6 +58,8 @@
 
 mod feed;
 mod index;
+#[cfg(test)]
+mod leaving_tests;
 mod observers;
 mod spans;
 #[cfg(test)]

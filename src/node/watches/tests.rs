@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    fn watch(&mut self, conn: ConnId, tag: Tag, watch: &Watch) {
+    pub(super) fn watch(&mut self, conn: ConnId, tag: Tag, watch: &Watch) {
         self.watches.add(conn, tag, watch, self.store.revision(), self.now).unwrap();
     }
 
@@ -202,7 +202,7 @@ impl Watches {
     }
 }
 
-fn prefix(prefix: &'static str) -> Watch {
+pub(super) fn prefix(prefix: &'static str) -> Watch {
     Watch::new(Span::Prefix(Bytes::from_static(prefix.as_bytes())))
 }
 
@@ -359,24 +359,6 @@ fn a_revision_of_many_changes_comes_in_one_piece_over_many_turns() {
     assert_eq!(world.sent(1, 4), all);
 }
 
-/// The last watcher goes in the middle of a revision: what is left of that must not ask for turns that nobody would get.
-#[test]
-fn who_goes_in_the_middle_of_a_revision_leaves_no_work() {
-    let mut world = World::new();
-    world.watches.turn = Budget { work: 100, bytes: 1 << 20 };
-    for number in 0..1_000 {
-        world.put(&format!("k{number:04}"), "v");
-    }
-    world.watch(1, 1, &prefix("k"));
-    world.delete(Span::Prefix("k".into()));
-    world.turn();
-    assert!(world.watches.gathering.is_some(), "it takes more than one turn");
-    world.watches.forget(1);
-    assert!(!world.watches.is_empty() || !world.watches.has_work(world.store.revision()));
-    world.settle();
-    assert!(world.watches.is_empty() && world.sent(1, 1).is_empty());
-}
-
 /// It comes to the head with the last revision there is, whose changes are more than are looked at in one go.
 #[test]
 fn who_catches_up_with_a_revision_of_many_changes_is_told_of_its_last_ones() {
@@ -446,28 +428,6 @@ fn who_takes_nothing_is_sent_nothing_and_loses_nothing() {
     assert_eq!(world.watches.groups.len(), 1, "it is with the others again");
     world.watches.hold(2, Why::Untaken);
     assert!(!world.watches.release(2, Why::Untaken), "nothing happened meanwhile");
-}
-
-#[test]
-fn a_held_connection_may_go_or_cancel() {
-    let mut world = World::new();
-    for tag in 1..=3 {
-        world.watch(1, tag, &prefix(""));
-    }
-    world.watches.hold(1, Why::Untaken);
-    world.put("a", "1");
-    world.settle();
-    world.watches.cancel(1, 1);
-    world.watches.release(1, Why::Untaken);
-    world.settle();
-    assert_eq!((world.sent(1, 1).len(), world.sent(1, 2).len()), (0, 1));
-    world.watches.hold(1, Why::Untaken);
-    world.put("a", "2");
-    world.settle();
-    world.watches.forget(1);
-    world.settle();
-    assert!(world.watches.is_empty() && world.watches.held.is_empty() && world.watches.conns.is_empty());
-    assert_eq!(world.watches.bytes, 0);
 }
 
 #[test]

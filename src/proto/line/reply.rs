@@ -106,11 +106,11 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
         (Shape::Range { keys_only }, Body::Range(result)) => {
             let RangeResult { revision, count, more, ref kvs } = *result;
             range_head(&RangeHead { revision, count, more, kvs: kvs.len() as u64 }, resp);
-            key_values(kvs, *keys_only, resp);
+            kvs.iter().for_each(|kv| key_value(kv, *keys_only, resp));
         }
         (Shape::Range { keys_only }, Body::RangePart(RangePart { head: Some(head), kvs, .. })) => {
             range_head(head, resp);
-            key_values(kvs, *keys_only, resp);
+            kvs.iter().for_each(|kv| key_value(kv, *keys_only, resp));
         }
         (Shape::Acquired, Body::Acquired { key, revision }) => {
             resp.array(2);
@@ -130,8 +130,7 @@ pub fn write(shape: &Shape, body: &Body, info: &ServerInfo, resp: &mut Resp<'_>)
             resp.text("deleted");
             resp.integer(*deleted);
             resp.text("prevs");
-            resp.array(previous.len());
-            key_values(previous, false, resp);
+            key_values(previous, resp);
         }
         (Shape::Txn(shape), Body::Txn(result)) => txn(shape, result, info, resp),
         (Shape::Status, Body::Status(found)) => status(found, resp),
@@ -197,13 +196,12 @@ fn txn(shape: &TxnShape, result: &TxnResult, info: &ServerInfo, resp: &mut Resp<
 /// What comes behind the first part of a range.
 pub fn further_part(shape: &Shape, part: &RangePart, resp: &mut Resp<'_>) {
     let Shape::Range { keys_only } = shape else { panic!("{shape:?} is answered in one part") };
-    key_values(&part.kvs, *keys_only, resp);
+    part.kvs.iter().for_each(|kv| key_value(kv, *keys_only, resp));
 }
 
-/// Without a head: there may be more of them to come.
-fn key_values(kvs: &[KeyValue], without_values: bool, resp: &mut Resp<'_>) {
-    resp.reserve(kvs.iter().map(KeyValue::size_bytes).sum());
-    kvs.iter().for_each(|kv| key_value(kv, without_values, resp));
+fn key_values(kvs: &[KeyValue], resp: &mut Resp<'_>) {
+    resp.array(kvs.len());
+    kvs.iter().for_each(|kv| key_value(kv, false, resp));
 }
 
 /// `[PUT|DELETE, kv, previous kv or null]`; a delete's kv has no value.

@@ -26,11 +26,6 @@ impl<'a> Resp<'a> {
         Resp { out, dialect }
     }
 
-    /// Makes room for so many bytes at once, where a large answer would otherwise be copied as it grows.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.out.reserve(bytes);
-    }
-
     /// `+text`; the text is ours and has no line ends.
     pub fn simple(&mut self, text: &str) {
         self.out.reserve(text.len() + 3);

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub struct Line {
     #[command(flatten)]
     pub common: Common,
-    /// Without one: puts and gets of 1000 clients, and the two figures that are compared
+    /// Without one: puts and gets of 1000 clients, whatever the flags of the load say, and the two figures that are compared
     #[command(subcommand)]
     pub command: Option<Command>,
 }

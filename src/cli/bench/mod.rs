@@ -317,12 +317,11 @@ fn deadline() -> Mono {
 }
 
 fn grant(at: SocketAddr) -> Result<i64> {
-    match ask(at, &["LEASE", "GRANT", &LEASE_TTL_S.to_string()])? {
-        Value::Array(answer) if matches!(answer.first(), Some(Value::Integer(_))) => match answer[0] {
-            Value::Integer(id) => Ok(id),
-            _ => unreachable!("it was looked at"),
-        },
-        odd => Err(format!("{at} answered a grant with {odd:?}")),
+    let answer = ask(at, &["LEASE", "GRANT", &LEASE_TTL_S.to_string()])?;
+    let first = if let Value::Array(parts) = &answer { parts.first() } else { None };
+    match first {
+        Some(Value::Integer(id)) => Ok(*id),
+        _ => Err(format!("{at} answered a grant with {answer:?}")),
     }
 }
 

@@ -439,7 +439,7 @@ fn a_stream_that_is_not_read_is_held_alone() {
         revision += 1;
         assert!(revision < 100, "it is held before there is much");
         for tag in [slow_tag, fast_tag] {
-            let events = vec![event(format!("k{revision}"), 10_000, revision)];
+            let events = vec![event(format!("k{revision}"), 2_500, revision)];
             wire.tell(tag, revision, Body::Events { revision, events }, true);
         }
     }

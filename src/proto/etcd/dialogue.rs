@@ -33,6 +33,10 @@ use crate::base::planted;
 /// Bytes that wait for their reader at which the node is told to hold the call.
 const HOLD_BYTES: usize = 256 << 10;
 
+/// The same of watches, of which there are many, and whose messages are small: an event of a hundred bytes takes up more than
+/// three hundred while it waits.
+const HOLD_EVENTS_BYTES: usize = 64 << 10;
+
 /// A call that still makes requests while so much of what it was told is not taken is ended.
 const UNTAKEN_BYTES_MAX: usize = 64 << 20;
 
@@ -454,11 +458,16 @@ impl Dialogue {
 
     /// Some of the outbox was taken.
     pub fn on_taken(&mut self, desk: &mut Desk) {
-        let has_room = self.out.waiting_bytes() < HOLD_BYTES / 2;
+        let has_room = self.out.waiting_bytes() < self.hold_bytes() / 2;
         if self.is_held && has_room && !planted::on("grpc-held-stream-is-never-released") {
             self.is_held = false;
             desk.calls.push(Call::Release { lane: self.lane });
         }
+    }
+
+    fn hold_bytes(&self) -> usize {
+        let tells_events = matches!(self.job, Job::Watch(_) | Job::Observe { .. });
+        if tells_events { HOLD_EVENTS_BYTES } else { HOLD_BYTES }
     }
 
     fn hold_if_full(&mut self, desk: &mut Desk) {
@@ -470,7 +479,7 @@ impl Dialogue {
                 | Job::RangeStream { .. }
                 | Job::Snapshot { .. }
         );
-        if goes_on && !self.is_held && self.out.waiting_bytes() >= HOLD_BYTES {
+        if goes_on && !self.is_held && self.out.waiting_bytes() >= self.hold_bytes() {
             self.is_held = true;
             desk.calls.push(Call::Hold { lane: self.lane });
         }

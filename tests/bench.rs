@@ -248,7 +248,7 @@ fn the_page_is_read_in_a_browser() {
     let home = home();
     let page = home.path().join("report.html");
     std::fs::write(&page, "an older one").unwrap();
-    let words = "put --total 3000 --clients 50 --conns 10 --key-space-size 100 --report";
+    let words = "put --total 20000 --clients 50 --conns 10 --key-space-size 100 --report";
     let output = bench(&cluster, &format!("{words} {}", page.display()));
     assert!(output.status.success(), "{}", shown(&output));
     let html = std::fs::read_to_string(&page).unwrap();

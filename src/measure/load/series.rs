@@ -6,7 +6,8 @@ use crate::measure::Latencies;
 /// Steps that are kept at most; an even number.
 const SLOTS_MAX: usize = 240;
 
-const FIRST_WIDTH: Nanos = 20 * MS;
+/// Short enough for a run of a few milliseconds.
+const FIRST_WIDTH: Nanos = MS;
 
 /// What happened in each step of a run.
 #[derive(Clone, Debug)]
@@ -85,7 +86,7 @@ mod tests {
             series.at(second * 1_000 * MS).latencies.record(5 * MS);
             series.at(second * 1_000 * MS + MS).errors += 1;
         }
-        assert!(series.slots().len() <= SLOTS_MAX && series.width() == 640 * MS, "{}", series.width());
+        assert!(series.slots().len() <= SLOTS_MAX && series.width() == 512 * MS, "{}", series.width());
         let counts: u64 = series.slots().iter().map(|slot| slot.latencies.count()).sum();
         let errors: u64 = series.slots().iter().map(|slot| slot.errors).sum();
         assert_eq!((counts, errors), (100, 100));

@@ -17,7 +17,7 @@
 //! not looked at, only whether it is an error.
 //!
 //! What is left out: a connection that is lost is not made again, its clients are gone and what they asked counts as `LOST`; more than
-//! one thread (what one can drive is in `bench/RESULTS.md`); TLS.
+//! one thread (what one can drive is in `bench/RESULTS-TOOLS.md`); TLS.
 
 mod connection;
 mod generator;

@@ -60,6 +60,7 @@ mod snapshot;
 mod state;
 mod stream_check;
 mod txn;
+mod values;
 mod varint;
 mod walk;
 

@@ -21,7 +21,8 @@
 use std::cmp::Ordering;
 
 use super::revision::Rev;
-use super::walk::{Bounds, Past, Step, Walk, value_at};
+use super::values::{Seen, Values};
+use super::walk::{Bounds, Past, Step, Walk};
 use super::{KEYS, Store};
 use crate::api::{Code, Fault, KeyValue, Order, Range, RangeHead, RangePart, RangeResult, SortBy, Span};
 use crate::base::planted;
@@ -69,6 +70,7 @@ pub struct Reading {
     passed: u64,
     /// Known, and not sent yet.
     head: Option<RangeHead>,
+    seen: Seen,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl Reading {
             count: 0,
             passed: 0,
             head: None,
+            seen: Seen::default(),
         }
     }
 
@@ -342,49 +345,70 @@ impl<D: Disk> Store<D> {
         Ok(Ok(true))
     }
 
+    /// True at the end.
     fn send_part(&self, reading: &mut Reading, budget: &mut Budget, kvs: &mut Vec<KeyValue>) -> Result<bool> {
         let bounds = reading.rest.clone();
         let walk = self.walk(reading, reading.range.order, &bounds);
-        let Stage::Send { left } = &mut reading.stage else { return Ok(true) };
+        let Reading { range, rest, stage: Stage::Send { left }, seen, .. } = reading else { return Ok(true) };
         let most = (*left).min(budget.keys as u64);
         let mut walk = walk.for_many(most);
         kvs.reserve((most as usize).min(ROWS_RESERVED_MAX));
-        while *left > 0 && budget.bytes > 0 {
-            match walk.advance_within(&mut budget.keys)? {
-                Step::End => {
-                    *left = 0;
+        let (mut revs, mut step) = (Vec::new(), Step::Key);
+        while *left > 0 && budget.bytes > 0 && step == Step::Key {
+            let (begin, wanted) = (kvs.len(), (*left).min(seen.rows_within(budget.bytes) as u64) as usize);
+            revs.clear();
+            while revs.len() < wanted {
+                step = walk.advance_within(&mut budget.keys)?;
+                if step != Step::Key {
                     break;
                 }
-                Step::Pause => break,
-                Step::Key => {}
+                let (rev, header) = walk.change();
+                if passes(range, rev.main, header.create) {
+                    revs.push(rev);
+                    kvs.push(walk.key_value(false)?);
+                }
             }
-            let (rev, header) = walk.change();
-            if passes(&reading.range, rev.main, header.create) {
-                let kv = walk.key_value(!reading.range.keys_only)?;
-                budget.bytes = budget.bytes.saturating_sub(kv.size_bytes());
-                kvs.push(kv);
-                *left -= 1;
+            let sent = if range.keys_only {
+                take_keys(&kvs[begin..], &mut budget.bytes)
+            } else {
+                walk.values().read(&revs, &mut kvs[begin..], &mut budget.bytes, seen)?
+            };
+            *left -= sent as u64;
+            if sent < revs.len() {
+                *rest = bounds.from_key(&kvs[begin + sent].key, range.order);
+                kvs.truncate(begin + sent);
+                return Ok(false);
             }
+        }
+        if step == Step::End {
+            *left = 0;
         }
         let last = *left == 0;
         if !last {
-            reading.rest = walk.rest()?;
+            *rest = walk.rest()?;
         }
         Ok(last)
     }
 
     fn send_rows(&self, reading: &mut Reading, budget: &mut Budget, kvs: &mut Vec<KeyValue>) -> Result<bool> {
-        let Stage::SendRows(rows) = &mut reading.stage else { return Ok(true) };
-        while budget.bytes > 0 && budget.keys > 0 {
-            let Some(Row { rev, mut kv }) = rows.next() else { return Ok(true) };
-            if reading.range.keys_only {
-                kv.value.clear();
-            } else if reading.range.sort_by != SortBy::Value {
-                kv.value = value_at(&self.tree, &self.path, rev)?;
-            }
-            budget.keys -= 1;
-            budget.bytes = budget.bytes.saturating_sub(kv.size_bytes());
-            kvs.push(kv);
+        let Reading { range, stage: Stage::SendRows(rows), seen, .. } = reading else { return Ok(true) };
+        let mut values = Values::new(&self.tree, &self.path).for_many(rows.len() as u64);
+        while rows.len() > 0 && budget.bytes > 0 && budget.keys > 0 {
+            let (begin, most) = (kvs.len(), budget.keys.min(seen.rows_within(budget.bytes)));
+            let batch = &rows.as_slice()[..rows.len().min(most)];
+            kvs.extend(batch.iter().map(|row| row.kv.clone()));
+            let sent = if range.keys_only || range.sort_by == SortBy::Value {
+                if range.keys_only {
+                    kvs[begin..].iter_mut().for_each(|kv| kv.value.clear());
+                }
+                take_keys(&kvs[begin..], &mut budget.bytes)
+            } else {
+                let revs: Vec<Rev> = batch.iter().map(|row| row.rev).collect();
+                values.read(&revs, &mut kvs[begin..], &mut budget.bytes, seen)?
+            };
+            kvs.truncate(begin + sent);
+            rows.by_ref().take(sent).for_each(drop);
+            budget.keys -= sent;
         }
         Ok(rows.len() == 0)
     }
@@ -425,6 +449,17 @@ impl Reading {
         };
         self.head = Some(RangeHead { revision: self.revision, count, more, kvs });
     }
+}
+
+/// How many of the first there is budget for; the last of them may be more than was left.
+fn take_keys(kvs: &[KeyValue], bytes_left: &mut usize) -> usize {
+    for (index, kv) in kvs.iter().enumerate() {
+        if *bytes_left == 0 {
+            return index;
+        }
+        *bytes_left = bytes_left.saturating_sub(kv.size_bytes());
+    }
+    kvs.len()
 }
 
 fn is_filtered(range: &Range) -> bool {

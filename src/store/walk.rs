@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::record::{self, CHANGE_HEAD_BYTES_MAX, Change, Header, Malformed};
 use super::revision::Rev;
+use super::values::Values;
 use super::{CHANGES, KEYS, damaged};
 use crate::api::{KeyValue, Order, Span, successor};
 use crate::base::planted;
@@ -23,6 +24,16 @@ impl Bounds {
     pub fn of(span: &Span) -> Bounds {
         let (from, to) = span.bounds();
         Bounds { from, to }
+    }
+
+    /// Of these bounds, what is left where `key` comes next.
+    pub fn from_key(&self, key: &Bytes, order: Order) -> Bounds {
+        let mut rest = self.clone();
+        match order {
+            Order::Ascending => rest.from = key.clone(),
+            Order::Descending => rest.to = Some(successor(key)),
+        }
+        rest
     }
 
     pub fn is_empty(&self) -> bool {
@@ -60,10 +71,7 @@ pub struct Walk<'s, D: Disk> {
     /// The change that was visible, of the key that the walk stands on.
     rev: Rev,
     header: Header,
-    /// Where values are read: keys that were put one after the other have theirs side by side.
-    changes: Cursor<'s, D>,
-    /// Room for keys and values that are told, where many are.
-    room: Option<BytesMut>,
+    values: Values<'s, D>,
 }
 
 impl<'s, D: Disk> Walk<'s, D> {
@@ -74,15 +82,14 @@ impl<'s, D: Disk> Walk<'s, D> {
         order: Order,
         past: Option<Past>,
     ) -> Walk<'s, D> {
-        let [cursor, changes] = [KEYS, CHANGES].map(|root| tree.cursor(View::Now, root));
+        let (cursor, values) = (tree.cursor(View::Now, KEYS), Values::new(tree, path));
         let (rev, header) = (Rev::default(), Header::default());
-        Walk { tree, path, cursor, bounds, order, past, begun: false, rev, header, changes, room: None }
+        Walk { tree, path, cursor, bounds, order, past, begun: false, rev, header, values }
     }
 
-    /// About so many keys will be told of, all for one answer: they share their memory.
+    /// About so many keys will be told of, all for one answer.
     pub fn for_many(mut self, count: u64) -> Walk<'s, D> {
-        let bytes = count.saturating_mul(ROOM_BYTES_EACH);
-        self.room = (count > 1).then(|| BytesMut::with_capacity(bytes.min(ROOM_BYTES_MAX) as usize));
+        self.values = self.values.for_many(count);
         self
     }
 
@@ -182,27 +189,15 @@ impl<'s, D: Disk> Walk<'s, D> {
     }
 
     pub fn key_value(&mut self, with_value: bool) -> Result<KeyValue> {
-        let key = copied(&mut self.room, &self.cursor.key()?);
-        let mut value = Bytes::new();
-        if with_value {
-            if !self.changes.find(&self.rev.encode())? {
-                return Err(missing(self.path, self.rev));
-            }
-            value =
-                value_of(self.changes.value(), self.path, self.rev, |value| copied(&mut self.room, value))?;
-        }
+        let key = self.values.copied(&self.cursor.key()?);
+        let value = if with_value { self.values.value(self.rev)? } else { Bytes::new() };
         Ok(key_value(key, self.rev, &self.header, value))
     }
-}
 
-/// What is reckoned for a key and its value, and what one piece of [`Walk::room`] holds.
-const ROOM_BYTES_EACH: u64 = 256;
-const ROOM_BYTES_MAX: u64 = 64 << 10;
-
-fn copied(room: &mut Option<BytesMut>, bytes: &[u8]) -> Bytes {
-    let Some(room) = room else { return Bytes::copy_from_slice(bytes) };
-    room.extend_from_slice(bytes);
-    room.split().freeze()
+    /// Where the values are read of keys that were told without.
+    pub fn values(&mut self) -> &mut Values<'s, D> {
+        &mut self.values
+    }
 }
 
 /// A change without its key and value.
@@ -230,7 +225,7 @@ pub fn value_at<D: Disk>(tree: &Tree<D>, path: &Path, rev: Rev) -> Result<Bytes>
 }
 
 /// The same of its record. `copied`: of a value in one page.
-fn value_of<D: Disk>(
+pub fn value_of<D: Disk>(
     record: Value<'_, D>,
     path: &Path,
     rev: Rev,
@@ -253,7 +248,7 @@ fn value_of<D: Disk>(
 }
 
 /// Something leads to a change that is not there.
-fn missing(path: &Path, rev: Rev) -> Error {
+pub fn missing(path: &Path, rev: Rev) -> Error {
     damaged(path, "a change", Malformed(format!("none at revision {rev}")))
 }
 

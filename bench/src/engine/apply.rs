@@ -5,9 +5,10 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pawl::api::{Command, Put};
+use pawl::api::{Command, Put, Range, Span};
 use pawl::base::{EntryId, Rng};
 use pawl::io::os::OsDisk;
+use pawl::node::PARTS;
 use pawl::store::{CheckpointDone, Identity, Options, Store};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -20,6 +21,8 @@ const BATCH: u64 = 64;
 /// When the server takes a checkpoint.
 const CHECKPOINT_ENTRIES: u64 = 100_000;
 const CHECKPOINT_DIRTY_BYTES: u64 = 12 << 20;
+const RANGES: u64 = 300;
+const RANGE_KEYS: u64 = 10_000;
 /// The steady rate at which memory is looked at.
 const PACED_PER_S: u64 = 100_000;
 
@@ -41,6 +44,9 @@ struct Member {
 pub fn measure(dir: &Path, scale: &Scale) -> Result<()> {
     let full = scale.engine_keys as u64;
     for round in 0..scale.engine_rounds {
+        let path = dir.join(format!("ranges-{round}"));
+        ranges(&path, full)?;
+        std::fs::remove_file(&path)?;
         for (name, key_count, filled) in [("full", full, full), ("sparse", 100 * full, 0)] {
             let path = dir.join(format!("apply-{round}-{name}"));
             one(&path, name, key_count, filled, full / 2)?;
@@ -51,25 +57,29 @@ pub fn measure(dir: &Path, scale: &Scale) -> Result<()> {
     Ok(())
 }
 
+/// Ranges of keys that were put in their order, and of such a store with a quarter as many puts of random ones behind: their
+/// values lie elsewhere.
+fn ranges(path: &Path, key_count: u64) -> Result<()> {
+    let mut member = Member::new(path)?;
+    for number in 0..key_count {
+        member.put(number.to_be_bytes())?;
+        member.keep_house()?;
+    }
+    member.settle()?;
+    member.read_ranges("put in their order", key_count)?;
+    for _ in 0..key_count / 4 {
+        let number = member.rng.below(key_count);
+        member.put(number.to_be_bytes())?;
+        member.keep_house()?;
+    }
+    member.settle()?;
+    member.read_ranges("and changed since", key_count)
+}
+
 fn one(path: &Path, name: &str, key_count: u64, filled: u64, puts: u64) -> Result<()> {
-    let identity = Identity { cluster: 1, member: 1 };
-    let store = Store::create(&OsDisk, path, identity, &[], Options::new(1))?;
-    let mut value = vec![0; VALUE_BYTES + 4096];
-    Rng::new(11).fill(&mut value);
-    let mut member = Member {
-        store,
-        value,
-        rng: Rng::new(5),
-        entries: 0,
-        running: None,
-        checkpoints: 0,
-        written_bytes: 0,
-        longest_turn: Duration::ZERO,
-        dirty_bytes_max: 0,
-        anonymous_bytes_max: 0,
-    };
+    let mut member = Member::new(path)?;
     for number in 0..filled {
-        member.put(number)?;
+        member.put(key_bytes(number))?;
         member.keep_house()?;
     }
     member.settle()?;
@@ -128,10 +138,53 @@ fn one(path: &Path, name: &str, key_count: u64, filled: u64, puts: u64) -> Resul
 }
 
 impl Member {
-    fn put(&mut self, number: u64) -> Result<()> {
+    fn new(path: &Path) -> Result<Member> {
+        let identity = Identity { cluster: 1, member: 1 };
+        let store = Store::create(&OsDisk, path, identity, &[], Options::new(1))?;
+        let mut value = vec![0; VALUE_BYTES + 4096];
+        Rng::new(11).fill(&mut value);
+        Ok(Member {
+            store,
+            value,
+            rng: Rng::new(5),
+            entries: 0,
+            running: None,
+            checkpoints: 0,
+            written_bytes: 0,
+            longest_turn: Duration::ZERO,
+            dirty_bytes_max: 0,
+            anonymous_bytes_max: 0,
+        })
+    }
+
+    /// Ranges from anywhere, part by part as the server reads them.
+    fn read_ranges(&self, what: &str, key_count: u64) -> Result<()> {
+        let mut rng = Rng::new(3);
+        let (begin_s, mut bytes) = (thread_seconds(), 0);
+        for _ in 0..RANGES {
+            let first = rng.below(key_count - RANGE_KEYS);
+            let [from, to] = [first, first + RANGE_KEYS].map(|n| n.to_be_bytes().to_vec().into());
+            let range = Range::new(Span::Between(from, to));
+            let mut reading = self.store.begin_range(&range).map_err(|fault| fault.text)?;
+            let mut last = false;
+            while !last {
+                let part = self.store.read_part(&mut reading, &mut PARTS.alone.clone())?;
+                let part = part.map_err(|fault| fault.text)?;
+                bytes += part.kvs.iter().map(|kv| kv.value.len() as u64).sum::<u64>();
+                last = part.last;
+            }
+        }
+        let keys = RANGES * RANGE_KEYS;
+        assert_eq!(bytes, keys * VALUE_BYTES as u64, "every key was read");
+        let ns = (thread_seconds() - begin_s) * 1e9 / keys as f64;
+        println!("ranges of {RANGE_KEYS} keys, {what}: processor time of a key {ns:.0} ns");
+        Ok(())
+    }
+
+    fn put(&mut self, key: [u8; 8]) -> Result<()> {
         let at = self.rng.below((self.value.len() - VALUE_BYTES) as u64) as usize;
         let put = Put {
-            key: key_bytes(number).to_vec().into(),
+            key: key.to_vec().into(),
             value: self.value[at..at + VALUE_BYTES].to_vec().into(),
             ..Put::default()
         };
@@ -145,7 +198,7 @@ impl Member {
         let start = Instant::now();
         for _ in 0..BATCH {
             let number = self.rng.below(key_count);
-            self.put(number)?;
+            self.put(key_bytes(number))?;
         }
         self.keep_house()?;
         self.longest_turn = self.longest_turn.max(start.elapsed());

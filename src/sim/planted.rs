@@ -125,6 +125,11 @@ pub const BUGS: &[Bug] = &[
         &[STORE],
     ),
     bug(
+        "store-range-forgets-what-was-left",
+        "keys of a batch that did not fit in a part are not in the next one either",
+        &[STORE, CLUSTER],
+    ),
+    bug(
         "store-applied-in-another-commit",
         "the applied index is not committed with the data",
         &[STORE, CLUSTER],

@@ -169,7 +169,8 @@ impl Rig {
             return;
         };
         let keys = self.rng.between(1, 12) as usize;
-        let mut budget = Budget { keys, bytes: self.rng.between(1, 400) as usize };
+        let bytes = self.rng.between(1, 400) as usize;
+        let mut budget = Budget { keys, bytes };
         let compacted = slow.reading.revision() < self.model.compacted;
         if compacted && !slow.begun && slow.range.revision == 0 {
             slow.expected = self.model.range(&slow.range);
@@ -183,6 +184,10 @@ impl Rig {
             }
         };
         assert!(part.kvs.len() <= keys, "{} kvs of {keys} keys", part.kvs.len());
+        if let Some((_, all_but_last)) = part.kvs.split_last() {
+            let held: usize = all_but_last.iter().map(KeyValue::size_bytes).sum();
+            assert!(held < bytes, "{held} bytes where {bytes} are the end, and one more key");
+        }
         if let Some(head) = part.head {
             assert!(!slow.begun, "a second head");
             slow.begun = true;

@@ -296,6 +296,7 @@ fn leases_and_the_rest() {
             plain("defrag"),
             plain("auth status"),
             plain("auth enable"),
+            plain("auth disable"),
             plain("user list"),
             plain("role list"),
             plain("user get nobody"),

@@ -268,6 +268,7 @@ const SAME: &[(&str, &str)] = &[
     ("/v3/election/resign", ""),
     ("/v3/auth/status", "{}"),
     ("/v3/auth/enable", "{}"),
+    ("/v3/auth/disable", "{}"),
     ("/v3/auth/authenticate", r#"{"name":"a","password":"b"}"#),
     ("/v3/auth/user/list", "{}"),
     ("/v3/auth/user/get", r#"{"name":"a"}"#),

@@ -19,7 +19,7 @@ use super::desk::Desk;
 use super::frame::{begun, finished, framed};
 use super::messages as pb;
 use super::methods::{Method, Rpc};
-use super::outbox::{Outbox, Room};
+use super::outbox::{Outbox, PLACE_BYTES, Room};
 use super::status::Status;
 use super::unary::{self, Answer, Outcome, parsed};
 use super::watch::Watching;
@@ -33,8 +33,7 @@ use crate::base::planted;
 /// Bytes that wait for their reader at which the node is told to hold the call.
 const HOLD_BYTES: usize = 256 << 10;
 
-/// The same of watches, of which there are many, and whose messages are small: an event of a hundred bytes takes up more than
-/// three hundred while it waits.
+/// The same of watches, of which there are many.
 const HOLD_EVENTS_BYTES: usize = 64 << 10;
 
 /// A call that still makes requests while so much of what it was told is not taken is ended.
@@ -548,8 +547,8 @@ fn with_part(
     part: &RangePart,
     out: &mut Outbox,
 ) -> Result<BytesMut, Status> {
-    // What is in front of the message is charged with the head.
-    let before = if part.head.is_some() { 0 } else { message.len() };
+    // The message's place, and what is in front of it, is charged with the head.
+    let (before, place) = if part.head.is_some() { (0, PLACE_BYTES) } else { (message.len(), 0) };
     if let Some(head) = part.head {
         let begins = pb::RangeResponse {
             header: Some(convert::header(header)),
@@ -566,6 +565,6 @@ fn with_part(
         encode_varint(kv.encoded_len() as u64, &mut message);
         kv.encode(&mut message).expect("the buffer grows");
     }
-    out.charge(message.len() - before)?;
+    out.charge(message.len() - before + place)?;
     Ok(message)
 }

@@ -44,7 +44,8 @@ pub enum Method {
     UserNotFound,
     RoleNotFound,
     NoRootUser,
-    ListOfNothing,
+    /// There is nothing to list, and nothing to turn off.
+    HeaderAlone,
     HealthCheck,
     HealthWatch,
 }
@@ -233,7 +234,7 @@ pub static RPCS: &[Rpc] = &[
     ),
     rpc::<pb::Empty, pb::HeaderOnly>(
         (AUTH, "AuthDisable"),
-        Method::AuthOff,
+        Method::HeaderAlone,
         Shape::Unary,
         &["/v3/auth/disable"],
     ),
@@ -257,7 +258,7 @@ pub static RPCS: &[Rpc] = &[
     ),
     rpc::<pb::Empty, pb::HeaderOnly>(
         (AUTH, "UserList"),
-        Method::ListOfNothing,
+        Method::HeaderAlone,
         Shape::Unary,
         &["/v3/auth/user/list"],
     ),
@@ -299,7 +300,7 @@ pub static RPCS: &[Rpc] = &[
     ),
     rpc::<pb::Empty, pb::HeaderOnly>(
         (AUTH, "RoleList"),
-        Method::ListOfNothing,
+        Method::HeaderAlone,
         Shape::Unary,
         &["/v3/auth/role/list"],
     ),

@@ -128,7 +128,7 @@ pub fn ask(method: Method, message: Bytes) -> Result<(Request, Answer), Status> 
         Method::Lock | Method::Unlock | Method::Campaign => ask_lock(method, message)?,
         Method::Proclaim | Method::Leader | Method::Resign => ask_lock(method, message)?,
         Method::AuthStatus => (Request::Status, Answer::AuthStatus),
-        Method::ListOfNothing => (Request::Status, Answer::Header),
+        Method::HeaderAlone => (Request::Status, Answer::Header),
         Method::HealthCheck => {
             let pb::HealthCheckRequest { service } = parsed(message)?;
             if !service.is_empty() {

@@ -157,8 +157,9 @@ const GRPC_LINES: [Line; 24] = [
     line("gRPC: range by h2load, 1000 clients: p99", Unit::Ms, "≤ etcd's / 2"),
 ];
 
-const CLUSTER_SYSTEMS: [&str; 3] = ["pawl", "etcd", "redis"];
-const ENGINE_SYSTEMS: [&str; 3] = ["pawl", "lmdb", "redb"];
+const OURS: &str = "pawl";
+const CLUSTER_SYSTEMS: [&str; 3] = [OURS, "etcd", "redis"];
+const ENGINE_SYSTEMS: [&str; 3] = [OURS, "lmdb", "redb"];
 
 /// All samples, under the title of their line and the name of their system.
 #[derive(Default)]
@@ -251,6 +252,48 @@ impl Figures {
                 line.goal
             );
         }
+    }
+
+    /// What a line's goal asks and its medians do not give, for each part of the goal that is a number, or a multiple of what another
+    /// system needs.
+    fn misses(&self, line: &Line) -> Vec<String> {
+        let Some(found) = self.median(line.title, OURS) else { return Vec::new() };
+        let of = |name: &str| {
+            let others = CLUSTER_SYSTEMS.into_iter().chain(ENGINE_SYSTEMS);
+            let other = others.into_iter().find(|system| system.eq_ignore_ascii_case(name))?;
+            self.median(line.title, other)
+        };
+        let is_missed = |part: &str| {
+            let words: Vec<&str> = part.split(' ').collect();
+            let number = |word: &str| word.parse::<f64>().ok();
+            match words[..] {
+                ["≥", times, "×", other] => Some(found < number(times)? * of(other)?),
+                ["≤", "etcd's", "/", parts] => Some(found > of("etcd")? / number(parts)?),
+                // An election is not ours to hurry, and what another line found is not looked up.
+                ["≤", _, "×", ..] | ["≤", _, _, "+", ..] => None,
+                ["≤", most, ..] => Some(found > number(most)?),
+                ["≥", least, "/s"] => Some(found < number(&least.replace(',', ""))?),
+                ["0"] => Some(found > 0.0),
+                _ => None,
+            }
+        };
+        let parts = line.goal.split(", ").filter(|part| is_missed(part) == Some(true));
+        parts.map(|part| format!("{}: {}, asked was {part}", line.title, show(found, line.unit))).collect()
+    }
+
+    /// Every goal that is missed, and where it is told why.
+    fn shortfalls(&self, out: &mut String) {
+        let cluster = CLUSTER_LINES.iter().chain(&GRPC_LINES).chain(&MEMORY_LINES);
+        let lines = cluster.chain(&ENGINE_LINES);
+        let missed: Vec<String> = lines.flat_map(|line| self.misses(line)).collect();
+        if missed.is_empty() {
+            return;
+        }
+        let _ = writeln!(out, "\n## What falls short\n");
+        missed.iter().for_each(|miss| {
+            let _ = writeln!(out, "- {miss}");
+        });
+        let _ = writeln!(out, "\nWhere the time goes, and what the limits are: [PROFILE.md](PROFILE.md).");
     }
 
     /// The whole page.
@@ -351,6 +394,7 @@ impl Figures {
             );
             self.table(&ENGINE_LINES, &ENGINE_SYSTEMS, &mut out);
         }
+        self.shortfalls(&mut out);
         if !self.notes.is_empty() {
             let _ = writeln!(out, "\n## Notes\n");
             for note in &self.notes {
@@ -412,4 +456,29 @@ pub fn machine(dir: &Path) -> Vec<(String, String)> {
         ("file system".into(), place),
         ("load average when it began".into(), load.split_whitespace().take(3).collect::<Vec<_>>().join(" ")),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missed_is_told_and_nothing_else() {
+        let missed = |goal, ours: f64, etcd: f64| {
+            let mut figures = Figures::default();
+            figures.add("work", OURS, ours);
+            figures.add("work", "etcd", etcd);
+            figures.misses(&line("work", Unit::Ms, goal)).len()
+        };
+        assert_eq!((missed("≥ 3 × etcd", 29.0, 10.0), missed("≥ 3 × etcd", 30.0, 10.0)), (1, 0));
+        assert_eq!((missed("≤ etcd's / 2", 6.0, 10.0), missed("≤ etcd's / 2", 5.0, 10.0)), (1, 0));
+        assert_eq!((missed("≤ 2, goal 1.5", 2.1, 1.0), missed("≤ 2, goal 1.5", 1.9, 1.0)), (1, 0));
+        assert_eq!((missed("≥ 10,000 /s", 9_999.0, 1.0), missed("0", 1.0, 0.0)), (1, 1));
+        // Two goals; one of a system that was not measured; and those that no line alone can tell.
+        assert_eq!(missed("≥ 1.0 × etcd, ≥ 3 × Redis", 0.5, 1.0), 1);
+        for goal in ["", "≤ 0.1 s + election, with 1 M keys", "≤ 2 × quiet", "≤ quiet + 5 ms", "as quiet"]
+        {
+            assert_eq!(missed(goal, 1e9, 1.0), 0, "{goal}");
+        }
+    }
 }

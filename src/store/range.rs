@@ -378,7 +378,7 @@ impl<D: Disk> Store<D> {
                 *rest = if planted::on("store-range-forgets-what-was-left") {
                     walk.rest()?
                 } else {
-                    bounds.from_key(&kvs[begin + sent].key, range.order)
+                    bounds.rest_at(&kvs[begin + sent].key, range.order)
                 };
                 kvs.truncate(begin + sent);
                 return Ok(false);

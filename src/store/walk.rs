@@ -27,7 +27,7 @@ impl Bounds {
     }
 
     /// Of these bounds, what is left where `key` comes next.
-    pub fn from_key(&self, key: &Bytes, order: Order) -> Bounds {
+    pub fn rest_at(&self, key: &Bytes, order: Order) -> Bounds {
         let mut rest = self.clone();
         match order {
             Order::Ascending => rest.from = key.clone(),

@@ -466,8 +466,8 @@ mod tests {
     fn what_is_missed_is_told_and_nothing_else() {
         let missed = |goal, ours: f64, etcd: f64| {
             let mut figures = Figures::default();
-            figures.add("work", OURS, ours);
-            figures.add("work", "etcd", etcd);
+            figures.samples.insert(("work", OURS), vec![ours]);
+            figures.samples.insert(("work", "etcd"), vec![etcd]);
             figures.misses(&line("work", Unit::Ms, goal)).len()
         };
         assert_eq!((missed("≥ 3 × etcd", 29.0, 10.0), missed("≥ 3 × etcd", 30.0, 10.0)), (1, 0));

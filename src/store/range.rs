@@ -357,17 +357,7 @@ impl<D: Disk> Store<D> {
         while *left > 0 && budget.bytes > 0 && step == Step::Key {
             let (begin, wanted) = (kvs.len(), (*left).min(seen.rows_within(budget.bytes) as u64) as usize);
             revs.clear();
-            while revs.len() < wanted {
-                step = walk.advance_within(&mut budget.keys)?;
-                if step != Step::Key {
-                    break;
-                }
-                let (rev, header) = walk.change();
-                if passes(range, rev.main, header.create) {
-                    revs.push(rev);
-                    kvs.push(walk.key_value(false)?);
-                }
-            }
+            step = take_rows(&mut walk, range, wanted, &mut budget.keys, &mut revs, kvs)?;
             let sent = if range.keys_only {
                 take_keys(&kvs[begin..], &mut budget.bytes)
             } else {
@@ -453,6 +443,30 @@ impl Reading {
         };
         self.head = Some(RangeHead { revision: self.revision, count, more, kvs });
     }
+}
+
+/// The next keys of a walk that pass the filters, without their values, and which changes these are of. [`Step::Key`]: as many as are
+/// wanted.
+fn take_rows<D: Disk>(
+    walk: &mut Walk<'_, D>,
+    range: &Range,
+    wanted: usize,
+    keys_left: &mut usize,
+    revs: &mut Vec<Rev>,
+    kvs: &mut Vec<KeyValue>,
+) -> Result<Step> {
+    while revs.len() < wanted {
+        let step = walk.advance_within(keys_left)?;
+        if step != Step::Key {
+            return Ok(step);
+        }
+        let (rev, header) = walk.change();
+        if passes(range, rev.main, header.create) {
+            revs.push(rev);
+            kvs.push(walk.key_value(false)?);
+        }
+    }
+    Ok(Step::Key)
 }
 
 /// How many of the first there is budget for; the last of them may be more than was left.

@@ -18,8 +18,7 @@
 //! | 1,000 of these, windows of one byte | 0.18 ms, 0.24 ms | 0.27 ms, 0.54 ms | 1026, 1054, 1029 MiB |
 //!
 //! The headers without an end were 113 puts in all: they come as fast as two processes of one machine can copy them. Ten
-//! thousand watches cost each put a quarter of a microsecond each until they are held. An answer of 1 MiB is half a millisecond of the
-//! loop's work, whoever asks for it. Before a connection had so many frames of a turn, floods of SETTINGS and PING took the loop for
+//! thousand watches cost each put a quarter of a microsecond each until they are held. Before a connection had so many frames of a turn, floods of SETTINGS and PING took the loop for
 //! some 6 ms a turn.
 
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]

@@ -3,7 +3,7 @@
 //! Keys lie in their own order, values in that of the changes which made them. Who reads the values of neighbouring keys one
 //! after the other jumps from page to page as the keys happened to change, and every jump is a descent through pages that no
 //! cache of the processor holds. So a range takes a batch of keys first, and reads their values in the order of their
-//! changes: it comes to no page twice, and the branches above stay near.
+//! changes: a batch comes to no leaf twice, and the branches above stay near.
 //!
 //! How long a value is shows only where it lies. What a batch may hold is reckoned from what the answer came to so far, and
 //! what turns out to be too much is left for the next part: no more is copied in vain than a part may hold, and one value.

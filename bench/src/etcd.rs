@@ -1,8 +1,8 @@
 //! The few calls of etcd's v3 API that are measured. Messages as in etcd's `rpc.proto` and `kv.proto`, only
-//! the fields that are used; unknown ones are skipped by the decoder.
+//! the fields that are used; unknown ones are skipped by the decoder. Beside them a client for single calls and for watches;
+//! loads are in `grpc.rs`.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,7 +13,6 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
 use crate::Result;
-use crate::load::{Kind, Outcome, Plan, attached_key};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Header {
@@ -94,12 +93,6 @@ pub struct TxnRequest {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct TxnResponse {
-    #[prost(bool, tag = "2")]
-    pub succeeded: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 pub struct CompactionRequest {
     #[prost(int64, tag = "1")]
     pub revision: i64,
@@ -171,7 +164,7 @@ pub struct MoveLeaderRequest {
     pub target_id: u64,
 }
 
-/// The runtime of all etcd clients: as many workers as cores, as etcd's own benchmark tool has.
+/// The runtime of every [`EtcdClient`], with as many workers as cores. Loads do without: `grpc.rs` has their client.
 pub fn runtime() -> &'static tokio::runtime::Runtime {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -224,32 +217,11 @@ impl EtcdClient {
         Ok(found.kvs.pop().map(|kv| kv.value))
     }
 
-    /// A linearizable read of the keys from the first to before the second; how many there were.
-    pub async fn range(&mut self, [key, range_end]: [Vec<u8>; 2]) -> Result<u64> {
-        let request = RangeRequest { key, range_end, count_only: false };
-        let found: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
-        Ok(found.kvs.len() as u64)
-    }
-
     /// Of all keys; linearizable.
     pub async fn count(&mut self) -> Result<u64> {
         let request = RangeRequest { key: vec![0], range_end: vec![0], count_only: true };
         let found: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
         Ok(found.count as u64)
-    }
-
-    /// A compare that holds, and a put.
-    pub async fn txn(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-        let compare = Compare { result: 1, key: key.clone(), version: Some(-1) };
-        self.puts(vec![compare], vec![key], value).await
-    }
-
-    /// A transaction that puts the same under all of these keys, if the compares hold, which they do.
-    async fn puts(&mut self, compare: Vec<Compare>, keys: Vec<Vec<u8>>, value: Vec<u8>) -> Result<()> {
-        let put = |key| RequestOp { put: Some(PutRequest { key, value: value.clone(), lease: 0 }) };
-        let request = TxnRequest { compare, success: keys.into_iter().map(put).collect() };
-        let done: TxnResponse = self.call("/etcdserverpb.KV/Txn", request).await?;
-        if done.succeeded { Ok(()) } else { Err("a compare that holds failed".into()) }
     }
 
     pub async fn compact(&mut self, revision: u64) -> Result<()> {
@@ -295,138 +267,6 @@ impl EtcdClient {
     pub async fn move_leader(&mut self, target_id: u64) -> Result<()> {
         let path = "/etcdserverpb.Maintenance/MoveLeader";
         let _: Done = self.call(path, MoveLeaderRequest { target_id }).await?;
-        Ok(())
-    }
-}
-
-/// `plan.clients` tasks, each with one request in flight, over `plan.connections` connections.
-pub fn run(plan: &Plan) -> Result<Outcome> {
-    runtime().block_on(async {
-        let started = Instant::now();
-        let measure_from = started + plan.warm_up;
-        let end = measure_from + plan.duration;
-        let connections: Vec<EtcdClient> =
-            (0..plan.connections).map(|_| EtcdClient::new(plan.port)).collect();
-        let tasks: Vec<_> = (0..plan.clients)
-            .map(|number| {
-                let client = connections[number % plan.connections].clone();
-                tokio::spawn(one_client(client, plan.clone(), number, measure_from, end))
-            })
-            .collect();
-        let mut all = Outcome::new();
-        for task in tasks {
-            all.add(&task.await??);
-        }
-        all.seconds = match plan.total {
-            Some(_) => started.elapsed().as_secs_f64(),
-            None => plan.duration.as_secs_f64(),
-        };
-        Ok(all)
-    })
-}
-
-async fn one_client(
-    mut client: EtcdClient,
-    plan: Plan,
-    number: usize,
-    measure_from: Instant,
-    end: Instant,
-) -> Result<Outcome> {
-    let mut outcome = Outcome::new();
-    let mut keys = plan.keys_of(number);
-    let value = plan.value();
-    let mut errors_in_a_row = 0;
-    let mut renewals = Renewals::new(number as u64 + 1);
-    loop {
-        let sent = Instant::now();
-        if plan.total.is_none() && sent >= end {
-            break;
-        }
-        let done = match plan.kind {
-            Kind::KeepAlive => renewals.next(&mut client).await,
-            Kind::Count => client.count().await.map(|_| ()),
-            Kind::Range(length) => {
-                let range = keys.next_range().map(|key| key.to_vec());
-                client.range(range).await.and_then(|found| {
-                    if found == length { Ok(()) } else { Err(format!("{found} keys of {length}").into()) }
-                })
-            }
-            Kind::Grant { ttl_s, alike } => {
-                let Some(number) = keys.next_number() else { break };
-                client.grant(number + 1, ttl_s + number / alike).await
-            }
-            Kind::Attach => {
-                let Some(number) = keys.next_number() else { break };
-                client.attach(attached_key(number), b"x".to_vec(), number + 1).await
-            }
-            Kind::Puts(count) => {
-                let some: Vec<Vec<u8>> =
-                    (0..count).map_while(|_| keys.next_key()).map(|key| key.to_vec()).collect();
-                if some.is_empty() {
-                    break;
-                }
-                client.puts(Vec::new(), some, value.clone()).await
-            }
-            Kind::Put | Kind::Get | Kind::Txn => {
-                let Some(key) = keys.next_key().map(|key| key.to_vec()) else { break };
-                match plan.kind {
-                    Kind::Put => client.put(key, value.clone()).await,
-                    Kind::Txn => client.txn(key, value.clone()).await,
-                    _ => client.get(key).await.map(|_| ()),
-                }
-            }
-        };
-        let now = Instant::now();
-        let counted = plan.total.is_some() || (now >= measure_from && now < end);
-        match done {
-            Ok(()) => {
-                errors_in_a_row = 0;
-                if counted {
-                    outcome.success(now - sent, 1);
-                }
-            }
-            Err(e) => {
-                outcome.errors += 1;
-                errors_in_a_row += 1;
-                if errors_in_a_row > 20 {
-                    return Err(e);
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-    }
-    Ok(outcome)
-}
-
-/// Renewals of one lease, one at a time, all over one stream.
-struct Renewals {
-    lease: i64,
-    open: Option<(Sender<LeaseKeepAliveRequest>, Streaming<LeaseResponse>)>,
-}
-
-impl Renewals {
-    fn new(lease: u64) -> Renewals {
-        Renewals { lease: lease as i64, open: None }
-    }
-
-    async fn next(&mut self, client: &mut EtcdClient) -> Result<()> {
-        let request = LeaseKeepAliveRequest { id: self.lease };
-        let (sender, mut answers) = match self.open.take() {
-            Some((sender, answers)) => {
-                sender.send(request).await?;
-                (sender, answers)
-            }
-            None => {
-                let (sender, requests) = mpsc::channel(1);
-                sender.send(request).await?;
-                (sender, client.streaming("/etcdserverpb.Lease/LeaseKeepAlive", requests).await?)
-            }
-        };
-        let answer = answers.message().await?.ok_or("the stream of renewals ended")?;
-        if answer.ttl <= 0 {
-            return Err(format!("lease {} is gone", self.lease).into());
-        }
-        self.open = Some((sender, answers));
         Ok(())
     }
 }

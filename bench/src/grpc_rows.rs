@@ -1,5 +1,6 @@
-//! etcd's own API on both: puts and reads over gRPC, by this program's client (tonic, on all cores) and by `h2load` where it is
-//! on the path. It is a client in C that sends the same bytes again and again, and leaves the cores to the servers.
+//! etcd's own API on both: puts and reads over gRPC, by this program's client (frames of HTTP/2 written by hand, one thread; it
+//! sends other keys each time and looks at the answers) and by `h2load` where it is on the path: a client in C that sends the
+//! same bytes again and again, by which this program's can be judged.
 
 use std::path::Path;
 use std::process::Command;

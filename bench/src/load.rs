@@ -6,8 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use pawl::base::Rng;
 
-use crate::Result;
-use crate::resp;
+use crate::{Result, grpc, resp};
 
 pub const VALUE_BYTES: usize = 256;
 
@@ -160,7 +159,7 @@ impl Plan {
 
     pub fn run(&self) -> Result<Outcome> {
         match self.wire {
-            Wire::Etcd => crate::etcd::run(self),
+            Wire::Etcd => grpc::run(self),
             Wire::Pawl | Wire::Redis => resp::run(self),
         }
     }
@@ -183,12 +182,6 @@ impl Outcome {
     pub fn success(&mut self, took: Duration, ops: u64) {
         self.ops += ops;
         self.latency.saturating_record_n(took.as_nanos() as u64, ops);
-    }
-
-    pub fn add(&mut self, other: &Outcome) {
-        self.ops += other.ops;
-        self.errors += other.errors;
-        self.latency.add(&other.latency).expect("the same bounds");
     }
 
     pub fn rate(&self) -> f64 {

@@ -4,13 +4,16 @@
 //! `bench/RESULTS.md`. Any row can be measured alone, for some systems only; then the page goes to the
 //! standard output. A system whose program is not found is skipped, with a line that says so.
 
+mod answer;
 mod cluster;
 mod disk;
 mod ends;
 mod engine;
 mod etcd;
 mod footprint;
+mod grpc;
 mod grpc_rows;
+mod http2;
 mod key_rows;
 mod load;
 mod meanwhile;

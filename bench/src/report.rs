@@ -329,7 +329,7 @@ impl Figures {
             );
             let _ = writeln!(
                 out,
-                "generator (one thread, epoll), etcd by gRPC on all cores (1000 clients on 100 connections).\n"
+                "generator (one thread, epoll), etcd by its like for gRPC (1000 clients on 100 connections).\n"
             );
             self.table(&CLUSTER_LINES, &CLUSTER_SYSTEMS, &mut out);
             if let Some(raw) = self.median("raw fdatasync p50", "disk") {
@@ -349,13 +349,13 @@ impl Figures {
             let _ = writeln!(out, "\n## Over gRPC\n");
             let _ = writeln!(
                 out,
-                "Three members on loopback, default timers, requests sent to the leader in etcd's v3 API. By this program's client (tonic, on"
+                "Three members on loopback, default timers, requests sent to the leader in etcd's v3 API. By this program's client"
             );
             let _ = writeln!(
                 out,
-                "all cores; 1000 clients on 100 connections), and by `h2load`, which repeats one request and leaves more of the cores to"
+                "(frames of HTTP/2 written by hand, one thread; 1000 clients on 100 connections), and by `h2load`, which repeats one"
             );
-            let _ = writeln!(out, "the servers. 8-byte keys, 256-byte values, closed loop.\n");
+            let _ = writeln!(out, "request. 8-byte keys, 256-byte values, closed loop.\n");
             self.table(&GRPC_LINES, &CLUSTER_SYSTEMS, &mut out);
         }
         if has(&CLUSTER_SYSTEMS, &MEMORY_LINES) {

@@ -10,12 +10,10 @@ use crate::base::Mono;
 use crate::base::time::{MS, Nanos};
 use crate::proto::http::Scope;
 
-/// Connections taken from one listener in one turn.
-const CLIENTS_MAX: usize = 512;
-
-/// The same for members. So few that one which has just come is heard before a crowd behind it takes its place
+/// Connections taken from one listener in one turn: a crowd that comes at once is let in little by little, and who is here
+/// already is served meanwhile. Of members, one that has just come must be heard before a crowd behind it takes its place
 /// (`EventLoop::make_room_for_members`): it needs a turn or two for its greeting.
-const MEMBERS_MAX: usize = 16;
+const TURN_MAX: usize = 16;
 
 /// No more connections for this long after the process ran out of file descriptors.
 const ACCEPT_PAUSE: Nanos = 100 * MS;
@@ -78,11 +76,11 @@ impl Listeners {
             return accepted;
         }
         self.ready = false;
-        let clients = self.for_clients.iter().map(|one| (one, Accepted::Client as fn(_) -> _, CLIENTS_MAX));
-        let http = self.for_http.iter().map(|(one, scope)| (one, http(*scope), CLIENTS_MAX));
-        let members = self.for_members.iter().map(|one| (one, Accepted::Member as fn(_) -> _, MEMBERS_MAX));
-        for (listener, kind, most) in clients.chain(http).chain(members) {
-            match take(listener, kind, most, &mut accepted) {
+        let clients = self.for_clients.iter().map(|one| (one, Accepted::Client as fn(_) -> _));
+        let http = self.for_http.iter().map(|(one, scope)| (one, http(*scope)));
+        let members = self.for_members.iter().map(|one| (one, Accepted::Member as fn(_) -> _));
+        for (listener, kind) in clients.chain(http).chain(members) {
+            match take(listener, kind, &mut accepted) {
                 Ok(true) => {}
                 // More may wait behind the budget of a turn.
                 Ok(false) => self.ready = true,
@@ -107,7 +105,7 @@ impl Listeners {
         let monitors = monitors.map(|(listener, scope)| (listener, http(scope)));
         for (listener, kind) in clients.chain(monitors) {
             // Whatever ends this, the socket is closed.
-            while let Ok(false) = take(&listener, kind, CLIENTS_MAX, &mut accepted) {}
+            while let Ok(false) = take(&listener, kind, &mut accepted) {}
         }
         accepted
     }
@@ -124,10 +122,9 @@ fn http(scope: Scope) -> fn(TcpStream) -> Accepted {
 fn take(
     listener: &TcpListener,
     kind: fn(TcpStream) -> Accepted,
-    most: usize,
     accepted: &mut Vec<Accepted>,
 ) -> std::io::Result<bool> {
-    for _ in 0..most {
+    for _ in 0..TURN_MAX {
         match listener.accept() {
             Ok((stream, _)) => accepted.push(kind(stream)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(true),

@@ -16,6 +16,9 @@ use crate::proto::http::{HttpAdapter, Scope, Site};
 use crate::proto::line::{LineAdapter, ServerInfo};
 use crate::proto::sniff::{self, Sniffed, Sniffer};
 
+/// What one read of a client's connection brings, at most: who sends a lot takes some of every turn, and not much of one.
+pub(super) const READ_BYTES: usize = 64 << 10;
+
 /// Unsent reply bytes at which a connection is no longer listened to: a slow reader slows itself only.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 

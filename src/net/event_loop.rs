@@ -11,7 +11,8 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::accept::{Accepted, Listeners, Sockets};
-use super::clients::{Client, Spoken};
+use super::busy::{Busy, REST_OF_TURN};
+use super::clients::{self, Client, Spoken};
 use super::counts::ShellCounts;
 use super::inbound::{Directory, Inbound, Said};
 use super::peers::Peers;
@@ -73,8 +74,8 @@ pub(super) struct EventLoop<D: Disk, C: Clock> {
     pub(super) listeners: Listeners,
     pub(super) clients: Slots<Client>,
     inbound: Slots<Inbound>,
-    /// Connections with something to do, by slot: input to read or decode, output to send.
-    pub(super) busy_clients: Vec<usize>,
+    /// Those with something to do: input to read or decode, output to send.
+    pub(super) busy_clients: Busy,
     busy_inbound: Vec<usize>,
     space_at: Mono,
     space_asked: bool,
@@ -102,7 +103,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             listeners,
             clients: Slots::new(),
             inbound: Slots::new(),
-            busy_clients: Vec::new(),
+            busy_clients: Busy::default(),
             busy_inbound: Vec::new(),
             space_at: Mono(0),
             space_asked: false,
@@ -202,7 +203,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             token if token.0 >= CLIENTS => {
                 if let Some(client) = self.clients.at(token.0 - CLIENTS) {
                     client.pipe.on_event(event);
-                    self.busy_clients.push(token.0 - CLIENTS);
+                    self.busy_clients.on_event(token.0 - CLIENTS);
                 }
             }
             token if token.0 >= INBOUND => {
@@ -337,18 +338,25 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
 
     /// Reads and decodes what clients ask, one read each, and hands it to the node.
     fn read_clients(&mut self) {
-        let mut busy = std::mem::take(&mut self.busy_clients);
-        for slot in busy.drain(..) {
+        let mut fresh = self.busy_clients.take_fresh();
+        for slot in fresh.drain(..) {
             self.read_client(slot);
         }
-        // The list's room serves the next turn.
-        self.busy_clients = busy;
+        self.busy_clients.recycle(fresh);
+        let mut until = None;
+        while let Some(slot) = self.busy_clients.next_of_rest() {
+            let until = *until.get_or_insert_with(|| self.shell.clock.now() + REST_OF_TURN);
+            self.read_client(slot);
+            if self.shell.clock.now() >= until {
+                return;
+            }
+        }
     }
 
     fn read_client(&mut self, slot: usize) {
         let Some(client) = self.clients.at(slot) else { return };
         if client.listens() && client.pipe.is_readable() && !client.wants_decoding() {
-            client.pipe.read(&mut self.buffer);
+            client.pipe.read(&mut self.buffer[..clients::READ_BYTES]);
         }
         if client.listens() {
             // Read the clock after the bytes: a lease must not answer for a request that came later.
@@ -359,7 +367,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 self.shell.node.on_call(client.asker(&call), call, now);
             }
         } else if client.has_parted() {
-            client.skip_input(&mut self.buffer);
+            client.skip_input(&mut self.buffer[..clients::READ_BYTES]);
         }
         self.clients.mark(slot);
     }
@@ -466,7 +474,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 || (client.listens() && client.pipe.is_readable())
                 || client.skips()
             {
-                self.busy_clients.push(slot);
+                self.busy_clients.go_on(slot);
                 again = true;
             }
         }
@@ -510,7 +518,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                     self.shell.node.on_call(client.asker(&call), call, now);
                 }
                 // The next turn sends what was said.
-                self.busy_clients.push(slot);
+                self.busy_clients.on_event(slot);
             }
             self.patience_at = self.patience_at.min(client.deadline());
         }

@@ -1,6 +1,7 @@
 //! The event loop and its sockets. [`serve`] is a whole server process.
 
 mod accept;
+mod busy;
 mod clients;
 mod counts;
 mod event_loop;

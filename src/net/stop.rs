@@ -148,7 +148,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
         }
         // The next request may have come since the last event: look once more, and it is answered too.
         if client.pipe.read(&mut self.buffer) > 0 {
-            self.busy_clients.push(slot);
+            self.busy_clients.go_on(slot);
             return true;
         }
         client.say_goodbye(&self.shell.spoken, now);

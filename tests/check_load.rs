@@ -80,9 +80,9 @@ fn who_interrupts_it_finds_no_keys() {
 #[test]
 fn a_load_that_is_none_is_refused() {
     let cluster = Cluster::start(&Setup::single());
-    for words in ["check perf --load huge", "check datascale --load 7", "check"] {
+    for (words, why) in [("check perf --load huge", "huge"), ("check datascale --load 7", "7")] {
         let output = ctl(&cluster, words);
-        let helped = words == "check" && output.status.success();
-        assert!(helped || output.status.code() == Some(1), "{words}: {}", shown(&output));
+        assert_eq!(output.status.code(), Some(4), "{words}: {}", shown(&output));
+        assert!(shown(&output).contains(&format!("unknown load option {why}")), "{}", shown(&output));
     }
 }

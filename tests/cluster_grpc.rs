@@ -74,3 +74,17 @@ fn streams_that_are_not_read_are_held_and_go_on() {
     }
     assert!(met.faults.get("wire-hold").is_some_and(|holds| *holds > 8), "{met}");
 }
+
+/// Long values, and clients that ask for several and read late: what they were told nothing of is held, and comes later.
+#[test]
+fn who_does_not_take_its_answers_is_held_and_goes_on() {
+    let mut met = Tally::default();
+    for (seed, clients) in [(2, 3), (3, 8)] {
+        let text = format!(
+            "pawl plan 1\nseed={seed} members=3 clients={clients} watchers=0 keys=3 value-max=400000 ops=2000 grpc=100 \
+             think=1ms wire-stalls=4000 faults=6s calm=2s\n"
+        );
+        met.add(&assert_sound(&format!("full, seed {seed}"), &Plan::parse(&text).unwrap()).tally);
+    }
+    assert!(met.faults.get("wire-hold").is_some_and(|holds| *holds > 3), "{met}");
+}

@@ -179,8 +179,15 @@ fn told(mut took: Vec<Duration>) -> String {
     format!("{} puts, p50 {:?}, p99 {:?}", took.len(), at(50), at(99))
 }
 
-/// What the attack costs.
-fn attack(cluster: &Cluster, what: &str, attack: impl FnOnce(u16)) {
+/// Enemies have machines of their own: here they take a processor only where nobody else wants it.
+fn as_from_afar<T>(act: impl FnOnce() -> T) -> T {
+    // Of this thread alone; where that is refused, the times tell of the crowd on the processors, too.
+    let _ = rustix::process::nice(19);
+    act()
+}
+
+/// What the attack costs while it goes on, and what is left of it: its sockets, which are closed only at the end.
+fn attack<T: Send>(cluster: &Cluster, what: &str, attack: impl FnOnce(u16) -> T + Send) {
     let member = &cluster.members[0];
     let (port, pid) = (member.client_port, member.pid());
     let putting = |for_as_long: &mut dyn FnMut()| {
@@ -202,12 +209,18 @@ fn attack(cluster: &Cluster, what: &str, attack: impl FnOnce(u16)) {
         })
     };
     let (quiet, before) = putting(&mut || pause(500));
-    let mut attack = Some(attack);
-    let (during, peak) = putting(&mut || attack.take().expect("once")(port));
-    pause(1_000);
+    let (mut attack, mut left) = (Some(attack), None);
+    let (during, peak) = putting(&mut || {
+        let enemy = attack.take().expect("once");
+        let done = std::thread::scope(|scope| scope.spawn(|| as_from_afar(|| enemy(port))).join());
+        left = Some(done.expect("the attack itself works"));
+    });
+    let (behind, _) = putting(&mut || pause(500));
+    drop(left);
+    pause(500);
     let after = memory_bytes(pid);
     let mib = |bytes: u64| bytes >> 20;
-    say(&format!("{what}: quiet {}; during {}", told(quiet), told(during)));
+    say(&format!("{what}: quiet {}; during {}; behind {}", told(quiet), told(during), told(behind)));
     say(&format!("    {} MiB before, {} MiB at most, {} MiB after", mib(before), mib(peak), mib(after)));
     let cost_max = COST_BYTES_MAX + if scaled(1) > 1 { ANSWERS_BYTES_MAX } else { 0 };
     assert!(peak < before + cost_max, "{what}: {peak} bytes, and {before} before");
@@ -232,7 +245,7 @@ fn hostile_http2_costs_others_little() {
     attack(&cluster, "headers without an end", |port| {
         // A header that is new to the decoder, over and over.
         let block = [b"\x00\x01x".as_slice(), &[100], &[b'x'; 100]].concat().repeat(100);
-        flood(port, scaled(16 << 20), true, |enemy| {
+        flood(port, scaled(64 << 20), true, |enemy| {
             let stream = enemy.stream();
             let mut frames = frame(HEADERS, 0, stream, &headers(put));
             for _ in 0..100 {
@@ -296,10 +309,10 @@ fn windows_that_hardly_open_cost_little() {
 #[test]
 fn idle_connections_and_streams_that_are_not_read_cost_little() {
     let cluster = Cluster::start(&Setup::single());
-    attack(&cluster, "idle connections", |port| {
-        let all: Vec<Option<Enemy>> = (0..scaled(500)).map(|_| Enemy::connect(port, None)).collect();
-        pause(500);
-        say(&format!("    {} connections", all.iter().flatten().count()));
+    attack(&cluster, "connections that are made, and then are idle", |port| {
+        let all: Vec<Enemy> = (0..scaled(500)).filter_map(|_| Enemy::connect(port, None)).collect();
+        say(&format!("    {} connections", all.len()));
+        all
     });
     attack(&cluster, "streams that are not read", |port| {
         let mut all = Vec::new();

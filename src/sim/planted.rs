@@ -500,6 +500,11 @@ pub const BUGS: &[Bug] = &[
         &[GRPC, GRPC_SIM],
     ),
     bug(
+        "grpc-answer-is-held-half-way",
+        "of a range's answer the rest is held, which must come before any of it is read",
+        &[GRPC, GRPC_SIM],
+    ),
+    bug(
         "grpc-cancelled-watch-is-not-confirmed",
         "the end of a watch that had not begun is not told",
         &[GRPC, GRPC_SIM],

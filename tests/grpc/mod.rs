@@ -1,5 +1,6 @@
 //! gRPC without a socket: a client of HTTP/2, the adapter, and a node of one map.
 
+mod full;
 mod wire;
 
 use bytes::{Bytes, BytesMut};

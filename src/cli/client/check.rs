@@ -48,8 +48,8 @@ pub struct ScaleWords {
 #[derive(Debug, Args)]
 struct CheckWords {
     /// small, medium, large or very large
-    #[arg(long, value_name = "s|m|l|xl", value_enum, ignore_case = true, default_value_t = Load::S)]
-    load: Load,
+    #[arg(long, value_name = "s|m|l|xl", default_value = "s")]
+    load: String,
     /// Compact at the last revision when it is over
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     auto_compact: Option<bool>,
@@ -68,6 +68,14 @@ enum Load {
     L,
     #[value(alias = "xLarge")]
     Xl,
+}
+
+impl CheckWords {
+    /// Refused as by etcdctl, with a code of its own.
+    fn load(&self) -> Result<Load, Failure> {
+        Load::from_str(&self.load, true)
+            .map_err(|_| Failure::Feature(format!("unknown load option {}", self.load)))
+    }
 }
 
 const PERF_SECONDS: u64 = 60;
@@ -132,8 +140,8 @@ impl Client<'_> {
     }
 
     fn check_perf(&self, given: &PerfWords, console: &mut Console) -> Result<(), Failure> {
+        let (rate, clients) = given.words.load()?.rate();
         self.refuse_what_is_there(&given.prefix)?;
-        let (rate, clients) = given.words.load.rate();
         let total = rate * PERF_SECONDS;
         let plan = Plan {
             time_max: Some(PERF_SECONDS * SECOND),
@@ -151,8 +159,8 @@ impl Client<'_> {
     }
 
     fn check_scale(&self, given: &ScaleWords, console: &mut Console) -> Result<(), Failure> {
+        let (count, clients) = given.words.load()?.scale();
         self.refuse_what_is_there(&given.prefix)?;
-        let (count, clients) = given.words.load.scale();
         // As in etcdctl: of several endpoints the first.
         let first = self.options.endpoints.first().expect("there is one").clone();
         let address = self.address(&first)?;

@@ -22,15 +22,17 @@ pub struct Desk {
     pub calls: Vec<Call>,
     /// The newest that came with a reply: of answers that need no node.
     pub header: Header,
-    /// Requests that the node has not answered, but for those that wait for a lock.
+    /// Requests that the node has not answered, but for those that wait for a lock, and those that are held.
     pub owed: usize,
+    /// So much waits for the client that what it asks for once is held, too.
+    pub is_full: bool,
     next_number: u64,
 }
 
 impl Desk {
     pub fn new(info: Arc<ServerInfo>) -> Desk {
         let header = Header { cluster: info.cluster, member: info.member, revision: 0, term: 0 };
-        Desk { info, now: Mono(0), calls: Vec::new(), header, owed: 0, next_number: 0 }
+        Desk { info, now: Mono(0), calls: Vec::new(), header, owed: 0, is_full: false, next_number: 0 }
     }
 
     /// Later ones of the lane are greater.

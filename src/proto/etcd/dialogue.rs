@@ -226,8 +226,11 @@ impl Dialogue {
     fn ask(&mut self, request: Request, answer: Answer, desk: &mut Desk) -> Result<(), Status> {
         // It may take as long as somebody holds a lock, and holds up nothing meanwhile.
         let waits = matches!(request, Request::Lock(LockRequest::Acquire(_)));
+        if desk.is_full && !waits && !self.is_held {
+            self.hold(desk);
+        }
         let tag = desk.ask(self.lane, request).map_err(|fault| Status::of(&fault))?;
-        desk.owed += usize::from(!waits);
+        desk.owed += usize::from(!waits && !self.is_held);
         self.job = Job::Asked { tag, answer, parts: None, waits };
         Ok(())
     }
@@ -306,7 +309,7 @@ impl Dialogue {
         let Job::Asked { answer, waits, .. } = std::mem::replace(&mut self.job, Job::Over) else {
             unreachable!("it was just seen")
         };
-        desk.owed -= usize::from(!waits);
+        desk.owed -= usize::from(!waits && !self.is_held);
         if let Body::Fault(fault) = body {
             return Err(Status::of(&fault));
         }
@@ -342,7 +345,7 @@ impl Dialogue {
             *parts = Some(message);
             return Ok(());
         }
-        desk.owed -= 1;
+        desk.owed -= usize::from(!self.is_held);
         self.job = Job::Over;
         self.out.push_charged(finished(message));
         self.end(Status::OK);
@@ -455,13 +458,37 @@ impl Dialogue {
 
     // ---- Sending and ending
 
-    /// Some of the outbox was taken.
+    /// Some of the outbox was taken, or of all outboxes of the connection.
     pub fn on_taken(&mut self, desk: &mut Desk) {
-        let has_room = self.out.waiting_bytes() < self.hold_bytes() / 2;
+        let has_room = match self.job {
+            Job::Asked { .. } => !desk.is_full,
+            _ => self.out.waiting_bytes() < self.hold_bytes() / 2,
+        };
         if self.is_held && has_room && !planted::on("grpc-held-stream-is-never-released") {
             self.is_held = false;
+            desk.owed += usize::from(matches!(self.job, Job::Asked { .. }));
             desk.calls.push(Call::Release { lane: self.lane });
         }
+    }
+
+    /// The client does not take what it asked for. What it was told nothing of waits: another answer of that kind would only wait
+    /// elsewhere. An answer that has come in part goes on, or none would ever be whole.
+    pub fn hold_untold(&mut self, desk: &mut Desk) {
+        let is_untold = match &self.job {
+            Job::Asked { parts, waits: false, .. } => {
+                parts.is_none() || planted::on("grpc-answer-is-held-half-way")
+            }
+            _ => false,
+        };
+        if is_untold && !self.is_held {
+            desk.owed -= 1;
+            self.hold(desk);
+        }
+    }
+
+    fn hold(&mut self, desk: &mut Desk) {
+        self.is_held = true;
+        desk.calls.push(Call::Hold { lane: self.lane });
     }
 
     fn hold_bytes(&self) -> usize {
@@ -469,19 +496,28 @@ impl Dialogue {
         if tells_events { HOLD_EVENTS_BYTES } else { HOLD_BYTES }
     }
 
-    fn hold_if_full(&mut self, desk: &mut Desk) {
-        let goes_on = matches!(
+    /// What it is told is sent as it comes.
+    fn goes_on(&self) -> bool {
+        matches!(
             self.job,
             Job::Watch(_)
                 | Job::KeepAlive(_)
                 | Job::Observe { .. }
                 | Job::RangeStream { .. }
                 | Job::Snapshot { .. }
-        );
-        if goes_on && !self.is_held && self.out.waiting_bytes() >= self.hold_bytes() {
-            self.is_held = true;
-            desk.calls.push(Call::Hold { lane: self.lane });
+        )
+    }
+
+    fn hold_if_full(&mut self, desk: &mut Desk) {
+        if self.goes_on() && !self.is_held && self.out.waiting_bytes() >= self.hold_bytes() {
+            self.hold(desk);
         }
+    }
+
+    /// Bytes of an answer that comes once and is whole, as far as it is not taken.
+    pub fn kept_bytes(&self) -> usize {
+        let is_whole = !self.goes_on() && !matches!(self.job, Job::Asked { .. });
+        if is_whole { self.out.waiting_bytes() } else { 0 }
     }
 
     /// The last word, behind all that waits.
@@ -518,7 +554,8 @@ impl Dialogue {
         let owed = match std::mem::replace(&mut self.job, Job::Over) {
             Job::Expects(_) | Job::Over if !was_held => return,
             Job::Expects(_) | Job::Over => 0,
-            Job::Asked { waits: false, .. } | Job::RangeStream { .. } | Job::Snapshot { .. } => 1,
+            Job::Asked { waits: false, .. } => usize::from(!was_held),
+            Job::RangeStream { .. } | Job::Snapshot { .. } => 1,
             Job::Asked { waits: true, .. } | Job::Watch(_) | Job::Observe { .. } | Job::Health { .. } => 0,
             Job::KeepAlive(renewals) => renewals.asked.len(),
         };

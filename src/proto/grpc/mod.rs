@@ -29,7 +29,8 @@
 //!   not complete is counted with all other input ([`Adapter::input_bytes`]). It is taken out of `h2` as it comes.
 //! - Headers of a request: [`HEADERS_BYTES_MAX`].
 //! - A stream that goes on and is not read keeps 256 KiB, and what one turn makes (4 MiB): it is held. An answer that comes
-//!   once is one message, however long, as gRPC wants it; all that waits for its readers together is bounded by [`Room`].
+//!   once is one message, however long, as gRPC wants it; all that waits for its readers together is bounded by [`Room`]. Where
+//!   [`Settings::kept_bytes_max`] of it wait on one connection, what else was asked there is held until half of them are taken.
 //!   `RangeStream` (3.7) has no such message: its answer is sent as it is read.
 //! - `h2` is given what its windows allow, and no more; and the output is full at 256 KiB ([`io`]).
 //! - A connection has [`Settings::frames_max`] frames of a turn. While there are more, it is not read.
@@ -60,7 +61,7 @@ use http::{HeaderMap, Method as Verb, Request as HttpRequest};
 
 use self::io::Io;
 use self::send::Sender;
-use self::stream::Stream;
+use self::stream::{Load, Stream};
 use self::wake::{Flag, Woken};
 use super::Adapter;
 use super::etcd::desk::{self, Desk};
@@ -108,13 +109,19 @@ pub struct Settings {
     pub ping_patience: Nanos,
     /// So many frames of one connection are taken in one turn.
     pub frames_max: usize,
+    /// Of answers that come once, so much may wait on one connection before more of them are made.
+    pub kept_bytes_max: usize,
     /// Answers that wait for their readers.
     pub room: Arc<Room>,
     pub counts: Arc<Counts>,
 }
 
-/// A turn's worth: some fifty microseconds of PINGs. Whoever sends more in earnest has the next turn at once.
-const FRAMES_MAX: usize = 256;
+/// A turn's worth: thirty calls. Whoever sends more in earnest has the next turn at once.
+const FRAMES_MAX: usize = 64;
+
+/// Clients read such answers as they come. One that does not shall not have all of the room that others have, too. One answer
+/// counts for half of this at most: a client that takes its time for a large one is not kept from asking for others.
+const KEPT_BYTES_MAX: usize = 128 << 20;
 
 impl Default for Settings {
     fn default() -> Settings {
@@ -123,6 +130,7 @@ impl Default for Settings {
             ping_every: 2 * 60 * 60 * SECOND,
             ping_patience: 20 * SECOND,
             frames_max: FRAMES_MAX,
+            kept_bytes_max: KEPT_BYTES_MAX,
             room: Arc::new(Room::default()),
             counts: Arc::new(Counts::default()),
         }
@@ -151,9 +159,8 @@ pub struct GrpcAdapter {
     /// Those that the node has said something to.
     told: Vec<Lane>,
     deadlines: BTreeSet<(Mono, Lane)>,
-    input_bytes: usize,
-    /// Streams with something to send.
-    unsent: usize,
+    /// Of all streams.
+    load: Load,
     pings: Pings,
     /// The client was told to go elsewhere.
     is_parting: bool,
@@ -207,8 +214,7 @@ impl GrpcAdapter {
             free: Vec::new(),
             told: Vec::new(),
             deadlines: BTreeSet::new(),
-            input_bytes: 0,
-            unsent: 0,
+            load: Load::default(),
             pings: Pings::default(),
             is_parting: false,
         }
@@ -295,7 +301,7 @@ impl GrpcAdapter {
         if deadline != Mono::NEVER {
             self.deadlines.insert((deadline, lane));
         }
-        self.unsent += usize::from(stream.load().1);
+        self.load.change(Load::default(), stream.load(self.share_bytes()));
         self.streams[usize::from(lane)] = Some(Box::new(stream));
         self.with_stream(lane, |stream, desk| stream.serve(desk));
     }
@@ -315,11 +321,10 @@ impl GrpcAdapter {
     fn with_stream(&mut self, lane: Lane, act: impl FnOnce(&mut Stream, &mut Desk)) {
         let place = usize::from(lane);
         let Some(mut stream) = self.streams.get_mut(place).and_then(Option::take) else { return };
-        let (bytes_before, was_unsent) = stream.load();
+        let share = self.share_bytes();
+        let before = stream.load(share);
         act(&mut stream, &mut self.desk);
-        let (bytes, is_unsent) = if stream.is_over() { (0, false) } else { stream.load() };
-        self.input_bytes = self.input_bytes - bytes_before + bytes;
-        self.unsent = self.unsent - usize::from(was_unsent) + usize::from(is_unsent);
+        self.load.change(before, if stream.is_over() { Load::default() } else { stream.load(share) });
         if stream.is_over() {
             self.deadlines.remove(&(stream.deadline, lane));
             self.free.push(lane);
@@ -341,7 +346,23 @@ impl GrpcAdapter {
         self.streams.truncate(1);
         self.free.clear();
         self.deadlines.clear();
-        (self.input_bytes, self.unsent) = (0, 0);
+        self.load = Load::default();
+    }
+
+    /// An answer may be as large as it likes, and alone holds up nothing else.
+    fn share_bytes(&self) -> usize {
+        self.settings.kept_bytes_max / 2
+    }
+
+    /// A client that asks for more than it takes has the rest when it has taken some.
+    fn mind_kept(&mut self) {
+        let most = self.settings.kept_bytes_max;
+        let is_full = self.load.kept_bytes >= if self.desk.is_full { most / 2 } else { most };
+        if std::mem::replace(&mut self.desk.is_full, is_full) != is_full {
+            for lane in self.lanes() {
+                self.with_stream(lane, |stream, desk| stream.on_fullness(desk));
+            }
+        }
     }
 
     fn lanes(&self) -> Vec<Lane> {
@@ -400,6 +421,7 @@ impl Adapter for GrpcAdapter {
         if self.is_over() {
             input.clear();
         }
+        self.mind_kept();
         calls.append(&mut self.desk.calls);
         Ok(())
     }
@@ -421,6 +443,7 @@ impl Adapter for GrpcAdapter {
             self.drive();
             self.io.swap_output(output);
         }
+        self.mind_kept();
         calls.append(&mut self.desk.calls);
     }
 
@@ -519,11 +542,11 @@ impl Adapter for GrpcAdapter {
     }
 
     fn has_unwritten(&self) -> bool {
-        self.unsent > 0 || self.io.is_blocked()
+        self.load.unsent > 0 || self.io.is_blocked()
     }
 
     fn input_bytes(&self) -> usize {
-        self.input_bytes
+        self.load.input_bytes
     }
 }
 

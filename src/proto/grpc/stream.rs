@@ -13,6 +13,26 @@ use crate::api::Reply;
 use crate::base::Mono;
 use crate::proto::etcd::{Desk, Dialogue, Status};
 
+/// What streams take up, one or all of a connection.
+#[derive(Clone, Copy, Default)]
+pub struct Load {
+    /// Of requests that are not complete.
+    pub input_bytes: usize,
+    /// Of answers that come once, and are not sent.
+    pub kept_bytes: usize,
+    /// Streams with something to send.
+    pub unsent: usize,
+}
+
+impl Load {
+    /// One of the streams takes up something else than before.
+    pub fn change(&mut self, before: Load, now: Load) {
+        self.input_bytes = self.input_bytes - before.input_bytes + now.input_bytes;
+        self.kept_bytes = self.kept_bytes - before.kept_bytes + now.kept_bytes;
+        self.unsent = self.unsent - before.unsent + now.unsent;
+    }
+}
+
 pub struct Stream {
     call: Dialogue,
     recv: Option<RecvStream>,
@@ -50,9 +70,13 @@ impl Stream {
         self.is_gone
     }
 
-    /// What it holds of requests that are not complete, and whether some of its answers are not sent.
-    pub fn load(&self) -> (usize, bool) {
-        (self.inbound.len(), self.sender.has_unsent(&self.call.out))
+    /// What it takes up; no answer counts for more than so much.
+    pub fn load(&self, kept_bytes_max: usize) -> Load {
+        Load {
+            input_bytes: self.inbound.len(),
+            kept_bytes: self.call.kept_bytes().min(kept_bytes_max),
+            unsent: usize::from(self.sender.has_unsent(&self.call.out)),
+        }
     }
 
     /// Takes what has arrived and sends what can be sent.
@@ -125,6 +149,15 @@ impl Stream {
     /// What the node says.
     pub fn on_reply(&mut self, reply: Reply, desk: &mut Desk) {
         self.call.on_reply(reply, desk);
+    }
+
+    /// The connection has come to have too much that waits for its client, or no longer has.
+    pub fn on_fullness(&mut self, desk: &mut Desk) {
+        if desk.is_full {
+            self.call.hold_untold(desk);
+        } else {
+            self.call.on_taken(desk);
+        }
     }
 
     /// The last word, whatever the client still has to say.

@@ -26,6 +26,9 @@ const PING_PATIENCE: Nanos = 2 * SECOND;
 /// As in `net::stop`: how long a client may take to close its side.
 const LINGER: Nanos = 300 * MS;
 
+/// So little that a client which reads late fills it.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
 pub struct Shell {
     adapter: GrpcAdapter,
     /// What the kernel has received.
@@ -47,6 +50,7 @@ impl Shell {
             ping_every: PING_EVERY,
             ping_patience: PING_PATIENCE,
             frames_max: FRAMES_MAX,
+            kept_bytes_max: KEPT_BYTES_MAX,
             room: Arc::new(Room::new(room_bytes)),
             ..Settings::default()
         };

@@ -1,0 +1,100 @@
+//! A client that asks for more than it takes.
+
+use pawl::api::{Body, Call, KeyValue, Lane, RangeHead, RangePart, RangeResult};
+use pawl::proto::Adapter;
+use pawl::proto::etcd::messages::{LockRequest, RangeResponse};
+use pawl::proto::grpc::Settings;
+
+use super::wire::Wire;
+use super::{get, kv};
+
+/// An answer of 200 KB; of that the connection is given a little, and the rest waits.
+fn large() -> Body {
+    let found = KeyValue { key: "k".into(), value: vec![7; 200_000].into(), ..KeyValue::default() };
+    Body::Range(RangeResult { revision: 1, count: 1, more: false, kvs: vec![found] })
+}
+
+/// A range that is asked for, and its answer not read. Also the tag of what it asks.
+fn ask(wire: &mut Wire) -> (usize, u64) {
+    let call = wire.open(&kv("Range"), &[]);
+    wire.read(call, false);
+    wire.send(call, &get("k"));
+    wire.end(call);
+    (call, wire.last_request().0)
+}
+
+fn held(calls: &[Call]) -> Vec<Lane> {
+    calls.iter().filter_map(|call| if let Call::Hold { lane } = call { Some(*lane) } else { None }).collect()
+}
+
+fn released(calls: &[Call]) -> Vec<Lane> {
+    calls
+        .iter()
+        .filter_map(|call| if let Call::Release { lane } = call { Some(*lane) } else { None })
+        .collect()
+}
+
+#[test]
+fn who_takes_none_of_its_answers_waits_with_what_it_was_told_nothing_of() {
+    let settings = Settings { kept_bytes_max: 400_000, ..Settings::default() };
+    let mut wire = Wire::with(settings, 10_000);
+    wire.is_silent = true;
+    let asked: Vec<(usize, u64)> = (0..5).map(|_| ask(&mut wire)).collect();
+    let lane_of = |wire: &Wire, which: usize| wire.adapter.lane_of(asked[which].1);
+    let lock = wire.open("/v3lockpb.Lock/Lock", &[]);
+    wire.send(lock, &LockRequest { name: "l".into(), lease: 7 });
+    assert_eq!(wire.adapter.owed(), 5);
+    for &(_, tag) in &asked[..2] {
+        wire.tell(tag, 1, large(), false);
+    }
+    // Half of an answer: its other half must come, or it could never be read.
+    let head = RangeHead { revision: 1, count: 1, more: false, kvs: 1 };
+    let (_, half) = asked[3];
+    wire.tell(half, 1, Body::RangePart(RangePart { head: Some(head), kvs: Vec::new(), last: false }), true);
+    assert!(held(&wire.calls).is_empty());
+    wire.tell(asked[2].1, 1, large(), false);
+    assert_eq!(held(&wire.calls), [lane_of(&wire, 4)]);
+    assert_eq!(wire.adapter.owed(), 1);
+
+    // What comes later is held before it is asked for.
+    let (late, late_tag) = ask(&mut wire);
+    let late_lane = wire.adapter.lane_of(late_tag);
+    let [.., Call::Hold { lane }, Call::Request { .. }] = wire.calls[..] else { panic!("{:?}", wire.calls) };
+    assert_eq!((lane, wire.adapter.owed()), (late_lane, 1));
+    wire.tell(half, 1, Body::RangePart(RangePart { head: None, kvs: Vec::new(), last: true }), false);
+    assert_eq!(wire.adapter.owed(), 0);
+
+    // It goes on when half of it is taken, and not before.
+    wire.read(asked[0].0, true);
+    assert!(released(&wire.calls).is_empty());
+    wire.read(asked[1].0, true);
+    assert_eq!(released(&wire.calls), [lane_of(&wire, 4), late_lane]);
+    assert_eq!(wire.adapter.owed(), 2);
+    for (call, tag) in [asked[4], (late, late_tag)] {
+        wire.read(call, true);
+        wire.tell(tag, 1, large(), false);
+        assert_eq!(wire.messages::<RangeResponse>(call)[0].kvs[0].value.len(), 200_000);
+    }
+    assert_eq!(wire.adapter.owed(), 0);
+}
+
+/// A held call that ends gives its lane back as it was.
+#[test]
+fn a_held_call_that_is_given_up_is_held_no_longer() {
+    let settings = Settings { kept_bytes_max: 100_000, ..Settings::default() };
+    let mut wire = Wire::with(settings, 10_000);
+    wire.is_silent = true;
+    let full: Vec<(usize, u64)> = (0..2).map(|_| ask(&mut wire)).collect();
+    for (_, tag) in full {
+        wire.tell(tag, 1, large(), false);
+    }
+    let (call, tag) = ask(&mut wire);
+    let lane = wire.adapter.lane_of(tag);
+    assert_eq!(held(&wire.calls), [lane]);
+    wire.reset(call);
+    assert!(matches!(wire.calls[..], [.., Call::Leave { lane: left }] if left == lane));
+    assert_eq!(wire.adapter.owed(), 0);
+    // The node forgets a hold with its lane: the next call has one of its own.
+    let (_, tag) = ask(&mut wire);
+    assert_eq!((wire.adapter.lane_of(tag), held(&wire.calls)), (lane, vec![lane, lane]));
+}

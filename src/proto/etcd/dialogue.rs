@@ -228,6 +228,10 @@ impl Dialogue {
         let waits = matches!(request, Request::Lock(LockRequest::Acquire(_)));
         if desk.is_full && !waits && !self.is_held {
             self.hold(desk);
+        } else if waits && self.is_held {
+            // A lock whose lease was granted first.
+            self.is_held = false;
+            desk.calls.push(Call::Release { lane: self.lane });
         }
         let tag = desk.ask(self.lane, request).map_err(|fault| Status::of(&fault))?;
         desk.owed += usize::from(!waits && !self.is_held);

@@ -2,7 +2,7 @@
 
 use pawl::api::{Body, Call, KeyValue, Lane, RangeHead, RangePart, RangeResult};
 use pawl::proto::Adapter;
-use pawl::proto::etcd::messages::{LockRequest, RangeResponse};
+use pawl::proto::etcd::messages::{LockRequest, LockResponse, RangeResponse};
 use pawl::proto::grpc::Settings;
 
 use super::wire::Wire;
@@ -97,4 +97,25 @@ fn a_held_call_that_is_given_up_is_held_no_longer() {
     // The node forgets a hold with its lane: the next call has one of its own.
     let (_, tag) = ask(&mut wire);
     assert_eq!((wire.adapter.lane_of(tag), held(&wire.calls)), (lane, vec![lane, lane]));
+}
+
+/// It asks for a lease first, which is held as other calls are; who waits for a lock never is.
+#[test]
+fn a_lock_without_a_lease_on_a_full_connection_leaves_nothing_owed() {
+    let settings = Settings { kept_bytes_max: 100_000, ..Settings::default() };
+    let mut wire = Wire::with(settings, 10_000);
+    wire.is_silent = true;
+    let full: Vec<(usize, u64)> = (0..2).map(|_| ask(&mut wire)).collect();
+    for &(_, tag) in &full {
+        wire.tell(tag, 1, large(), false);
+    }
+    wire.is_silent = false;
+    let request = LockRequest { name: "l".into(), lease: 0 };
+    let _: LockResponse = wire.unary("/v3lockpb.Lock/Lock", &request).unwrap();
+    let lanes = held(&wire.calls);
+    assert_eq!((lanes.len(), released(&wire.calls)), (1, lanes));
+    for (call, _) in full {
+        wire.read(call, true);
+    }
+    assert_eq!(wire.adapter.owed(), 0);
 }

@@ -1,5 +1,5 @@
-//! The load generator of etcd's API: calls over HTTP/2 whose frames are written by hand. A general client takes more of the
-//! cores than the servers that it shares them with, and so measures itself.
+//! The load generator of etcd's API: calls over HTTP/2 whose frames are written by hand. A general client takes so much of the
+//! cores that it shares with the servers that it measures itself, too.
 //!
 //! What is not needed is not there: requests have headers that do not change, and the headers of answers are passed over. A call
 //! has failed if it ends without a message, so `grpc-status` need not be decoded: a failed call of one answer has none.

@@ -23,6 +23,17 @@ fn ask(wire: &mut Wire) -> (usize, u64) {
     (call, wire.last_request().0)
 }
 
+/// A connection that is full by two answers, and their calls.
+fn full() -> (Wire, Vec<usize>) {
+    let mut wire = Wire::with(Settings { kept_bytes_max: 100_000, ..Settings::default() }, 10_000);
+    wire.is_silent = true;
+    let asked: Vec<(usize, u64)> = (0..2).map(|_| ask(&mut wire)).collect();
+    for &(_, tag) in &asked {
+        wire.tell(tag, 1, large(), false);
+    }
+    (wire, asked.into_iter().map(|(call, _)| call).collect())
+}
+
 fn held(calls: &[Call]) -> Vec<Lane> {
     calls.iter().filter_map(|call| if let Call::Hold { lane } = call { Some(*lane) } else { None }).collect()
 }
@@ -81,13 +92,7 @@ fn who_takes_none_of_its_answers_waits_with_what_it_was_told_nothing_of() {
 /// A held call that ends gives its lane back as it was.
 #[test]
 fn a_held_call_that_is_given_up_is_held_no_longer() {
-    let settings = Settings { kept_bytes_max: 100_000, ..Settings::default() };
-    let mut wire = Wire::with(settings, 10_000);
-    wire.is_silent = true;
-    let full: Vec<(usize, u64)> = (0..2).map(|_| ask(&mut wire)).collect();
-    for (_, tag) in full {
-        wire.tell(tag, 1, large(), false);
-    }
+    let (mut wire, _) = full();
     let (call, tag) = ask(&mut wire);
     let lane = wire.adapter.lane_of(tag);
     assert_eq!(held(&wire.calls), [lane]);
@@ -102,19 +107,13 @@ fn a_held_call_that_is_given_up_is_held_no_longer() {
 /// It asks for a lease first, which is held as other calls are; who waits for a lock never is.
 #[test]
 fn a_lock_without_a_lease_on_a_full_connection_leaves_nothing_owed() {
-    let settings = Settings { kept_bytes_max: 100_000, ..Settings::default() };
-    let mut wire = Wire::with(settings, 10_000);
-    wire.is_silent = true;
-    let full: Vec<(usize, u64)> = (0..2).map(|_| ask(&mut wire)).collect();
-    for &(_, tag) in &full {
-        wire.tell(tag, 1, large(), false);
-    }
+    let (mut wire, full) = full();
     wire.is_silent = false;
     let request = LockRequest { name: "l".into(), lease: 0 };
     let _: LockResponse = wire.unary("/v3lockpb.Lock/Lock", &request).unwrap();
     let lanes = held(&wire.calls);
     assert_eq!((lanes.len(), released(&wire.calls)), (1, lanes));
-    for (call, _) in full {
+    for call in full {
         wire.read(call, true);
     }
     assert_eq!(wire.adapter.owed(), 0);

@@ -1,5 +1,6 @@
 //! Rules of etcd's services that take a whole member, or three. `tests/RULES.md` lists all of them.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
 
 use super::lock_tests::Cluster;
@@ -129,6 +130,38 @@ fn who_leaves_a_snapshot_or_takes_nothing_of_it_pins_nothing() {
         let tag = cluster.send_to(1, 20 + round, Request::Hash);
         assert!(matches!(parts(&mut cluster, tag)[..], [Body::Hash(_)]));
     }
+}
+
+/// In every turn others ask for more single keys than the turn's budget allows.
+#[test]
+fn gets_do_not_keep_each_other_waiting_nor_a_range_in_parts() {
+    let mut cluster = Cluster::alone();
+    let keys = 4 * PARTS.alone.keys;
+    for key in 0..keys {
+        cluster.ask(Request::Put(Put { key: format!("k{key}").into(), ..Put::default() }));
+    }
+    let range = Range::new(Span::Prefix("k".into()));
+    let range = cluster.send_to(1, 1, Request::Range(range));
+    let gets = PARTS.alone.keys + PARTS.alone.keys / 2;
+    let (mut unanswered, mut range_ends) = (BTreeMap::new(), None);
+    for turn in 0..20 {
+        for conn in 0..gets as ConnId {
+            let get = Range::new(Span::Key(format!("k{conn}").into()));
+            unanswered.insert(cluster.send_to(1, 10_000 * (turn + 1) + conn, Request::Range(get)), turn);
+        }
+        let node = cluster.node(1);
+        for reply in node.turn(node.now).unwrap().replies.iter().filter(|reply| !reply.more) {
+            match unanswered.remove(&reply.tag) {
+                Some(asked) => assert!(turn - asked <= 3, "asked in turn {asked}, answered in {turn}"),
+                None => {
+                    assert_eq!(reply.tag, range);
+                    range_ends = Some(turn);
+                }
+            }
+        }
+    }
+    assert!(unanswered.values().all(|asked| *asked >= 16), "{:?}", unanswered.values().min());
+    assert!(range_ends.is_some_and(|turn| turn <= 12), "{range_ends:?}");
 }
 
 /// A client of etcd would take COMPACTED for a mistake of its own, and would not ask again.

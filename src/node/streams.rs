@@ -6,8 +6,10 @@
 //! costs that much. Its other reads wait behind it ([`Reads::hold`]), or their answers would pile up, and so do its
 //! watches, which may not speak between two parts.
 //!
-//! Each turn has a budget for all ranges together, and they take their parts in rotation: a heartbeat, or a request for
-//! one key, waits for one turn at most. A small range is whole in its first part, and is never kept here.
+//! Each turn has a budget for all ranges under way, and they take their parts in rotation: a heartbeat, or a request for
+//! one key, waits for a turn or two. First parts have a budget of the same size to themselves. A small range is whole in its
+//! first part, and is kept here only where that budget was spent. With one budget for both, a thousand clients who ask for a
+//! key each spent it anew in every turn, and whoever waited here once went on waiting: one get in a thousand for a second.
 //!
 //! While writes are under way, such turns keep a distance ([`Parts`]). Without it this member works all the time, and what it
 //! makes keeps the range's reader busy, too; where the cores are few, what the writes need (the log's thread, other members,
@@ -34,7 +36,7 @@ use crate::base::{Mono, Revision, planted};
 use crate::io::Disk;
 use crate::store::{Budget, HashKv, HashingKv, Reading};
 
-/// What a part may cost, and all parts of a turn together.
+/// What a part may cost, and together all first parts of a turn, or all others.
 #[derive(Clone, Copy, Debug)]
 pub struct Parts {
     /// Where no write is under way.
@@ -101,7 +103,7 @@ impl Stream {
 #[derive(Debug)]
 pub(super) struct Streams {
     parts: Parts,
-    /// What this turn may still cost.
+    /// What first parts may still cost, and while ranges under way are served, what they may.
     left: Budget,
     /// No range goes on before.
     rests_until: Mono,
@@ -130,7 +132,7 @@ impl Streams {
         }
     }
 
-    pub(super) fn begin_turn(&mut self, beside_writes: bool) {
+    pub(super) fn renew_budget(&mut self, beside_writes: bool) {
         self.left = if beside_writes { self.parts.beside_writes } else { self.parts.alone };
     }
 
@@ -309,9 +311,11 @@ impl<D: Disk> Node<D> {
         if self.snapshots.installing() || !self.streams.has_turns(self.now) {
             return;
         }
-        if self.has_writes_under_way() {
+        let beside_writes = self.has_writes_under_way();
+        if beside_writes {
             self.streams.rests_until = self.now + self.streams.parts.rest;
         }
+        self.streams.renew_budget(beside_writes);
         while !self.streams.is_spent() && self.failure.is_none() {
             let Some((conn, stream)) = self.streams.take_next() else { return };
             let rest = self.read_part(conn, stream);

@@ -147,7 +147,7 @@ impl<D: Disk> Node<D> {
             members_changed: false,
             again: false,
         };
-        self.streams.begin_turn(self.has_writes_under_way());
+        self.streams.renew_budget(self.has_writes_under_way());
         let mut output = std::mem::replace(&mut self.output, empty);
         output.again = again;
         output

@@ -1,13 +1,15 @@
 //! One TCP connection's bytes, both ways: what was read and not yet understood, what was said and not yet
 //! sent. Sockets are edge-triggered, so what was seen ready is remembered until it would block.
+//!
+//! The system calls are made past the C library, which brackets each with a point at which the thread could be cancelled.
 
-use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use mio::net::TcpStream;
-use rustix::net::SendFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 /// The loop reads through one buffer of this size, so that ten thousand silent connections hold none.
 pub(super) const READ_BYTES: usize = 256 << 10;
@@ -106,7 +108,7 @@ impl Pipe {
     /// One read. How many bytes came.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> usize {
         loop {
-            match self.stream.read(buffer) {
+            match rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count) {
                 Ok(0) => {
                     self.ended = true;
                     return 0;
@@ -119,11 +121,11 @@ impl Pipe {
                     self.traffic.received_bytes += count as u64;
                     return count;
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                Err(Errno::AGAIN) => {
                     self.readable = false;
                     return 0;
                 }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(Errno::INTR) => {}
                 Err(_) => {
                     self.broken = true;
                     return 0;
@@ -143,27 +145,25 @@ impl Pipe {
 
     /// Sends as much as the socket takes. True if some of it is left.
     pub(super) fn flush(&mut self) -> bool {
-        self.send(|stream, output| stream.write(output))
+        self.send(SendFlags::empty())
     }
 
     /// The same for the last that is sent: the end of it travels in the same packet, so that whoever has read it
     /// knows. [`end_output`](Self::end_output) must follow when nothing is left.
     pub(super) fn flush_last(&mut self) -> bool {
-        self.send(|stream, output| {
-            rustix::net::send(stream, output, SendFlags::MORE | SendFlags::NOSIGNAL).map_err(Into::into)
-        })
+        self.send(SendFlags::MORE)
     }
 
-    fn send(&mut self, write: impl Fn(&mut TcpStream, &[u8]) -> std::io::Result<usize>) -> bool {
+    fn send(&mut self, flags: SendFlags) -> bool {
         while !self.output.is_empty() && self.writable && !self.broken {
-            match write(&mut self.stream, &self.output) {
+            match rustix::net::send(&self.stream, &self.output, flags | SendFlags::NOSIGNAL) {
                 Ok(0) => self.broken = true,
                 Ok(count) => {
                     self.output.advance(count);
                     self.traffic.sent_bytes += count as u64;
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(Errno::AGAIN) => self.writable = false,
+                Err(Errno::INTR) => {}
                 Err(_) => self.broken = true,
             }
         }

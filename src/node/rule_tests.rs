@@ -168,7 +168,7 @@ fn gets_do_not_keep_each_other_waiting_nor_a_range_in_parts() {
 #[test]
 fn a_range_of_now_that_a_compaction_overtakes_may_be_asked_for_again() {
     let mut cluster = Cluster::alone();
-    for key in 0..2_000 {
+    for key in 0..4 * PARTS.alone.keys {
         cluster.ask(Request::Put(Put { key: format!("k{key}").into(), ..Put::default() }));
     }
     let then = cluster.revision();
@@ -178,7 +178,7 @@ fn a_range_of_now_that_a_compaction_overtakes_may_be_asked_for_again() {
         let tag = cluster.send_to(1, conn, Request::Range(range));
         let node = cluster.node(1);
         let told = node.turn(node.now).unwrap().replies;
-        assert!(matches!(&told[..], [Reply { more: true, .. }]), "the first part of several: {told:?}");
+        assert!(!told.is_empty() && told.iter().all(|reply| reply.more), "the first parts of several");
         node.hold(conn);
         tag
     };

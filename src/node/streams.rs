@@ -136,6 +136,11 @@ impl Streams {
         self.left = if beside_writes { self.parts.beside_writes } else { self.parts.alone };
     }
 
+    /// No range of this connection may begin now.
+    fn must_wait(&self, conn: ConnId) -> bool {
+        self.has(conn) || self.is_held(conn) || self.is_spent()
+    }
+
     fn is_spent(&self) -> bool {
         self.left.keys == 0 || self.left.bytes == 0
     }
@@ -245,6 +250,14 @@ impl<D: Disk> Node<D> {
     /// Answers a range, the first part of it now if the turn allows.
     pub(super) fn answer_range(&mut self, conn: ConnId, tag: Tag, range: &Range) {
         self.tally.counts.ranges += 1;
+        if !self.streams.must_wait(conn)
+            && let Some(read) = self.store.get(range, &mut self.streams.left)
+        {
+            return match read {
+                Ok(result) => self.reply(conn, tag, Body::Range(result)),
+                Err(damage) => self.fail_for_damage(conn, tag, damage),
+            };
+        }
         let reading = match self.store.begin_range(range) {
             Ok(reading) => reading,
             Err(fault) => return self.fail(conn, tag, fault),
@@ -289,7 +302,7 @@ impl<D: Disk> Node<D> {
     }
 
     fn begin_stream(&mut self, conn: ConnId, stream: Stream) {
-        if self.streams.has(conn) || self.streams.is_held(conn) || self.streams.is_spent() {
+        if self.streams.must_wait(conn) {
             self.keep_stream(conn, stream);
         } else if let Some(stream) = self.read_part(conn, stream) {
             self.keep_stream(conn, stream);

@@ -157,21 +157,12 @@ impl<D: Disk> Store<D> {
             self.tree.remove(CHANGES, &previous.encode())?;
         }
         let Some(key) = dead else { return Ok(()) };
-        if self.newest(&key)? == Some(rev) || planted::on("store-sweep-takes-a-living-key") {
+        let newest = self.newest_change(&key)?.map(|(newest, _)| newest);
+        if newest == Some(rev) || planted::on("store-sweep-takes-a-living-key") {
             self.tree.remove(KEYS, &key)?;
         }
         self.tree.remove(CHANGES, &rev.encode())?;
         Ok(())
-    }
-
-    /// The newest change of a key, as its cell says.
-    fn newest(&self, key: &[u8]) -> Result<Option<Rev>> {
-        let Some(value) = self.tree.get(View::Now, KEYS, key)? else { return Ok(None) };
-        let decoded = match value.as_slice() {
-            Some(record) => record::decode_key(record).map(|(newest, ..)| newest),
-            None => record::decode_key(&value.to_vec()?).map(|(newest, ..)| newest),
-        };
-        decoded.map(Some).map_err(|bad| damaged(&self.path, "a key", bad))
     }
 
     /// Whether this is a deletion that nobody needs to see any more.

@@ -47,6 +47,7 @@ mod changes;
 mod check;
 mod compact;
 mod digest;
+mod get;
 mod hash_kv;
 mod incoming;
 mod lease;

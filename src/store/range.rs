@@ -196,8 +196,11 @@ impl<D: Disk> Store<D> {
             // Who asked for now has not been told what that is.
             *reading = Reading::new(&reading.range, self.state.revision);
         }
-        if matches!(reading.range.span, Span::Key(_)) {
-            return self.read_one(reading, budget).map(Ok);
+        if let Span::Key(key) = &reading.range.span {
+            let RangeResult { revision, count, more, kvs } =
+                self.read_one(&reading.range, key, reading.revision, budget)?;
+            let head = Some(RangeHead { revision, count, kvs: kvs.len() as u64, more });
+            return Ok(Ok(RangePart { head, kvs, last: true }));
         }
         let mut part = RangePart::default();
         if let Stage::Count { counted } = reading.stage {
@@ -246,26 +249,6 @@ impl<D: Disk> Store<D> {
             found.push(Creation { created: header.create, lease: header.lease, key: walk.key()? });
         }
         Ok(Some(found))
-    }
-
-    /// One key has nothing to sort and nothing to cut off, and what is counted is what is read.
-    fn read_one(&self, reading: &Reading, budget: &mut Budget) -> Result<RangePart> {
-        let Reading { range, revision, rest, .. } = reading;
-        let mut head = RangeHead { revision: *revision, ..RangeHead::default() };
-        let mut kvs = Vec::new();
-        let mut walk = self.walk(reading, Order::Ascending, rest);
-        budget.keys = budget.keys.saturating_sub(1);
-        if walk.advance()? {
-            head.count = 1;
-            let (rev, header) = walk.change();
-            if !range.count_only && passes(range, rev.main, header.create) {
-                let kv = walk.key_value(!range.keys_only)?;
-                budget.bytes = budget.bytes.saturating_sub(kv.size_bytes());
-                kvs.push(kv);
-            }
-        }
-        head.kvs = kvs.len() as u64;
-        Ok(RangePart { head: Some(head), kvs, last: true })
     }
 
     /// Old revisions have no counts in the tree, and no revision has counts of what passes filters. True at the end.
@@ -408,9 +391,12 @@ impl<D: Disk> Store<D> {
     }
 
     fn walk<'s>(&'s self, reading: &Reading, order: Order, bounds: &'s Bounds) -> Walk<'s, D> {
-        let is_old =
-            reading.revision != self.state.revision && !planted::on("store-range-goes-on-with-the-latest");
-        let past = is_old.then_some(Past { at: reading.revision, compacted: self.state.compact_revision });
+        self.walk_at(reading.revision, order, bounds)
+    }
+
+    pub(super) fn walk_at<'s>(&'s self, at: Revision, order: Order, bounds: &'s Bounds) -> Walk<'s, D> {
+        let is_old = at != self.state.revision && !planted::on("store-range-goes-on-with-the-latest");
+        let past = is_old.then_some(Past { at, compacted: self.state.compact_revision });
         Walk::new(&self.tree, &self.path, bounds, order, past)
     }
 }
@@ -484,7 +470,7 @@ fn is_filtered(range: &Range) -> bool {
     (range.min_mod | range.max_mod | range.min_create | range.max_create) != 0
 }
 
-fn passes(range: &Range, modified: Revision, create: Revision) -> bool {
+pub(super) fn passes(range: &Range, modified: Revision, create: Revision) -> bool {
     let below = |max: Revision, revision: Revision| {
         max == 0 || revision <= max - u64::from(planted::on("store-filter-excludes-its-bound"))
     };

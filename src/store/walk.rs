@@ -180,8 +180,8 @@ impl<'s, D: Disk> Walk<'s, D> {
     }
 
     /// The change that the walk sees of its key, the value aside.
-    pub fn change(&self) -> (Rev, &Header) {
-        (self.rev, &self.header)
+    pub fn change(&self) -> (Rev, Header) {
+        (self.rev, self.header)
     }
 
     pub fn key(&self) -> Result<Bytes> {

@@ -1,6 +1,7 @@
 //! The listening sockets: taking connections, and no longer taking them.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 
 use log::warn;
 use mio::net::{TcpListener, TcpStream};
@@ -15,6 +16,10 @@ use crate::proto::http::Scope;
 /// (`EventLoop::make_room_for_members`): it needs a turn or two for its greeting.
 const TURN_MAX: usize = 16;
 
+/// Connections that are complete and were not taken yet, at most; the kernel allows 4,096 where nobody has told it otherwise.
+/// Whoever dials behind these dials again after 1 s, 3 s and 7 s: all clients of a member that has just ended come at once.
+const BACKLOG: i32 = 65_535;
+
 /// No more connections for this long after the process ran out of file descriptors.
 const ACCEPT_PAUSE: Nanos = 100 * MS;
 
@@ -24,6 +29,14 @@ pub(super) enum Accepted {
     /// From a listener that speaks HTTP alone.
     Http(TcpStream, Scope),
     Member(TcpStream),
+}
+
+/// Binds a listening socket.
+pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    // It listens already, with a shorter queue.
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }
 
 /// Listening sockets by what comes to them.
@@ -132,4 +145,25 @@ fn take(
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the kernel's queue is what is tested")]
+    fn a_crowd_that_comes_at_once_need_not_dial_again() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let crowd = allowed.trim().parse::<usize>().unwrap().min(800);
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody takes them. One too many would wait for as long as this lets it.
+        let dial = |_| TcpStream::connect_timeout(&address, Duration::from_secs(20));
+        let dialled: Vec<_> = (0..crowd).map(dial).collect::<Result<_, _>>().unwrap();
+        assert_eq!(dialled.len(), crowd);
+    }
 }

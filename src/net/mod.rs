@@ -142,7 +142,7 @@ const TREE_PAGE_BYTES: usize = 4096;
 
 fn listen(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
     let bind = |&address: &SocketAddr| {
-        TcpListener::bind(address).map_err(|e| Error::Refused(format!("cannot listen on {address}: {e}")))
+        accept::listen(address).map_err(|e| Error::Refused(format!("cannot listen on {address}: {e}")))
     };
     addresses.iter().map(bind).collect()
 }

@@ -26,10 +26,13 @@ fn resident_bytes(member: &Member) -> u64 {
 
 /// A line of `/proc/PID/status`, in bytes.
 fn status_bytes(member: &Member, name: &str) -> u64 {
+    status_number(member, name) * 1_024
+}
+
+fn status_number(member: &Member, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", member.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with(name)).expect("Linux reports it");
-    let kib: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB");
-    kib * 1_024
+    line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number")
 }
 
 fn assert_serves(member: &Member) {
@@ -282,6 +285,10 @@ fn unfinished_requests_have_a_bound_together() {
     assert!(refused.count() > 200);
 }
 
+fn open_files(member: &Member) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", member.pid())).unwrap().count()
+}
+
 #[test]
 fn silent_connections_are_cheap() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -293,7 +300,10 @@ fn silent_connections_are_cheap() {
     let cluster = Cluster::start(&Setup::single());
     let member = &cluster.members[0];
     assert_serves(member);
-    let before = resident_bytes(member);
+    // While the kernel's table of descriptors grows nobody is served.
+    let slots = status_number(member, "FDSize:");
+    assert!(slots >= wanted as u64, "{wanted} connections, and room for {slots} descriptors");
+    let (before, open) = (resident_bytes(member), open_files(member));
     let mut held = Vec::new();
     while held.len() < wanted {
         match TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, member.client_port).into(), PATIENCE) {
@@ -328,6 +338,8 @@ fn silent_connections_are_cheap() {
     }
     drop(held);
     assert_serves(member);
+    // Many that end at once are closed little by little, and all of them.
+    until("the connections to be closed", PATIENCE, || (open_files(member) <= open).then_some(()));
 }
 
 /// Other protocols on the client port are told so and closed.

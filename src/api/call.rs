@@ -3,8 +3,13 @@
 use super::{Body, Header, Request};
 
 /// Somebody whose requests take effect in their order: a connection of the line protocol, one stream of gRPC. As the event
-/// loop numbers them.
+/// loop numbers them, with the [`Lane`] in the lowest bits.
 pub type ConnId = u64;
+
+/// The connection that this one is a party of: what is said to several of its parties leaves together.
+pub fn connection_of(id: ConnId) -> ConnId {
+    id & !ConnId::from(Lane::MAX)
+}
 
 /// Chosen by the connection's adapter, echoed by the node. Unique within a connection.
 pub type Tag = u64;

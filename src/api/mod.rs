@@ -31,7 +31,7 @@ pub fn etcd_version(version: &str) -> String {
 }
 
 pub use alarm::{Alarm, AlarmChange, AlarmKind};
-pub use call::{Call, ConnId, Lane, Reply, Tag};
+pub use call::{Call, ConnId, Lane, Reply, Tag, connection_of};
 pub use command::{Command, MemberChange, Origin};
 pub use event::{Event, EventKind};
 pub use fault::{Code, Fault};

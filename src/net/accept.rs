@@ -12,9 +12,9 @@ use crate::base::time::{MS, Nanos};
 use crate::proto::http::Scope;
 
 /// Connections taken from one listener in one turn: a crowd that comes at once is let in little by little, and who is here
-/// already is served meanwhile. Of members, one that has just come must be heard before a crowd behind it takes its place
+/// already is served meanwhile: to take one, read its greeting and answer it takes some fifty microseconds. Of members, one that has just come must be heard before a crowd behind it takes its place
 /// (`EventLoop::make_room_for_members`): it needs a turn or two for its greeting.
-const TURN_MAX: usize = 16;
+const TURN_MAX: usize = 4;
 
 /// Connections that are complete and were not taken yet, at most; the kernel allows 4,096 where nobody has told it otherwise.
 /// Whoever dials behind these dials again after 1 s, 3 s and 7 s: all clients of a member that has just ended come at once.

@@ -1,7 +1,7 @@
 //! Connections by slot: the slot is what the poll knows, the id (slot and generation) is what the node knows,
 //! and an id outlives its connection without ever meaning another one.
 
-use crate::api::{ConnId, Lane};
+use crate::api::{ConnId, Lane, connection_of};
 
 /// ```text
 ///   generation, 24 bits | slot, 24 bits | lane, 16 bits
@@ -20,10 +20,6 @@ pub(super) fn conn_id(generation: u32, slot: usize) -> ConnId {
 /// The same connection's other parties.
 pub(super) fn on_lane(id: ConnId, lane: Lane) -> ConnId {
     id | u64::from(lane)
-}
-
-fn without_lane(id: ConnId) -> ConnId {
-    id & !u64::from(Lane::MAX)
 }
 
 fn slot_of(id: ConnId) -> usize {
@@ -78,7 +74,7 @@ impl<T> Slots<T> {
     pub(super) fn by_id(&mut self, id: ConnId) -> Option<(usize, &mut T)> {
         let slot = slot_of(id);
         let entry = self.slots.get_mut(slot)?;
-        if conn_id(entry.generation, slot) != without_lane(id) {
+        if conn_id(entry.generation, slot) != connection_of(id) {
             return None;
         }
         entry.value.as_mut().map(|value| (slot, value))

@@ -331,6 +331,7 @@ impl<D: Disk> Node<D> {
             Call::Leave { .. } => return self.on_disconnect(conn),
         };
         self.tally.counts.requests[request.number()] += 1;
+        self.watches.end_quiet();
         if let Some(fault) =
             self.refusal(matches!(request, Request::Status | Request::Metrics | Request::WatchHealth))
         {
@@ -519,6 +520,7 @@ impl<D: Disk> Node<D> {
         if self.is_silent() {
             return Ok(());
         }
+        self.watches.end_quiet();
         match call {
             PeerCall::Propose { term, number, payloads } => {
                 // TCP brings a frame once; a replayed one must not do a write twice.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::Slot;
+use super::Seat;
 use super::spans::Spans;
 use crate::api::Span;
 
@@ -47,44 +47,44 @@ impl Target {
     }
 }
 
-/// Slots by what they watch.
+/// Watchers by what they watch.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    keys: BTreeMap<Bytes, BTreeSet<Slot>>,
+    keys: BTreeMap<Bytes, BTreeSet<Seat>>,
     spans: Spans,
     len: usize,
 }
 
 impl Index {
-    pub(super) fn insert(&mut self, target: &Target, slot: Slot) {
+    pub(super) fn insert(&mut self, target: &Target, seat: Seat) {
         self.len += 1;
         match target {
             Target::Key(key) => {
-                self.keys.entry(key.clone()).or_default().insert(slot);
+                self.keys.entry(key.clone()).or_default().insert(seat);
             }
-            Target::Span(from, to) => self.spans.insert(from, to.as_ref(), slot),
+            Target::Span(from, to) => self.spans.insert(from, to.as_ref(), seat),
         }
     }
 
     /// It must be there.
-    pub(super) fn remove(&mut self, target: &Target, slot: Slot) {
+    pub(super) fn remove(&mut self, target: &Target, seat: Seat) {
         self.len -= 1;
         match target {
             Target::Key(key) => {
-                let slots = self.keys.get_mut(key).expect("what is removed was added");
-                slots.remove(&slot);
-                if slots.is_empty() {
+                let seats = self.keys.get_mut(key).expect("what is removed was added");
+                seats.remove(&seat);
+                if seats.is_empty() {
                     self.keys.remove(key);
                 }
             }
-            Target::Span(from, to) => self.spans.remove(from, to.as_ref(), slot),
+            Target::Span(from, to) => self.spans.remove(from, to.as_ref(), seat),
         }
     }
 
     /// Adds all who watch the key, each of them once.
-    pub(super) fn find(&self, key: &[u8], found: &mut Vec<Slot>) {
-        if let Some(slots) = self.keys.get(key) {
-            found.extend(slots);
+    pub(super) fn find(&self, key: &[u8], found: &mut Vec<Seat>) {
+        if let Some(seats) = self.keys.get(key) {
+            found.extend(seats);
         }
         self.spans.find(key, found);
     }
@@ -93,9 +93,9 @@ impl Index {
         self.len == 0
     }
 
-    /// Any slot that is in here.
-    pub(super) fn any(&self) -> Option<Slot> {
-        let of_keys = self.keys.first_key_value().and_then(|(_, slots)| slots.first().copied());
+    /// Anybody who is in here.
+    pub(super) fn any(&self) -> Option<Seat> {
+        let of_keys = self.keys.first_key_value().and_then(|(_, seats)| seats.first().copied());
         of_keys.or_else(|| self.spans.any())
     }
 }

@@ -34,7 +34,7 @@
 //!
 //! # Bounds
 //!
-//! A turn does a millisecond of this work or so ([`feed`]), for the head first and then for the other groups in turn, each
+//! A turn does a slice of this work ([`feed`]), for the head first and then for the other groups in turn, each
 //! of which gets its share of every round. A connection has [`WATCHES_MAX`] watches; all together take up
 //! [`WATCHES_BYTES_MAX`] at most. With no watch at all a turn looks at one number.
 //!
@@ -61,6 +61,8 @@ mod index;
 #[cfg(test)]
 mod leaving_tests;
 mod observers;
+#[cfg(test)]
+mod slice_tests;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -88,6 +90,10 @@ const WATCH_BYTES: usize = 256;
 
 /// Watchers by number. A number is used again.
 type Slot = u32;
+
+/// A watcher with what it belongs to. Those of one connection that watch the same are neighbours: what they are told leaves in one
+/// write.
+type Seat = (ConnId, Slot);
 
 /// A watcher.
 #[derive(Debug)]
@@ -169,8 +175,11 @@ struct Held {
 /// All watches of this member.
 #[derive(Debug)]
 pub(super) struct Watches {
-    /// What a turn may do.
+    /// What a turn may do at least, and the store's revision in the last one.
     turn: Budget,
+    fed: Revision,
+    /// Turns since anybody has asked for anything.
+    quiet_turns: u32,
     /// Between two notices of progress.
     interval: Nanos,
     watchers: Vec<Option<Watcher>>,
@@ -203,6 +212,8 @@ impl Watches {
     pub(super) fn new(interval: Nanos, work: usize) -> Watches {
         Watches {
             turn: Budget { work, bytes: BYTES_MAX },
+            fed: 0,
+            quiet_turns: 0,
             interval,
             watchers: Vec::new(),
             free: Vec::new(),
@@ -221,6 +232,11 @@ impl Watches {
             due: BTreeSet::new(),
             ready: BTreeSet::new(),
         }
+    }
+
+    /// Somebody waits for an answer of this member.
+    pub(super) fn end_quiet(&mut self) {
+        self.quiet_turns = 0;
     }
 
     /// A watch begins. `revision` is the store's.
@@ -418,7 +434,7 @@ impl Watches {
         let group = self.groups.get_mut(&no).expect("a group that is named is there");
         watcher.group = Some(no);
         watcher.from = watcher.from.max(group.next);
-        group.index.insert(&watcher.target, slot);
+        group.index.insert(&watcher.target, (watcher.conn, slot));
         group.prev_kvs += usize::from(watcher.prev_kv);
     }
 
@@ -427,7 +443,7 @@ impl Watches {
         let watcher = self.watchers[slot as usize].as_mut().expect("it was just named");
         let Some(no) = watcher.group.take() else { return };
         let group = self.groups.get_mut(&no).expect("a group that is named is there");
-        group.index.remove(&watcher.target, slot);
+        group.index.remove(&watcher.target, (watcher.conn, slot));
         group.prev_kvs -= usize::from(watcher.prev_kv);
         let (next, settles_at) = (group.next, watcher.settles_at);
         if no == HEAD {

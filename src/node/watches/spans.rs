@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::Slot;
+use super::Seat;
 use crate::base::planted;
 
 /// A place in the list of nodes; nowhere if there is none.
@@ -22,7 +22,7 @@ struct Node {
     /// Not included; None = no end.
     to: Option<Bytes>,
     /// Whose span it is.
-    slots: BTreeSet<Slot>,
+    seats: BTreeSet<Seat>,
     left: Place,
     right: Place,
     height: u8,
@@ -30,7 +30,7 @@ struct Node {
     reach: Option<Bytes>,
 }
 
-/// Spans, each with the slots that were added under it.
+/// Spans, each with the watchers that were added under it.
 #[derive(Debug)]
 pub(super) struct Spans {
     nodes: Vec<Node>,
@@ -53,26 +53,26 @@ fn compare_ends(a: Option<&Bytes>, b: Option<&Bytes>) -> Ordering {
 }
 
 impl Spans {
-    pub(super) fn insert(&mut self, from: &Bytes, to: Option<&Bytes>, slot: Slot) {
-        self.top = self.insert_below(self.top, from, to, slot);
+    pub(super) fn insert(&mut self, from: &Bytes, to: Option<&Bytes>, seat: Seat) {
+        self.top = self.insert_below(self.top, from, to, seat);
     }
 
     /// It must be there.
-    pub(super) fn remove(&mut self, from: &Bytes, to: Option<&Bytes>, slot: Slot) {
-        self.top = self.remove_below(self.top, from, to, slot);
+    pub(super) fn remove(&mut self, from: &Bytes, to: Option<&Bytes>, seat: Seat) {
+        self.top = self.remove_below(self.top, from, to, seat);
     }
 
-    /// Adds the slots of all spans that hold the key.
-    pub(super) fn find(&self, key: &[u8], found: &mut Vec<Slot>) {
+    /// Adds the watchers of all spans that hold the key.
+    pub(super) fn find(&self, key: &[u8], found: &mut Vec<Seat>) {
         self.find_below(self.top, key, found);
     }
 
-    /// Any slot that is in here.
-    pub(super) fn any(&self) -> Option<Slot> {
-        self.nodes.get(self.top as usize).and_then(|node| node.slots.first().copied())
+    /// Anybody who is in here.
+    pub(super) fn any(&self) -> Option<Seat> {
+        self.nodes.get(self.top as usize).and_then(|node| node.seats.first().copied())
     }
 
-    fn find_below(&self, at: Place, key: &[u8], found: &mut Vec<Slot>) {
+    fn find_below(&self, at: Place, key: &[u8], found: &mut Vec<Seat>) {
         let Some(node) = self.nodes.get(at as usize) else { return };
         let ends_before = |end: &Option<Bytes>| end.as_ref().is_some_and(|end| *end <= key);
         if ends_before(&node.reach) {
@@ -86,33 +86,33 @@ impl Spans {
         };
         if begun {
             if !ends_before(&node.to) {
-                found.extend(&node.slots);
+                found.extend(&node.seats);
             }
             self.find_below(node.right, key, found);
         }
     }
 
-    fn insert_below(&mut self, at: Place, from: &Bytes, to: Option<&Bytes>, slot: Slot) -> Place {
+    fn insert_below(&mut self, at: Place, from: &Bytes, to: Option<&Bytes>, seat: Seat) -> Place {
         if at == NOWHERE {
-            return self.add(from, to, slot);
+            return self.add(from, to, seat);
         }
         let Node { left, right, .. } = self.nodes[at as usize];
         match self.compare(at, from, to) {
-            Ordering::Less => self.nodes[at as usize].left = self.insert_below(left, from, to, slot),
-            Ordering::Greater => self.nodes[at as usize].right = self.insert_below(right, from, to, slot),
+            Ordering::Less => self.nodes[at as usize].left = self.insert_below(left, from, to, seat),
+            Ordering::Greater => self.nodes[at as usize].right = self.insert_below(right, from, to, seat),
             Ordering::Equal => {
-                self.nodes[at as usize].slots.insert(slot);
+                self.nodes[at as usize].seats.insert(seat);
                 return at;
             }
         }
         self.balanced(at)
     }
 
-    fn add(&mut self, from: &Bytes, to: Option<&Bytes>, slot: Slot) -> Place {
+    fn add(&mut self, from: &Bytes, to: Option<&Bytes>, seat: Seat) -> Place {
         let node = Node {
             from: from.clone(),
             to: to.cloned(),
-            slots: BTreeSet::from([slot]),
+            seats: BTreeSet::from([seat]),
             left: NOWHERE,
             right: NOWHERE,
             height: 1,
@@ -126,16 +126,16 @@ impl Spans {
         Place::try_from(self.nodes.len() - 1).expect("there are fewer spans than watches")
     }
 
-    fn remove_below(&mut self, at: Place, from: &Bytes, to: Option<&Bytes>, slot: Slot) -> Place {
+    fn remove_below(&mut self, at: Place, from: &Bytes, to: Option<&Bytes>, seat: Seat) -> Place {
         assert!(at != NOWHERE, "a span that is removed was added");
         let Node { left, right, .. } = self.nodes[at as usize];
         match self.compare(at, from, to) {
-            Ordering::Less => self.nodes[at as usize].left = self.remove_below(left, from, to, slot),
-            Ordering::Greater => self.nodes[at as usize].right = self.remove_below(right, from, to, slot),
+            Ordering::Less => self.nodes[at as usize].left = self.remove_below(left, from, to, seat),
+            Ordering::Greater => self.nodes[at as usize].right = self.remove_below(right, from, to, seat),
             Ordering::Equal => {
                 let node = &mut self.nodes[at as usize];
-                assert!(node.slots.remove(&slot), "a slot that is removed was added");
-                if !node.slots.is_empty() {
+                assert!(node.seats.remove(&seat), "a watcher that is removed was added");
+                if !node.seats.is_empty() {
                     return at;
                 }
                 (node.from, node.to, node.reach) = (Bytes::new(), None, None);
@@ -246,7 +246,7 @@ mod tests {
             let (left, right) = (self.check(node.left), self.check(node.right));
             assert!(left.0.abs_diff(right.0) <= 1, "it is balanced");
             assert_eq!(node.height, 1 + left.0.max(right.0));
-            assert!(!node.slots.is_empty());
+            assert!(!node.seats.is_empty());
             let mut furthest = node.to.clone();
             for (child, side) in [(node.left, Ordering::Less), (node.right, Ordering::Greater)] {
                 if let Some(child) = self.nodes.get(child as usize) {
@@ -278,14 +278,15 @@ mod tests {
             keys in proptest::collection::vec(key(), 20),
         ) {
             let mut spans = Spans::default();
-            let mut all: Vec<(Span, Slot)> = Vec::new();
+            let mut all: Vec<(Span, Seat)> = Vec::new();
             for (slot, (span, adds, which)) in (0..).zip(steps) {
                 if adds || all.is_empty() {
-                    spans.insert(&span.0, span.1.as_ref(), slot);
-                    all.push((span, slot));
+                    let seat = (u64::from(slot) % 3, slot);
+                    spans.insert(&span.0, span.1.as_ref(), seat);
+                    all.push((span, seat));
                 } else {
-                    let ((from, to), slot) = all.swap_remove(which % all.len());
-                    spans.remove(&from, to.as_ref(), slot);
+                    let ((from, to), seat) = all.swap_remove(which % all.len());
+                    spans.remove(&from, to.as_ref(), seat);
                 }
                 spans.check(spans.top);
                 prop_assert_eq!(spans.any().is_none(), all.is_empty());
@@ -295,8 +296,8 @@ mod tests {
                 spans.find(key, &mut found);
                 found.sort_unstable();
                 let holds = |(from, to): &Span| from <= key && to.as_ref().is_none_or(|to| key < to);
-                let mut wanted: Vec<Slot> =
-                    all.iter().filter(|(span, _)| holds(span)).map(|(_, slot)| *slot).collect();
+                let mut wanted: Vec<Seat> =
+                    all.iter().filter(|(span, _)| holds(span)).map(|(_, seat)| *seat).collect();
                 wanted.sort_unstable();
                 prop_assert_eq!(found, wanted);
             }
@@ -308,16 +309,16 @@ mod tests {
         let mut spans = Spans::default();
         let key = |number: u32| Bytes::from(number.to_be_bytes().to_vec());
         for number in 0..10_000 {
-            spans.insert(&key(number), Some(&key(number + 1)), number);
+            spans.insert(&key(number), Some(&key(number + 1)), (7, number));
         }
         let (height, count) = spans.check(spans.top);
         assert_eq!(count, 10_000);
         assert!(height <= 20, "it is {height} high");
         let mut found = Vec::new();
         spans.find(&key(77), &mut found);
-        assert_eq!(found, [77]);
+        assert_eq!(found, [(7, 77)]);
         for number in 0..10_000 {
-            spans.remove(&key(number), Some(&key(number + 1)), number);
+            spans.remove(&key(number), Some(&key(number + 1)), (7, number));
         }
         assert_eq!(spans.any(), None);
     }

@@ -18,7 +18,7 @@
 //! | 1,000 of these, windows of one byte | 0.21 ms, 0.22 ms | 0.39 ms, 0.58 ms, 0.49 ms | 157, 292, 292 MiB |
 //!
 //! The p99 of the connections being made is the fifth longest of 521 puts. Before a turn took four connections instead of sixteen, before
-//! the table of descriptors had its size from the start, and before a turn told a slice of the watches that no put has to wait for, the
+//! the table of descriptors had its size from the start, and while a turn told a millisecond of watches, the
 //! same hour gave 1.0 and 14 ms for the connections, and 3.4 and 5.7 ms for the watches. Before further reads of a connection were
 //! held (`grpc::Settings::kept_bytes_max`), windows that never open came to 1,016 MiB.
 

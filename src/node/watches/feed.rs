@@ -27,6 +27,8 @@ const TIMES_MAX: usize = 16;
 pub(super) const QUIET_TURNS: u32 = 8;
 
 const EVENT_WORK: usize = 4;
+/// So many watchers are found in a piece of work.
+const FOUND: usize = 8;
 pub(super) const TELL_WORK: usize = 4;
 /// Telling a connection for the first time in a turn: a write to its socket.
 const WRITE_WORK: usize = 36;
@@ -391,10 +393,11 @@ impl Watches {
         let Some(group) = self.groups.get(&gathering.group) else { return Ok(()) };
         let before = gathering.seats.len();
         group.index.find(&changed.key, &mut gathering.seats);
-        if gathering.seats.len() == before {
+        let found = gathering.seats.len() - before;
+        if found == 0 {
             return Ok(());
         }
-        budget.take(EVENT_WORK, 0);
+        budget.take(EVENT_WORK + found / FOUND, 0);
         let kind = if changed.is_delete() { EventKind::Delete } else { EventKind::Put };
         let previous = if group.prev_kvs > 0 { changed.previous()? } else { None };
         gathering.changes.push(Gathered { kind, kv: changed.key_value()?, previous, events: [None, None] });
@@ -415,6 +418,7 @@ impl Watches {
                 return Ok(false);
             }
             gathering.done += 1;
+            budget.take(1, 0);
             let Some(watcher) = &mut self.watchers[slot as usize] else { continue };
             let early = watcher.from > gathering.revision && !planted::on("watch-begins-too-early");
             if watcher.serial >= gathering.serial || early {

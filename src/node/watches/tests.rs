@@ -385,7 +385,7 @@ fn who_catches_up_with_a_revision_of_many_changes_is_told_of_its_last_ones() {
 #[test]
 fn one_event_for_many_watchers_is_told_over_many_turns() {
     let mut world = World::new();
-    world.watches.turn = Budget { work: 100, bytes: 1 << 20 };
+    world.watches.turn = Budget { work: 300, bytes: 1 << 20 };
     for tag in 0..1_000 {
         world.watch(tag % 7, tag, &key("a"));
     }

@@ -14,8 +14,8 @@ use crate::{Result, Scale, disk};
 /// How long the writers go on before and after the leader is told to stop.
 const STOP_BEFORE: Duration = Duration::from_millis(1_000);
 const STOP_AFTER: Duration = Duration::from_millis(4_000);
-/// And how long the stop shows in the gaps between writes: an election longer than the timers of either system. What
-/// comes later (the disk that three members share stands still for 30 to 120 ms now and then) is not the stop's.
+/// A gap between writes is the stop's if it begins within this; then all of it counts, however long it is. What comes
+/// later (the disk that three members share stands still for 30 to 120 ms now and then) is not the stop's.
 const AROUND_STOP: Duration = Duration::from_millis(1_500);
 /// A probe's patience: shorter than any election, so that a new attempt is always under way.
 const PROBE: Duration = Duration::from_millis(100);

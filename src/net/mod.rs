@@ -170,7 +170,7 @@ const DESCRIPTORS: u64 = 65_536;
 /// Ten thousand connections need as many descriptors: take what the hard limit allows.
 ///
 /// The table is made large now. It grows by doubling, and whoever opens the descriptor for which it grows waits until no
-/// processor looks at the old one any more: 8 to 25 ms in which the loop would serve nobody, eight times until there are ten
+/// processor looks at the old one any more: 8 to 25 ms in which the loop would serve nobody, six times until there are ten
 /// thousand. A table never shrinks, and in a process of one thread nobody waits.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};

@@ -1,6 +1,6 @@
 //! Tells watchers what happened: walks, gathers, hands out, a slice in each turn. A slice is some sixty microseconds where little
 //! else happens, so that whoever puts or asks is not kept waiting by ten thousand that are to be told. It grows with what was
-//! applied in the turn: watchers keep up with writers who come by the hundred, and both have half of the time. Where nobody has
+//! applied in the turn: watchers keep up with writers who come by the hundred. Where nobody has
 //! asked for anything for a while it is a millisecond: what is told in one go to the same connections leaves in one write.
 
 use std::cmp::Ordering;

@@ -26,6 +26,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -177,13 +178,20 @@ fn told(mut took: Vec<Duration>) -> String {
     }
     took.sort();
     let at = |hundredths: usize| took[(took.len() - 1) * hundredths / 100];
-    format!("{} puts, p50 {:?}, p99 {:?}", took.len(), at(50), at(99))
+    format!("{} puts, p50 {:?}, p99 {:?}, longest {:?}", took.len(), at(50), at(99), at(100))
 }
 
-/// Enemies have machines of their own: here they take a processor only where nobody else wants it.
+/// Enemies have machines of their own: here they take a processor only where nobody else wants it (`SCHED_IDLE`, of this thread
+/// alone).
 fn as_from_afar<T>(act: impl FnOnce() -> T) -> T {
-    // Of this thread alone; where that is refused, the times tell of the crowd on the processors, too.
-    let _ = rustix::process::nice(19);
+    let thread = std::fs::read_link("/proc/thread-self").expect("Linux tells");
+    let told = Command::new("chrt")
+        .args(["--idle", "--pid", "0"])
+        .arg(thread.file_name().expect("PID/task/TID"))
+        .output();
+    if !told.is_ok_and(|output| output.status.success()) {
+        say("    the attack is as urgent as those whom it delays: there is no chrt, or it is refused");
+    }
     act()
 }
 
@@ -209,14 +217,15 @@ fn attack<T: Send>(cluster: &Cluster, what: &str, attack: impl FnOnce(u16) -> T 
             (puts.join().unwrap(), peak.join().unwrap())
         })
     };
-    let (quiet, before) = putting(&mut || pause(500));
+    let a_while = 500 + 75 * scaled(1) as u64;
+    let (quiet, before) = putting(&mut || pause(a_while));
     let (mut attack, mut left) = (Some(attack), None);
     let (during, peak) = putting(&mut || {
         let enemy = attack.take().expect("once");
         let done = std::thread::scope(|scope| scope.spawn(|| as_from_afar(|| enemy(port))).join());
         left = Some(done.expect("the attack itself works"));
     });
-    let (behind, _) = putting(&mut || pause(500));
+    let (behind, _) = putting(&mut || pause(a_while));
     drop(left);
     pause(500);
     let after = memory_bytes(pid);

@@ -228,11 +228,9 @@ impl Client {
         on_lane(self.id, lane)
     }
 
-    /// The connection goes: what the node is told.
-    pub(super) fn leave(&mut self, calls: &mut Vec<Call>) {
-        if let Some(adapter) = &mut self.adapter {
-            adapter.leave(calls);
-        }
+    /// The connection goes: what the node is told. False: to be called again, see [`Adapter::leave`].
+    pub(super) fn leave(&mut self, calls: &mut Vec<Call>) -> bool {
+        self.adapter.as_mut().is_none_or(|adapter| adapter.leave(calls))
     }
 
     /// When there is something to do by the clock.

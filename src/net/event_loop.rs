@@ -22,7 +22,7 @@ use super::stop::{self, Stopping};
 use super::workers::{Finished, Work, Workers};
 use crate::api::{Body, Call, Reply};
 use crate::base::limits::MEMBERS_MAX;
-use crate::base::time::{Nanos, SECOND};
+use crate::base::time::{MS, Nanos, SECOND};
 use crate::base::{Error, MemberId, Mono, Result};
 use crate::io::{Clock, Disk};
 use crate::node::{Node, Output};
@@ -36,8 +36,9 @@ const INBOUND: usize = 2_048;
 const CLIENTS: usize = 1 << 20;
 const _: () = assert!(PEERS + MEMBERS_MAX < INBOUND);
 
-/// Connections that are closed in one turn, at five microseconds each: all clients of a machine that is switched off end at once.
-const ENDINGS_MAX: usize = 32;
+/// Connections are closed for so long in one turn: all clients of a machine that is switched off end at once. One takes five
+/// microseconds, and milliseconds where thousands of watches end with it.
+const ENDINGS_OF_TURN: Nanos = MS / 6;
 
 /// Connections from members at one time. Each has one that has greeted; the rest is for those that are about to, and for
 /// who wants to join.
@@ -447,7 +448,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
     /// Sends what is queued, answers before what members want to know: each send may wake its receiver, and on a
     /// busy machine take this processor from us. True if a connection that was held up can be decoded again.
     fn flush(&mut self, now: Mono) -> bool {
-        let (mut again, mut endings) = (false, 0);
+        let (mut again, mut end_until) = (false, None);
         let parting = self.is_parting();
         let mut marked = self.clients.take_marked();
         for slot in marked.drain(..) {
@@ -462,11 +463,10 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
             }
             self.counts.note_traffic(client.take_traffic());
             let ends = client.is_over();
-            let over = ends && endings < ENDINGS_MAX;
+            let mut over = ends && end_until.is_none_or(|until| self.shell.clock.now() < until);
             if over {
-                endings += 1;
-                client.uncount_input(&mut self.input_bytes);
-                client.leave(&mut self.calls);
+                end_until.get_or_insert_with(|| self.shell.clock.now() + ENDINGS_OF_TURN);
+                over = client.leave(&mut self.calls);
             }
             // What follows from that something was sent, or will not be.
             again |= !ends && !self.calls.is_empty();
@@ -474,6 +474,7 @@ impl<D: Disk, C: Clock> EventLoop<D, C> {
                 self.shell.node.on_call(client.asker(&call), call, now);
             }
             if over {
+                client.uncount_input(&mut self.input_bytes);
                 self.clients.free(slot);
             } else if ends
                 || client.wants_decoding()

@@ -92,9 +92,11 @@ pub trait Adapter {
         0
     }
 
-    /// The connection is gone: every lane that may still be waited for is left.
-    fn leave(&mut self, calls: &mut Vec<Call>) {
+    /// The connection is gone: every lane that may still be waited for is left. False: it had much that waited, and to give back all
+    /// of its memory at once would take long; to be called again.
+    fn leave(&mut self, calls: &mut Vec<Call>) -> bool {
         calls.push(Call::Leave { lane: 0 });
+        true
     }
 
     /// Nothing more is decoded before answers have come, or those that have come are out.

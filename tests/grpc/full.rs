@@ -6,7 +6,7 @@ use pawl::proto::etcd::messages::{LockRequest, LockResponse, RangeResponse};
 use pawl::proto::grpc::Settings;
 
 use super::wire::Wire;
-use super::{get, kv};
+use super::{WATCH, create, event, get, kv};
 
 /// An answer of 200 KB; of that the connection is given a little, and the rest waits.
 fn large() -> Body {
@@ -87,6 +87,61 @@ fn who_takes_none_of_its_answers_waits_with_what_it_was_told_nothing_of() {
         assert_eq!(wire.messages::<RangeResponse>(call)[0].kvs[0].value.len(), 200_000);
     }
     assert_eq!(wire.adapter.owed(), 0);
+}
+
+/// Watches of one connection that is not read, each told of a write until it is held: how many writes that takes.
+fn writes_until_held(watches: usize) -> u64 {
+    let settings = Settings { events_bytes_max: 200_000, ..Settings::default() };
+    let mut wire = Wire::with(settings, 10_000);
+    wire.is_silent = true;
+    let tags: Vec<u64> = (0..watches)
+        .map(|_| {
+            let watch = wire.open(WATCH, &[]);
+            wire.read(watch, false);
+            wire.send(watch, &create(b"k", 0));
+            wire.last_request().0
+        })
+        .collect();
+    let mut revision = 1;
+    while held(&wire.calls).len() < watches {
+        revision += 1;
+        assert!(revision < 1_000, "they are held before there is much");
+        for tag in &tags {
+            let events = vec![event("k".into(), 1_000, revision)];
+            wire.tell(*tag, revision, Body::Events { revision, events }, true);
+        }
+    }
+    revision
+}
+
+#[test]
+fn many_watches_that_are_not_read_are_held_sooner_than_one() {
+    let alone = writes_until_held(1);
+    assert!((60..90).contains(&alone), "64 KiB, and a window of 10,000 bytes: {alone} writes of 1,000");
+    let share = writes_until_held(10);
+    assert!((18..35).contains(&share), "a tenth of 200,000 bytes, and the window: {share}");
+    let least = writes_until_held(200);
+    assert!((4..18).contains(&least), "4 KiB, and the window: {least}");
+}
+
+/// The node hears of it at once; the memory of what was not read is given back a little at a time.
+#[test]
+fn a_connection_of_many_streams_leaves_in_pieces() {
+    let mut wire = Wire::new();
+    for _ in 0..100 {
+        let watch = wire.open(WATCH, &[]);
+        wire.send(watch, &create(b"k", 0));
+    }
+    let mut calls = Vec::new();
+    assert!(!wire.adapter.leave(&mut calls));
+    let left = calls.iter().filter(|call| matches!(call, Call::Leave { .. })).count();
+    assert_eq!((calls.len(), left), (100, 100));
+    let mut pieces = 1;
+    while !wire.adapter.leave(&mut calls) {
+        pieces += 1;
+    }
+    assert!(pieces > 1, "not all at once");
+    assert_eq!(calls.len(), 100, "it is told once");
 }
 
 /// A held call that ends gives its lane back as it was.

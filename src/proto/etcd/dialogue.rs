@@ -30,11 +30,8 @@ use crate::api::{
 };
 use crate::base::planted;
 
-/// Bytes that wait for their reader at which the node is told to hold the call.
+/// Bytes that wait for their reader at which the node is told to hold the call; of events, [`Desk::events_bytes_max`].
 const HOLD_BYTES: usize = 256 << 10;
-
-/// The same of watches, of which there are many.
-const HOLD_EVENTS_BYTES: usize = 64 << 10;
 
 /// A call that still makes requests while so much of what it was told is not taken is ended.
 const UNTAKEN_BYTES_MAX: usize = 64 << 20;
@@ -466,7 +463,7 @@ impl Dialogue {
     pub fn on_taken(&mut self, desk: &mut Desk) {
         let has_room = match self.job {
             Job::Asked { .. } => !desk.is_full,
-            _ => self.out.waiting_bytes() < self.hold_bytes() / 2,
+            _ => self.out.waiting_bytes() < self.hold_bytes(desk) / 2,
         };
         if self.is_held && has_room && !planted::on("grpc-held-stream-is-never-released") {
             self.is_held = false;
@@ -495,9 +492,9 @@ impl Dialogue {
         desk.calls.push(Call::Hold { lane: self.lane });
     }
 
-    fn hold_bytes(&self) -> usize {
+    fn hold_bytes(&self, desk: &Desk) -> usize {
         let tells_events = matches!(self.job, Job::Watch(_) | Job::Observe { .. });
-        if tells_events { HOLD_EVENTS_BYTES } else { HOLD_BYTES }
+        if tells_events { desk.events_bytes_max } else { HOLD_BYTES }
     }
 
     /// What it is told is sent as it comes.
@@ -513,7 +510,7 @@ impl Dialogue {
     }
 
     fn hold_if_full(&mut self, desk: &mut Desk) {
-        if self.goes_on() && !self.is_held && self.out.waiting_bytes() >= self.hold_bytes() {
+        if self.goes_on() && !self.is_held && self.out.waiting_bytes() >= self.hold_bytes(desk) {
             self.hold(desk);
         }
     }

@@ -28,7 +28,8 @@
 //! - A message of a client is as long as `--max-request-bytes` allows, and 512 KiB more. What has come of messages that are
 //!   not complete is counted with all other input ([`Adapter::input_bytes`]). It is taken out of `h2` as it comes.
 //! - Headers of a request: [`HEADERS_BYTES_MAX`].
-//! - A stream that goes on and is not read keeps 256 KiB, and what one turn makes (4 MiB): it is held. An answer that comes
+//! - A stream that goes on and is not read keeps 256 KiB, and what one turn makes (4 MiB): it is held. One that tells events
+//!   keeps its share of [`Settings::events_bytes_max`]. An answer that comes
 //!   once is one message, however long, as gRPC wants it; all that waits for its readers together is bounded by [`Room`]. Where
 //!   [`Settings::kept_bytes_max`] of it wait on one connection, what else was asked there is held until half of them are taken.
 //!   `RangeStream` (3.7) has no such message: its answer is sent as it is read.
@@ -98,6 +99,9 @@ const SEND_BYTES_MAX: usize = 128 << 10;
 /// Lanes that streams may have, whatever the settings say.
 const STREAMS_MAX: u32 = 32 << 10;
 
+/// Streams with 4 KiB of small events each take a tenth of a millisecond to free.
+const FREED_AT_ONCE: usize = 32;
+
 /// What all gRPC connections of a member have in common.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -111,6 +115,9 @@ pub struct Settings {
     pub frames_max: usize,
     /// Of answers that come once, so much may wait on one connection before more of them are made.
     pub kept_bytes_max: usize,
+    /// Of events, so much may wait on one connection: streams that are not read share it. One of them has 64 KiB at most, and
+    /// 4 KiB at least.
+    pub events_bytes_max: usize,
     /// Answers that wait for their readers.
     pub room: Arc<Room>,
     pub counts: Arc<Counts>,
@@ -123,6 +130,9 @@ const FRAMES_MAX: usize = 64;
 /// counts for half of this at most: a client that takes its time for a large one is not kept from asking for others.
 const KEPT_BYTES_MAX: usize = 128 << 20;
 
+/// A connection of a thousand watches that reads none of them costs a few writes' time, and not hundreds of them.
+const EVENTS_BYTES_MAX: usize = 4 << 20;
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -131,6 +141,7 @@ impl Default for Settings {
             ping_patience: 20 * SECOND,
             frames_max: FRAMES_MAX,
             kept_bytes_max: KEPT_BYTES_MAX,
+            events_bytes_max: EVENTS_BYTES_MAX,
             room: Arc::new(Room::default()),
             counts: Arc::new(Counts::default()),
         }
@@ -156,6 +167,8 @@ pub struct GrpcAdapter {
     /// By lane. None: free, or lane 0, which no stream has.
     streams: Vec<Option<Box<Stream>>>,
     free: Vec<Lane>,
+    /// Behind the end: their memory is still to be given back.
+    left: Vec<Stream>,
     /// Those that the node has said something to.
     told: Vec<Lane>,
     deadlines: BTreeSet<(Mono, Lane)>,
@@ -212,6 +225,7 @@ impl GrpcAdapter {
             woken,
             streams: vec![None],
             free: Vec::new(),
+            left: Vec::new(),
             told: Vec::new(),
             deadlines: BTreeSet::new(),
             load: Load::default(),
@@ -323,6 +337,7 @@ impl GrpcAdapter {
         let Some(mut stream) = self.streams.get_mut(place).and_then(Option::take) else { return };
         let share = self.share_bytes();
         let before = stream.load(share);
+        self.desk.share(self.settings.events_bytes_max, self.load.unsent);
         act(&mut stream, &mut self.desk);
         self.load.change(before, if stream.is_over() { Load::default() } else { stream.load(share) });
         if stream.is_over() {
@@ -341,6 +356,7 @@ impl GrpcAdapter {
         for lane in self.lanes() {
             if let Some(mut stream) = self.streams[usize::from(lane)].take() {
                 stream.leave(&mut self.desk);
+                self.left.push(*stream);
             }
         }
         self.streams.truncate(1);
@@ -532,9 +548,11 @@ impl Adapter for GrpcAdapter {
         desk::lane_of(tag)
     }
 
-    fn leave(&mut self, calls: &mut Vec<Call>) {
+    fn leave(&mut self, calls: &mut Vec<Call>) -> bool {
         self.close();
         calls.append(&mut self.desk.calls);
+        self.left.truncate(self.left.len().saturating_sub(FREED_AT_ONCE));
+        self.left.is_empty()
     }
 
     fn is_deserted(&self) -> bool {

@@ -430,12 +430,13 @@ impl Adapter for HttpAdapter {
         desk::lane_of(tag)
     }
 
-    fn leave(&mut self, calls: &mut Vec<Call>) {
+    fn leave(&mut self, calls: &mut Vec<Call>) -> bool {
         calls.push(Call::Leave { lane: 0 });
         if let (Some(mut talk), Some(desk)) = (self.talk.take(), &mut self.desk) {
             talk.leave(desk);
             calls.append(&mut desk.calls);
         }
+        true
     }
 
     fn set_time(&mut self, now: Mono, _calls: &mut Vec<Call>, _output: &mut BytesMut) {

@@ -29,6 +29,9 @@ const LINGER: Nanos = 300 * MS;
 /// So little that a client which reads late fills it.
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
+/// Two watches that are not read have less each than one has.
+const EVENTS_BYTES_MAX: usize = 8 << 10;
+
 pub struct Shell {
     adapter: GrpcAdapter,
     /// What the kernel has received.
@@ -51,6 +54,7 @@ impl Shell {
             ping_patience: PING_PATIENCE,
             frames_max: FRAMES_MAX,
             kept_bytes_max: KEPT_BYTES_MAX,
+            events_bytes_max: EVENTS_BYTES_MAX,
             room: Arc::new(Room::new(room_bytes)),
             ..Settings::default()
         };
